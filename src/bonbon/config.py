@@ -1,0 +1,9 @@
+"""The base of every stage's configuration."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """Frozen settings that refuse unknown keys; attribute docstrings become descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -1,0 +1,29 @@
+"""The errors that speak to a person: what was got, what was expected, what to do."""
+
+
+class BonbonError(Exception):
+    """A problem the user can mend; the command line prints it in one line and exits with 2."""
+
+
+class ConfigError(BonbonError, ValueError):
+    """A setting, file or combination of settings that cannot work."""
+
+
+class PromptError(BonbonError, ValueError):
+    """A prompt file or a prompt that cannot be used."""
+
+
+class RewardError(BonbonError, ValueError):
+    """A reward that failed or returned something that is not one score per completion."""
+
+
+class PolicyError(BonbonError, ValueError):
+    """A model or tokenizer that cannot be loaded or cannot do what is asked of it."""
+
+
+class TrainingError(BonbonError, RuntimeError):
+    """Candidates that carry no preference, or training that went wrong."""
+
+
+class MissingExtraError(BonbonError, ImportError):
+    """An optional dependency that is not installed."""
