@@ -1,0 +1,1 @@
+"""Prompts in, candidates stored, exports out."""
