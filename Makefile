@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/pip install -qq --disable-pip-version-check
 CONSTRAINTS := $(VENV)/constraints.txt
 
 .DEFAULT_GOAL := help
@@ -13,6 +13,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## make .venv with the command `bonbon` and the default policy
+	@echo "The command is $(BIN)/bonbon"
+
 quickstart: install ## install, then align a small language model on this machine
 	@$(BIN)/bonbon quickstart
 
@@ -31,7 +33,7 @@ format: dev ## rewrite the source in the house style
 	@$(BIN)/ruff format
 
 docs: dev ## build the documentation into site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict && echo "The documentation is in site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "The documentation is in site/index.html"
 
 clean: ## remove .venv and what was built (runs/ and the cache stay)
 	rm -rf $(VENV) site dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -42,7 +44,7 @@ $(CONSTRAINTS): constraints.txt
 	@if $(BIN)/python -c 'import torch' 2>/dev/null; then \
 		echo "Keeping the torch that is in $(VENV)"; grep -v '^torch==' $< > $@; \
 	else \
-		echo "Installing torch, the largest part"; $(PIP) torch -c $< && cp $< $@; \
+		echo "Installing torch, the largest part (a few minutes, once)"; $(PIP) torch -c $< && cp $< $@; \
 	fi
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
