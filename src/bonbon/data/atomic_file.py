@@ -1,0 +1,58 @@
+"""Files that appear whole or not at all."""
+
+import glob
+import os
+import re
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial")
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path, None, None]:
+    """Give a temporary path beside `path` that takes its place when the block ends well.
+
+    A block that raises, or a process killed inside it, leaves `path` as it was. What a killed
+    process left behind is hidden, never mistaken for `path`, and removed by the next write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        _flush_to_disk(partial)
+        partial.replace(path)
+        _flush_to_disk(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write `text` in UTF-8 as the whole content of `path`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def intended_name(path: Path) -> str:
+    """The name that `path` has, or would have got if its write had been finished."""
+    unfinished = _PARTIAL.fullmatch(path.name)
+    return unfinished["name"] if unfinished else path.name
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if intended_name(leftover) == path.name:
+            leftover.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    if os.name == "nt":  # Windows opens no folders, and flushes only what is open for writing
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
