@@ -1,0 +1,114 @@
+"""Best-of-n."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from bonbon.theory.checks import check_at_least, check_between, check_count, check_quantiles
+from bonbon.theory.numerics import exp_remainder, harmonic_numbers, shortest, solve_increasing
+from bonbon.theory.ranks import read_only
+from bonbon.theory.tilt import Tilt
+
+MAX_KL = 600.0
+
+
+@dataclass(frozen=True)
+class BestOf(Tilt):
+    """Answer with the best of n draws: f(u) = n u^(n−1).
+
+    Attributes:
+        n: any real number from 1 on.
+    """
+
+    n: int | float
+
+    def __post_init__(self) -> None:
+        """Refuse n < 1."""
+        check_at_least("n", self.n, 1)
+
+    @classmethod
+    def from_win_rate(cls, win_rate: int | float) -> "BestOf":
+        """Return the best-of-n that wins this share against one draw: n = W / (1 − W)."""
+        check_between("win_rate", win_rate, 0.5, 1, closed="[)")
+        return cls(max(1.0, win_rate / (1 - win_rate)))
+
+    @classmethod
+    def from_kl(cls, kl: int | float) -> "BestOf":
+        """Return the best-of-n at this many nats from π0."""
+        return cls(n_from_kl(kl))
+
+    @property
+    def name(self) -> str:
+        """Return `best-of-8`."""
+        return f"best-of-{shortest(self.n)}"
+
+    @property
+    def win_rate(self) -> float:
+        """W = n / (n + 1)."""
+        return self.n / (self.n + 1)
+
+    @property
+    def kl(self) -> float:
+        """KL = log n − (n − 1) / n."""
+        return best_of_kl(self.n)
+
+    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return log n + (n − 1) log u."""
+        check_quantiles(u)
+        return math.log(self.n) + _scaled_log(self.n - 1, u)
+
+    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return u^n."""
+        return check_quantiles(u) ** self.n
+
+    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return p^(1/n)."""
+        return check_quantiles(p) ** (1 / self.n)
+
+    def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
+        """Return (n − 1) H_{i−1} for i = 1 … N."""
+        check_count("num_draws", num_draws, 1)
+        return read_only((self.n - 1) * harmonic_numbers(num_draws))
+
+    def rank_weights(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
+        """Return C(i−1, n−1) / C(N, n), unbiased, for whole n ≤ N; else E[f(U_(i))] / N."""
+        check_count("num_draws", num_draws, 1)
+        return read_only(best_of_weights(num_draws, self.n))
+
+
+def best_of_kl(n: int | float) -> float:
+    """Return log n − (n−1)/n, which is x + e^(−x) − 1 at x = log n, in nats."""
+    return float(exp_remainder(np.asarray([-math.log(n)]))[0])
+
+
+def n_from_kl(kl: int | float) -> float:
+    """Return the real n ≥ 1 whose best-of-n (or worst-of-n) lies `kl` nats from π0."""
+    check_between("kl", kl, 0, MAX_KL)
+    if kl == 0:
+        return 1.0
+    excess = solve_increasing(_kl_of_excess, kl, low=1e-300, high=math.exp(kl + 1))
+    return 1 + excess
+
+
+def _kl_of_excess(excess: float) -> float:
+    return float(exp_remainder(np.asarray([-math.log1p(excess)]))[0])
+
+
+def _scaled_log(power: float, u: np.ndarray) -> np.ndarray:
+    if power == 0:
+        return np.zeros_like(u)
+    with np.errstate(divide="ignore"):
+        return power * np.log(u)
+
+
+def best_of_weights(num_draws: int, n: int | float) -> np.ndarray:
+    """Return the weights by w_i / w_{i+1}, from the top rank down, where nothing can overflow."""
+    lower = np.arange(1.0, num_draws)
+    if n == int(n) and n <= num_draws:
+        ratios = np.clip(lower - n + 1, 0, None) / lower
+    else:
+        ratios = lower / (lower + n - 1)
+    falling = np.cumprod(np.concatenate([[1.0], ratios[::-1]]))
+    return (falling / falling.sum())[::-1]

@@ -1,0 +1,120 @@
+"""Best-of-n with a Poisson number of draws (arXiv 2506.19248)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from bonbon.theory.checks import check_at_least, check_between, check_quantiles
+from bonbon.theory.numerics import exp_remainder, shortest, solve_increasing
+from bonbon.theory.quadrature import unit_grid
+from bonbon.theory.ranks import fit_targets, quadrature_weights, read_only
+from bonbon.theory.tilt import Tilt
+
+_MIN_MU, _MAX_MU = 1e-150, 1e15
+_NEWTON_STEPS = 40
+
+
+@dataclass(frozen=True)
+class BestOfPoisson(Tilt):
+    """Answer with the best of 1 + Poisson(μ) draws: f(u) = (1 + μu) e^(−μ(1−u)).
+
+    Attributes:
+        mu: mean number of further draws, at least 0.
+    """
+
+    mu: int | float
+
+    def __post_init__(self) -> None:
+        """Refuse μ < 0."""
+        check_at_least("mu", self.mu, 0)
+
+    @classmethod
+    def from_win_rate(cls, win_rate: int | float) -> "BestOfPoisson":
+        """Return the one that wins this share against one draw."""
+        check_between("win_rate", win_rate, 0.5, 1, closed="[)")
+        if win_rate == 0.5:
+            return cls(0.0)
+        return cls(solve_increasing(_win_rate, win_rate, low=_MIN_MU, high=_MAX_MU))
+
+    @classmethod
+    def from_kl(cls, kl: int | float) -> "BestOfPoisson":
+        """Return the one at this many nats from π0."""
+        check_between("kl", kl, 0, 33)
+        if kl == 0:
+            return cls(0.0)
+        return cls(solve_increasing(_kl, kl, low=_MIN_MU, high=_MAX_MU))
+
+    @property
+    def name(self) -> str:
+        """Return `best-of-poisson(7)`."""
+        return f"best-of-poisson({shortest(self.mu)})"
+
+    @property
+    def win_rate(self) -> float:
+        """W = 1 − (e^(−μ) − 1 + μ) / μ²."""
+        return _win_rate(self.mu)
+
+    @property
+    def kl(self) -> float:
+        """KL = ∫ f log f du, by quadrature."""
+        return _kl(self.mu)
+
+    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return log(1 + μu) − μ (1 − u)."""
+        check_quantiles(u)
+        return np.log1p(self.mu * u) - self.mu * (1 - u)
+
+    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return u e^(−μ(1−u))."""
+        check_quantiles(u)
+        return u * np.exp(-self.mu * (1 - u))
+
+    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return the u with u e^(−μ(1−u)) = p, by Newton's method on log(μu)."""
+        check_quantiles(p)
+        if self.mu == 0:
+            return p.copy()
+        positive = p > 0
+        goal = math.log(self.mu) + self.mu + np.log(np.where(positive, p, 1.0))
+        log_mu_u = np.where(goal > 1, np.log(np.maximum(goal, 1)), goal)
+        for _ in range(_NEWTON_STEPS):
+            mu_u = np.exp(log_mu_u)
+            step = (log_mu_u + mu_u - goal) / (1 + mu_u)
+            log_mu_u = log_mu_u - step
+            if np.all(np.abs(step) < 1e-16 * (1 + np.abs(log_mu_u))):
+                break
+        return np.where(positive, np.clip(np.exp(log_mu_u) / self.mu, 0, 1), 0.0)
+
+    def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
+        """Return μ (i−1)/(N−1), which is exact for μu, plus the fit of log(1 + μu) under f."""
+        fitted = fit_targets(lambda u: np.log1p(self.mu * u), self.density, num_draws)
+        slope = self.mu * np.arange(num_draws) / max(1, num_draws - 1)
+        return read_only(fitted + slope)
+
+    def rank_weights(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
+        """Return E[f(U_(i))] / N, by quadrature."""
+        return read_only(quadrature_weights(self.density, num_draws))
+
+
+def _win_rate(mu: int | float) -> float:
+    if mu == 0:
+        return 0.5
+    return 1 - float(exp_remainder(np.asarray([-mu]))[0]) / mu**2
+
+
+def _kl(mu: int | float) -> float:
+    """Integrate e^l (e^(−l) − 1 + l), never negative, which has the same integral as f log f."""
+    grid = unit_grid()
+    log_f = np.log1p(mu * grid.nodes) - mu * (1 - grid.nodes)
+    return float(grid.integrate(kl_integrand(log_f)))
+
+
+def kl_integrand(log_density: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " nodes"]:
+    """Return f log f − f + 1 ≥ 0 from log f; its integral is the KL, free of cancellation."""
+    inner = np.clip(log_density, -1, 1)
+    near = np.exp(inner) * exp_remainder(-inner)
+    density = np.exp(log_density)
+    far = np.where(density > 0, density * (np.maximum(log_density, -800) - 1) + 1, 1.0)
+    return np.where(np.abs(log_density) < 1, near, far)

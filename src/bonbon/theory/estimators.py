@@ -1,0 +1,163 @@
+"""Estimators from rewards of several draws per prompt, vectorised over prompts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from bonbon.theory.best_of import best_of_weights
+from bonbon.theory.checks import check_between, check_count, check_finite
+from bonbon.theory.ranks import read_only
+
+_RESAMPLED_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over prompts with its confidence interval.
+
+    Attributes:
+        mean: the estimate.
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def win_rate(
+    policy_rewards: Float[np.ndarray, "prompts policy_draws"],
+    base_rewards: Float[np.ndarray, "prompts base_draws"],
+) -> Float[np.ndarray, " prompts"]:
+    """Return each prompt's share of (policy, base) pairs that the policy wins, ties one half."""
+    check_draws("policy_rewards", policy_rewards, at_least=1)
+    check_draws("base_rewards", base_rewards, at_least=1)
+    if len(policy_rewards) != len(base_rewards):
+        raise ValueError(
+            "policy_rewards and base_rewards must have one row per prompt each, "
+            f"got {len(policy_rewards)} and {len(base_rewards)} rows"
+        )
+    score = np.zeros(len(base_rewards))
+    for rewards in policy_rewards.T:
+        score += (rewards[:, None] > base_rewards).mean(axis=1)
+        score += (rewards[:, None] == base_rewards).mean(axis=1) / 2
+    return score / policy_rewards.shape[1]
+
+
+def best_of_n_weights(num_draws: int, n: int) -> Float[np.ndarray, " {num_draws}"]:
+    """Return the weights C(i−1, n−1) / C(N, n) of N sorted draws, lowest first, read-only.
+
+    With them the weighted mean of the sorted draws is the mean over all C(N, n) groups of n of
+    the group's best: unbiased for best-of-n, with no resampling.
+
+    Raises:
+        ValueError: n is not a whole number in [1, num_draws].
+    """
+    check_count("num_draws", num_draws, 1)
+    return read_only(best_of_weights(num_draws, check_count("n", n, 1, num_draws)))
+
+
+def best_of_n_mean(
+    rewards: Float[np.ndarray, "prompts draws"],
+    values: Float[np.ndarray, "prompts draws"],
+    n: int,
+) -> Float[np.ndarray, " prompts"]:
+    """Return each prompt's unbiased mean value of the draw that best-of-n selects.
+
+    Args:
+        rewards: what best-of-n selects by; equal rewards share the mean of their weights.
+        values: what is averaged: the rewards themselves, gold scores, lengths.
+        n: whole number in [1, draws].
+    """
+    check_draws("rewards", rewards, at_least=1)
+    check_finite("values", values)
+    if rewards.shape != values.shape:
+        raise ValueError(
+            f"values must have the shape of rewards, {rewards.shape}, got {values.shape}"
+        )
+    order = np.argsort(rewards, axis=1)
+    ordered = np.take_along_axis(rewards, order, axis=1)
+    below, through = tie_bounds(ordered)
+    steps = np.concatenate([[0.0], np.cumsum(best_of_n_weights(rewards.shape[1], n))])
+    weights = (steps[through] - steps[below]) / (through - below)
+    return (weights * np.take_along_axis(values, order, axis=1)).sum(axis=1)
+
+
+def best_of_n_win_rate(
+    rewards: Float[np.ndarray, "prompts draws"], n: int
+) -> Float[np.ndarray, " prompts"]:
+    """Return each prompt's unbiased win rate of best-of-n against one independent draw.
+
+    It is the mean over all choices of one opponent among the N draws and of n draws among the
+    other N − 1, ties one half. Without ties it is n/(n+1) whatever the rewards.
+
+    Args:
+        rewards: at least n + 1 draws per prompt.
+        n: whole number in [1, draws − 1].
+    """
+    check_draws("rewards", rewards, at_least=2)
+    draws = rewards.shape[1]
+    check_count("n", n, 1, draws - 1)
+    below, through = tie_bounds(np.sort(rewards, axis=1))
+    # The chance that n of the other N − 1 draws all lie among the m lowest: C(m, n) / C(N−1, n).
+    all_low = np.concatenate([[0.0], np.cumsum(best_of_weights(draws - 1, n))])
+    return 1 - (all_low[below] + all_low[through - 1]).mean(axis=1) / 2
+
+
+def bootstrap_mean(
+    per_prompt_values: Float[np.ndarray, " prompts"],
+    *,
+    seed: int,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Return the mean with its percentile interval from resampling prompts.
+
+    Prompts are the independent unit; draws within a prompt are not resampled. A single prompt
+    leaves nothing to resample, and its interval has width zero.
+    """
+    check_between("confidence", confidence, 0, 1, closed="()")
+    check_count("num_resamples", num_resamples, 1)
+    values = check_finite("per_prompt_values", per_prompt_values)
+    if values.size == 0:
+        raise ValueError("per_prompt_values must hold at least 1 prompt, got 0")
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _RESAMPLED_AT_ONCE // values.size)
+    means = [
+        values[
+            rng.integers(values.size, size=(min(at_once, num_resamples - done), values.size))
+        ].mean(axis=1)
+        for done in range(0, num_resamples, at_once)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def check_draws(name: str, rewards: Float[np.ndarray, "prompts draws"], *, at_least: int) -> None:
+    """Refuse rewards that are not finite, or too few of them."""
+    check_finite(name, rewards)
+    prompts, draws = rewards.shape
+    if prompts < 1 or draws < at_least:
+        raise ValueError(
+            f"{name} must hold at least 1 prompt with at least {at_least} draws, "
+            f"got {prompts} prompts with {draws} draws"
+        )
+
+
+def tie_bounds(
+    ordered: Float[np.ndarray, "prompts draws"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each of a prompt's sorted rewards, how many are below and how many not above."""
+    draws = ordered.shape[1]
+    places = np.arange(draws)
+    rises = ordered[:, 1:] > ordered[:, :-1]
+    edge = np.ones((len(ordered), 1), dtype=bool)
+    starts = np.concatenate([edge, rises], axis=1)
+    ends = np.concatenate([rises, edge], axis=1)
+    below = np.maximum.accumulate(np.where(starts, places, 0), axis=1)
+    last = np.where(ends, places + 1, draws)
+    through = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+    return below, through
