@@ -92,11 +92,11 @@ def n_from_kl(kl: int | float) -> float:
     return 1 + excess
 
 
-def _kl_of_excess(excess: float) -> float:
+def _kl_of_excess(excess: int | float) -> float:
     return float(exp_remainder(np.asarray([-math.log1p(excess)]))[0])
 
 
-def _scaled_log(power: float, u: np.ndarray) -> np.ndarray:
+def _scaled_log(power: int | float, u: np.ndarray) -> np.ndarray:
     if power == 0:
         return np.zeros_like(u)
     with np.errstate(divide="ignore"):
