@@ -83,7 +83,7 @@ class TopFraction(Tilt):
     def _chance_kept(self, num_draws: int) -> np.ndarray:
         """Return P(U_(i) ≥ 1−q): at most i − 1 of the N draws fall below the threshold."""
         below = np.arange(num_draws)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             log_below = np.where(below > 0, below * np.log1p(-self.q), 0.0)
         log_terms = log_binomials(num_draws)[:-1] + log_below
         return np.cumsum(np.exp(log_terms + (num_draws - below) * math.log(self.q)))
