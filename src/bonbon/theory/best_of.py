@@ -7,7 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from bonbon.theory.checks import check_at_least, check_between, check_count, check_quantiles
-from bonbon.theory.numerics import exp_remainder, harmonic_numbers, shortest, solve_increasing
+from bonbon.theory.numerics import (
+    harmonic_numbers,
+    scalar_exp_remainder,
+    shortest,
+    solve_increasing,
+)
 from bonbon.theory.ranks import read_only
 from bonbon.theory.tilt import Tilt
 
@@ -80,7 +85,7 @@ class BestOf(Tilt):
 
 def best_of_kl(n: int | float) -> float:
     """Return log n − (n−1)/n, which is x + e^(−x) − 1 at x = log n, in nats."""
-    return float(exp_remainder(np.asarray([-math.log(n)]))[0])
+    return scalar_exp_remainder(-math.log(n))
 
 
 def n_from_kl(kl: int | float) -> float:
@@ -93,7 +98,7 @@ def n_from_kl(kl: int | float) -> float:
 
 
 def _kl_of_excess(excess: int | float) -> float:
-    return float(exp_remainder(np.asarray([-math.log1p(excess)]))[0])
+    return scalar_exp_remainder(-math.log1p(excess))
 
 
 def _scaled_log(power: int | float, u: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bonbon.theory.checks import check_at_least, check_between, check_quantiles
-from bonbon.theory.numerics import exp_remainder, shortest, solve_increasing
+from bonbon.theory.numerics import exp_remainder, scalar_exp_remainder, shortest, solve_increasing
 from bonbon.theory.quadrature import unit_grid
 from bonbon.theory.ranks import fit_targets, quadrature_weights, read_only
 from bonbon.theory.tilt import Tilt
@@ -101,7 +101,7 @@ class BestOfPoisson(Tilt):
 def _win_rate(mu: int | float) -> float:
     if mu == 0:
         return 0.5
-    return 1 - float(exp_remainder(np.asarray([-mu]))[0]) / mu**2
+    return 1 - scalar_exp_remainder(-mu) / mu**2
 
 
 def _kl(mu: int | float) -> float:

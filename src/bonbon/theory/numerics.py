@@ -11,12 +11,16 @@ _EXPM1_TERMS = 16
 
 def exp_remainder(x: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
     """Compute e^x − 1 − x, never negative, to full relative accuracy also near 0."""
-    x = np.asarray(x, dtype=np.float64)
     small = np.where(np.abs(x) < 0.5, x, 0.0)
     series = np.zeros_like(small)
     for k in range(_EXPM1_TERMS, 1, -1):
         series = (series * small) + 1 / math.factorial(k)
     return np.where(np.abs(x) < 0.5, series * small * small, np.expm1(x) - x)
+
+
+def scalar_exp_remainder(x: int | float) -> float:
+    """Compute e^x − 1 − x of one number."""
+    return float(exp_remainder(np.array([x], dtype=np.float64))[0])
 
 
 def log_binomials(total: int) -> Float[np.ndarray, " {total}+1"]:
