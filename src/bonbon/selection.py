@@ -1,0 +1,105 @@
+"""Which candidate is best, which is worst, and how all of them rank: pure functions of rewards.
+
+Ties are broken uniformly at random by a generator that the caller hands in, never by index
+(Beirami et al., arXiv 2401.01879, and every closed form for best-of-n assume it). `tie_rng` gives
+each prompt a generator of its own.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+from jaxtyping import Float
+
+from bonbon.errors import RewardError
+
+Rewards = Sequence[float] | Float[np.ndarray, " candidates"]
+
+
+def tie_rng(seed: int, prompt_id: str) -> np.random.Generator:
+    """Return a prompt's own generator for breaking ties.
+
+    It depends on the seed and the prompt's id alone, so the order in which prompts are worked
+    through changes nothing, and neither does resuming or sharding.
+    """
+    digest = blake2b(f"{seed}:{prompt_id}".encode(), digest_size=16, person=b"bonbon-ties")
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest.digest(), "little")))
+
+
+def rank_order(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, ...]:
+    """Return the candidates' indices in increasing order of reward, ties in random order.
+
+    Args:
+        rewards: one score per candidate; leave candidates without a score out.
+        rng: breaks the ties; every order of tied candidates is equally likely.
+
+    Raises:
+        RewardError: a reward is NaN, which has no rank.
+    """
+    values = _values(rewards)
+    coins = rng.random(len(values))
+    return tuple(int(index) for index in np.lexsort((coins, values)))
+
+
+def best_and_worst(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, int]:
+    """Return the indices of the best and the worst candidate, never the same one.
+
+    Raises:
+        RewardError: fewer than two candidates, or a reward is NaN.
+    """
+    order = rank_order(rewards, rng=rng)
+    if len(order) < 2:
+        raise RewardError(
+            f"got {len(order)} scored candidates, expected at least 2 to name a best and a worst; "
+            "draw more per prompt, or leave this prompt out"
+        )
+    return order[-1], order[0]
+
+
+def best_index(rewards: Rewards, *, rng: np.random.Generator) -> int:
+    """Return the index of the best candidate, the last of `rank_order` with the same generator.
+
+    For both ends of one group take `best_and_worst`: a generator that has moved on breaks the
+    ties anew.
+
+    Raises:
+        RewardError: no candidates, or a reward is NaN.
+    """
+    return _ends(rewards, rng=rng)[1]
+
+
+def worst_index(rewards: Rewards, *, rng: np.random.Generator) -> int:
+    """Return the index of the worst candidate, the first of `rank_order` with the same generator.
+
+    Raises:
+        RewardError: no candidates, or a reward is NaN.
+    """
+    return _ends(rewards, rng=rng)[0]
+
+
+def is_tied(rewards: Rewards) -> bool:
+    """Say whether all rewards are equal, so that the group carries no preference.
+
+    Raises:
+        RewardError: a reward is NaN.
+    """
+    values = _values(rewards)
+    return bool(np.all(values == values[:1]))
+
+
+def _ends(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, int]:
+    order = rank_order(rewards, rng=rng)
+    if not order:
+        raise RewardError("got no scored candidates, expected at least 1; leave this prompt out")
+    return order[0], order[-1]
+
+
+def _values(rewards: Rewards) -> Float[np.ndarray, " candidates"]:
+    values = np.asarray(rewards, dtype=np.float64)
+    if np.isnan(values).any():
+        position = int(np.flatnonzero(np.isnan(values))[0])
+        raise RewardError(
+            f"the reward of candidate {position} is nan, expected a number; leave candidates "
+            "without a score out before ranking"
+        )
+    return values
