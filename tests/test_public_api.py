@@ -10,7 +10,18 @@ import pytest
 
 import bonbon
 
-PUBLIC = ["Candidate", "Prompt", "ScoredGroup"]
+PUBLIC = [
+    "BestOf",
+    "BestOfPoisson",
+    "Candidate",
+    "OptimalTilt",
+    "Prompt",
+    "ScoredGroup",
+    "Tilt",
+    "TopFraction",
+    "WorstOf",
+    "parse_tilt",
+]
 
 
 def test_the_public_names_are_these() -> None:

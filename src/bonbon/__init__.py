@@ -1,14 +1,44 @@
 """Best-of-n alignment for language models: `import bonbon` is light, each name loads when used."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from bonbon.records import Candidate, Prompt, ScoredGroup
 
+# Type checkers read these imports, Python reads the table below; a test keeps the two equal.
+if TYPE_CHECKING:
+    from bonbon.theory.best_of import BestOf
+    from bonbon.theory.best_of_poisson import BestOfPoisson
+    from bonbon.theory.optimal import OptimalTilt
+    from bonbon.theory.parse import parse_tilt
+    from bonbon.theory.tilt import Tilt
+    from bonbon.theory.top_fraction import TopFraction
+    from bonbon.theory.worst_of import WorstOf
+
 __version__ = "0.1.0"
 
-__all__ = ["Candidate", "Prompt", "ScoredGroup"]
+__all__ = [
+    "BestOf",
+    "BestOfPoisson",
+    "Candidate",
+    "OptimalTilt",
+    "Prompt",
+    "ScoredGroup",
+    "Tilt",
+    "TopFraction",
+    "WorstOf",
+    "parse_tilt",
+]
 
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "BestOf": "bonbon.theory.best_of",
+    "BestOfPoisson": "bonbon.theory.best_of_poisson",
+    "OptimalTilt": "bonbon.theory.optimal",
+    "Tilt": "bonbon.theory.tilt",
+    "TopFraction": "bonbon.theory.top_fraction",
+    "WorstOf": "bonbon.theory.worst_of",
+    "parse_tilt": "bonbon.theory.parse",
+}
 
 
 def __getattr__(name: str) -> object:
