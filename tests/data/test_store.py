@@ -327,3 +327,14 @@ def test_discard_removes_one_set_and_everything_of_it(tmp_path: Path) -> None:
     }
     store.write_shard("eval", 0, 7, [replace(make_candidate(), text="again")])
     assert store.finished_shards("eval") == {0}
+
+
+def test_discard_removes_the_manifest_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CandidateStore(tmp_path)
+    store.write_manifest("train", {"n": 8})
+    store.write_shard("train", 0, 1, make_group("p"))
+    store.write_scores("train", "vader", [0.0, 1.0, 2.0], make_group("p"))
+    removed: list[str] = []
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: removed.append(path.name))
+    store.discard("train")
+    assert removed == ["train.vader.parquet", "train-00000-of-00001.parquet", "train.json"]

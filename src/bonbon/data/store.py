@@ -184,12 +184,14 @@ class CandidateStore:
         return [_scored_group(scored) for scored in by_prompt.values()]
 
     def discard(self, set_name: str) -> None:
-        """Remove the set, its manifest and its scores, unfinished writes included."""
-        doomed = {
-            self._candidates: re.compile(rf"{_shard_pattern(set_name).pattern}|{set_name}\.json"),
-            self._rewards: re.compile(rf"{set_name}\..+\.parquet"),
-        }
-        for folder, pattern in doomed.items():
+        """Remove the set, its scores and its manifest, unfinished writes included."""
+        shards = _shard_pattern(set_name)
+        # The manifest goes last: killed on the way, what is left still says how it was drawn.
+        for folder, pattern in (
+            (self._rewards, re.compile(rf"{set_name}\..+\.parquet")),
+            (self._candidates, shards),
+            (self._candidates, re.compile(rf"{set_name}\.json")),
+        ):
             for path in folder.glob("*"):
                 if pattern.fullmatch(intended_name(path)):
                     path.unlink(missing_ok=True)
