@@ -1,0 +1,190 @@
+"""A policy: a causal language model, its tokenizer and what sampling and training ask of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import Field
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bonbon.config import Config
+from bonbon.errors import PolicyError, PromptError
+from bonbon.models.embedded import EMBEDDED_POLICY, embedded_policy_directory
+from bonbon.records import Prompt
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class PolicyConfig(Config):
+    """Which language model to align."""
+
+    model: str = EMBEDDED_POLICY
+    """Hub name or local directory of a causal language model; the default needs no hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: DType = "bfloat16"
+    """Precision of sampling and evaluation; training keeps float32 master weights."""
+    device: str = "auto"
+    """`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
+    chat_template: Literal["auto", "none"] = "auto"
+    """`auto` applies the tokenizer's chat template if it has one; `none` feeds plain text as is."""
+    trust_remote_code: bool = False
+    """Run model code that the hub repository brings along."""
+    num_threads: int | None = Field(default=None, ge=1)
+    """CPU threads; by default torch decides."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A loaded model with its tokenizer.
+
+    Attributes:
+        name: what to call it in reports and manifests.
+        model: in evaluation mode, on its device.
+        tokenizer: the model's own.
+        eos_token_ids: every id that ends a completion, at least one.
+        use_chat_template: whether prompts go through the tokenizer's chat template.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    eos_token_ids: tuple[int, ...]
+    use_chat_template: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.model.device
+
+    @property
+    def context_length(self) -> int | None:
+        """Longest sequence the model takes, in tokens; None if the config does not say."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the token ids that condition the policy on a prompt.
+
+        Raises:
+            PromptError: chat messages, but no chat template to render them with.
+        """
+        if isinstance(prompt.content, str) and not self.use_chat_template:
+            return tuple(self.tokenizer(prompt.content)["input_ids"])
+        if not self.use_chat_template:
+            raise PromptError(
+                f"prompt {prompt.id!r} is a list of chat messages, but {self.name} has no chat "
+                "template in use; give plain text, or a policy whose tokenizer has one"
+            )
+        messages = (
+            [{"role": "user", "content": prompt.content}]
+            if isinstance(prompt.content, str)
+            else [dict(message) for message in prompt.content]
+        )
+        text = self.tokenizer.apply_chat_template(
+            cast("Any", messages), add_generation_prompt=True, tokenize=False
+        )
+        return tuple(self.tokenizer(cast("str", text), add_special_tokens=False)["input_ids"])
+
+    def decode(self, token_ids: tuple[int, ...]) -> str:
+        """Return a completion's text, special tokens left out."""
+        return cast("str", self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+
+def load_policy(config: PolicyConfig, *, dtype: DType | None = None) -> Policy:
+    """Load a policy from safetensors.
+
+    Args:
+        config: which model, and where to put it.
+        dtype: overrides `config.dtype`.
+
+    Raises:
+        PolicyError: the model cannot be loaded, or has no end-of-sequence token.
+    """
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    source = _source(config)
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=getattr(torch, dtype or config.dtype),
+            use_safetensors=True,
+            **options,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise _cannot_load(config, error) from error
+    model.to(resolve_device(config.device)).eval()
+    return _assemble(config, model, tokenizer)
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device a config means; `auto` prefers a GPU."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def policy_name(config: PolicyConfig) -> str:
+    """Return the short name of a policy: the last part of its hub name or path."""
+    if config.model == EMBEDDED_POLICY:
+        return "SmolLM2-135M-Instruct"
+    return Path(config.model).name
+
+
+def _source(config: PolicyConfig) -> str:
+    if config.model == EMBEDDED_POLICY:
+        return str(embedded_policy_directory())
+    looks_local = config.model.startswith((".", "/", "~")) or Path(config.model).is_dir()
+    if not looks_local:
+        return config.model
+    directory = Path(config.model).expanduser()
+    if not (directory / "config.json").is_file():
+        raise PolicyError(
+            f"policy {config.model}: no config.json there; expected a directory written by "
+            "save_pretrained, or a hub name"
+        )
+    return str(directory)
+
+
+def _assemble(
+    config: PolicyConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Policy:
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    return Policy(
+        name=policy_name(config),
+        model=model,
+        tokenizer=tokenizer,
+        eos_token_ids=_eos_token_ids(config, model, tokenizer),
+        use_chat_template=has_template and config.chat_template == "auto",
+    )
+
+
+def _eos_token_ids(
+    config: PolicyConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    generation_config = model.generation_config
+    declared = generation_config.eos_token_id if generation_config is not None else None
+    for ids in (declared, model.config.eos_token_id, tokenizer.eos_token_id):
+        if ids is not None:
+            return tuple(ids) if isinstance(ids, list) else (cast("int", ids),)
+    raise PolicyError(
+        f"policy {config.model} has no end-of-sequence token, so no completion could ever stop; "
+        "set eos_token_id in its generation_config.json"
+    )
+
+
+def _cannot_load(config: PolicyConfig, error: Exception) -> PolicyError:
+    reason = " ".join(str(error).split())[:300]
+    return PolicyError(
+        f"cannot load the policy {config.model!r}: {reason}; expected a hub name or a directory "
+        "with a causal language model in safetensors"
+    )

@@ -1,0 +1,1 @@
+"""Drawing n completions per prompt: the engines and the records they share."""

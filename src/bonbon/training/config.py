@@ -1,0 +1,84 @@
+"""How the policy is trained."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from bonbon.config import Config
+
+ObjectiveName = Literal["rank", "pair", "sft", "ipo", "dpo"]
+
+DEFAULT_ALPHA = {"rank": 0.05, "pair": 0.005}
+
+
+class LoraSettings(Config):
+    """Low-rank adapters instead of full fine-tuning; needs the extra `lora`."""
+
+    r: int = Field(default=16, ge=1)
+    """Rank of the adapters."""
+    alpha: float = Field(default=32, gt=0)
+    """Scale of the adapters, as in peft's `lora_alpha`."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Which layers get adapters, as in peft."""
+    merge: bool = True
+    """Merge the adapters into the saved model; otherwise the adapters alone are saved."""
+
+
+class TrainingConfig(Config):
+    """Objective, optimiser and bookkeeping of one training run."""
+
+    objective: ObjectiveName = "rank"
+    """`rank` uses all n candidates; `pair` is the published BoNBoN loss on the best and worst;
+    `ipo` and `sft` are its two halves; `dpo` trains DPO on the same pairs."""
+    alpha: float | None = Field(default=None, ge=0)
+    """Weight of the SFT term in `rank` (default 0.05) and `pair` (default 0.005)."""
+    beta: float = Field(default=0.1, gt=0)
+    """DPO's β; the other objectives derive theirs from the tilt."""
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """Peak learning rate of AdamW; `pair` wants less than `rank`."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the training prompts."""
+    groups_per_batch: int = Field(default=4, ge=1)
+    """Prompts, each with its candidates, in one forward pass."""
+    gradient_accumulation: int = Field(default=1, ge=1)
+    """Forward passes per optimiser step."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate after the warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay."""
+    adam_beta2: float = Field(default=0.99, gt=0, lt=1)
+    """AdamW's second-moment decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    validation_groups: int = Field(default=16, ge=0)
+    """Training prompts set aside to watch the loss on; at most a tenth of them is taken."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """`bfloat16` is autocast over float32 master weights."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+    lora: LoraSettings | None = None
+    """Adapters instead of full fine-tuning."""
+    checkpoints: int = Field(default=4, ge=1)
+    """How many times during training the state is saved, to resume from."""
+    evaluations: int = Field(default=6, ge=1)
+    """How many times during training the loss on the set-aside prompts is measured."""
+    report_to: tuple[str, ...] = ()
+    """Trackers that transformers knows: `tensorboard`, `wandb`, `mlflow`."""
+
+    @property
+    def sft_weight(self) -> float:
+        """The α in force."""
+        return DEFAULT_ALPHA.get(self.objective, 0.0) if self.alpha is None else self.alpha
+
+    @model_validator(mode="after")
+    def _alpha_belongs(self) -> "TrainingConfig":
+        if self.alpha is not None and self.objective not in DEFAULT_ALPHA:
+            raise ValueError(
+                f"alpha = {self.alpha} is set, but objective {self.objective!r} has no alpha; "
+                "only rank and pair do"
+            )
+        if self.objective == "pair" and self.sft_weight > 1:
+            raise ValueError(f"alpha must lie in [0, 1] for pair, got {self.alpha}")
+        return self

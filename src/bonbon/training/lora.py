@@ -1,0 +1,35 @@
+"""Low-rank adapters, through peft."""
+
+import torch
+from transformers import PreTrainedModel
+
+from bonbon.errors import MissingExtraError
+from bonbon.training.config import LoraSettings
+
+
+def add_adapters(
+    model: PreTrainedModel, settings: LoraSettings | None, *, seed: int
+) -> PreTrainedModel:
+    """Return the model with trainable adapters, or as it is if no settings are given.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+    """
+    if settings is None:
+        return model
+    try:
+        from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise MissingExtraError(
+            "training.lora needs peft, which is not installed; run "
+            "`pip install 'bonbon-align[lora]'`"
+        ) from error
+    torch.manual_seed(seed)
+    target = settings.target_modules
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        target_modules=target if isinstance(target, str) else list(target),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,52 @@
+"""The training log: one JSON object a line, in step order, also after a resume."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class TrainingLog(TrainerCallback):
+    """Writes what the Trainer logs to a JSONL file."""
+
+    def __init__(self, file: Path) -> None:
+        """Write to `file`; entries past the step that training resumes from are dropped."""
+        self.file = file
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Forget the steps that will be taken again."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        kept = [line for line in lines if _step(line) <= state.global_step]
+        self.file.write_text("".join(f"{line}\n" for line in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append one entry."""
+        if not logs or "train_runtime" in logs:
+            return
+        split = "eval" if any(key.startswith("eval_") for key in logs) else "train"
+        values = {key.removeprefix("eval_"): value for key, value in logs.items()}
+        entry = {"step": state.global_step, "split": split, **values}
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+
+def _step(line: str) -> float:
+    """Return an entry's step; a line that a kill cut short counts as the future."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")
