@@ -1,0 +1,151 @@
+"""What every reward takes and gives, and the check that its scores can be ranked."""
+
+import reprlib
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, Protocol, cast, runtime_checkable
+
+from bonbon.errors import BonbonError, RewardError
+from bonbon.records import Prompt
+
+_KEPT = "the candidates stay stored: mend the reward and run the same command again"
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores completions: higher is better, and only the order within a prompt matters.
+
+    A call is given all candidates of each of its prompts, next to each other, so a reward that
+    compares candidates with one another finds them by equal `Prompt.id`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the score in every table, fit to be part of a file name."""
+        ...
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+        """Return one score per completion.
+
+        Args:
+            prompts: the prompt of each completion, repeated for each of its candidates.
+            completions: decoded text, as long as `prompts`.
+
+        Returns:
+            Finite scores in the given order; None where there is no score, which takes the
+            candidate out of the ranking and is never a worst score.
+        """
+        ...
+
+
+def checked_scores(
+    reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]
+) -> list[float | None]:
+    """Score completions, or say in one line why the reward did not.
+
+    Raises:
+        RewardError: the reward raised (the original is the cause), or did not return one finite
+            number or None per completion.
+    """
+    if len(prompts) != len(completions):
+        raise RewardError(
+            f"reward {reward.name!r} was handed {len(prompts)} prompts and {len(completions)} "
+            "completions; expected one prompt per completion: repeat it for each candidate"
+        )
+    try:
+        returned = reward.score(prompts, completions)
+    except BonbonError:
+        raise
+    except Exception as error:
+        raise RewardError(_raised_line(reward.name, error)) from error
+    return as_scores(returned, reward_name=reward.name, prompts=prompts)
+
+
+def as_scores(
+    returned: object, *, reward_name: str, prompts: Sequence[Prompt]
+) -> list[float | None]:
+    """Turn what a reward returned into plain floats and None.
+
+    Lists, tuples, numpy arrays and torch tensors of numbers are all taken.
+
+    Raises:
+        RewardError: not one finite number or None per prompt.
+    """
+    returned = _unwrapped(returned)
+    if not isinstance(returned, list | tuple):
+        raise RewardError(
+            f"reward {reward_name!r} returned {_described(returned)}, expected a list of "
+            f"{len(prompts)} numbers, one per completion; {_KEPT}"
+        )
+    values = cast("Sequence[object]", returned)
+    if len(values) != len(prompts):
+        raise RewardError(
+            f"reward {reward_name!r} returned {len(values)} scores for {len(prompts)} "
+            f"completions, expected one each (None where there is no score); {_KEPT}"
+        )
+    return [
+        _as_score(value, position, reward_name=reward_name, prompt_id=prompt.id)
+        for position, (value, prompt) in enumerate(zip(values, prompts, strict=True))
+    ]
+
+
+def _as_score(value: object, position: int, *, reward_name: str, prompt_id: str) -> float | None:
+    value = _unwrapped(value)
+    if value is None:
+        return None
+    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    raise RewardError(
+        f"reward {reward_name!r} returned {_described(value)} for completion {position} "
+        f"(prompt {prompt_id!r}), expected a finite number, or None where there is no score; "
+        f"{_KEPT}"
+    )
+
+
+def _unwrapped(value: object) -> object:
+    """Return the plain Python value of a numpy or torch one."""
+    tolist = getattr(value, "tolist", None)
+    return cast("Any", tolist)() if callable(tolist) else value
+
+
+def _described(value: object) -> str:
+    if value is None or isinstance(value, int | float):
+        return str(value)
+    return f"a {type(value).__name__} ({' '.join(reprlib.repr(value).split())})"
+
+
+def _raised_line(reward_name: str, error: Exception) -> str:
+    message = " ".join(str(error).split())[:300]
+    what = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    place = raised_at(error)
+    return f"reward {reward_name!r} raised {what} ({place}), expected a list of scores; {_KEPT}"
+
+
+def raised_at(error: Exception) -> str:
+    """Return file:line of an error in the code we called: the deepest line of its own file.
+
+    The libraries that this code calls in turn say less to the person who wrote it.
+    """
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    ours = [index for index, (frame, _) in enumerate(frames) if _is_ours(frame)]
+    called = frames[ours[-1] + 1 :] if ours else frames
+    theirs = [entry for entry in called if not _is_import_machinery(entry[0])] or frames[-1:]
+    file = theirs[0][0].f_code.co_filename
+    line = [number for frame, number in theirs if frame.f_code.co_filename == file][-1]
+    return f"{file}:{line}"
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "bonbon"
+
+
+def _is_import_machinery(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0].lstrip("_") in {
+        "importlib",
+        "frozen_importlib",
+        "frozen_importlib_external",
+    }
