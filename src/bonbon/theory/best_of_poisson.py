@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from bonbon.theory.checks import check_at_least, check_between, check_quantiles
-from bonbon.theory.numerics import exp_remainder, scalar_exp_remainder, shortest, solve_increasing
-from bonbon.theory.quadrature import unit_grid
-from bonbon.theory.ranks import fit_targets, quadrature_weights, read_only
+from bonbon.theory.numerics import scalar_exp_remainder, shortest, solve_increasing
+from bonbon.theory.ranks import fit_targets, read_only
 from bonbon.theory.tilt import Tilt
 
 _MIN_MU, _MAX_MU = 1e-150, 1e15
@@ -44,7 +43,7 @@ class BestOfPoisson(Tilt):
         check_between("kl", kl, 0, 33)
         if kl == 0:
             return cls(0.0)
-        return cls(solve_increasing(_kl, kl, low=_MIN_MU, high=_MAX_MU))
+        return cls(solve_increasing(lambda mu: cls(mu).kl, kl, low=_MIN_MU, high=_MAX_MU))
 
     @property
     def name(self) -> str:
@@ -55,11 +54,6 @@ class BestOfPoisson(Tilt):
     def win_rate(self) -> float:
         """W = 1 − (e^(−μ) − 1 + μ) / μ²."""
         return _win_rate(self.mu)
-
-    @property
-    def kl(self) -> float:
-        """KL = ∫ f log f du, by quadrature."""
-        return _kl(self.mu)
 
     def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
         """Return log(1 + μu) − μ (1 − u)."""
@@ -93,28 +87,8 @@ class BestOfPoisson(Tilt):
         slope = self.mu * np.arange(num_draws) / max(1, num_draws - 1)
         return read_only(fitted + slope)
 
-    def rank_weights(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
-        """Return E[f(U_(i))] / N, by quadrature."""
-        return read_only(quadrature_weights(self.density, num_draws))
-
 
 def _win_rate(mu: int | float) -> float:
     if mu == 0:
         return 0.5
     return 1 - scalar_exp_remainder(-mu) / mu**2
-
-
-def _kl(mu: int | float) -> float:
-    """Integrate e^l (e^(−l) − 1 + l), never negative, which has the same integral as f log f."""
-    grid = unit_grid()
-    log_f = np.log1p(mu * grid.nodes) - mu * (1 - grid.nodes)
-    return float(grid.integrate(kl_integrand(log_f)))
-
-
-def kl_integrand(log_density: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " nodes"]:
-    """Return f log f − f + 1 ≥ 0 from log f; its integral is the KL, free of cancellation."""
-    inner = np.clip(log_density, -1, 1)
-    near = np.exp(inner) * exp_remainder(-inner)
-    density = np.exp(log_density)
-    far = np.where(density > 0, density * (np.maximum(log_density, -800) - 1) + 1, 1.0)
-    return np.where(np.abs(log_density) < 1, near, far)

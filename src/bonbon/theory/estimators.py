@@ -72,17 +72,11 @@ def best_of_n_mean(
         n: whole number in [1, draws].
     """
     check_draws("rewards", rewards, at_least=1)
-    check_finite("values", values)
-    if rewards.shape != values.shape:
-        raise ValueError(
-            f"values must have the shape of rewards, {rewards.shape}, got {values.shape}"
-        )
+    check_same_shape("values", values, rewards)
+    weights = best_of_n_weights(rewards.shape[1], n)
     order = np.argsort(rewards, axis=1)
     ordered = np.take_along_axis(rewards, order, axis=1)
-    below, through = tie_bounds(ordered)
-    steps = np.concatenate([[0.0], np.cumsum(best_of_n_weights(rewards.shape[1], n))])
-    weights = (steps[through] - steps[below]) / (through - below)
-    return (weights * np.take_along_axis(values, order, axis=1)).sum(axis=1)
+    return average_over_ties(np.take_along_axis(values, order, axis=1), ordered) @ weights
 
 
 def best_of_n_win_rate(
@@ -147,17 +141,42 @@ def check_draws(name: str, rewards: Float[np.ndarray, "prompts draws"], *, at_le
         )
 
 
-def tie_bounds(
-    ordered: Float[np.ndarray, "prompts draws"],
-) -> tuple[np.ndarray, np.ndarray]:
+def tie_groups(ordered: Float[np.ndarray, "prompts draws"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each group of equal sorted rewards starts in the flattened array, and its size.
+
+    No group reaches over two prompts.
+    """
+    starts = np.empty(ordered.shape, dtype=bool)
+    starts[:, 0] = True
+    np.greater(ordered[:, 1:], ordered[:, :-1], out=starts[:, 1:])
+    first = np.flatnonzero(starts)
+    return first, np.diff(first, append=ordered.size)
+
+
+def tie_bounds(ordered: Float[np.ndarray, "prompts draws"]) -> tuple[np.ndarray, np.ndarray]:
     """Return, for each of a prompt's sorted rewards, how many are below and how many not above."""
-    draws = ordered.shape[1]
-    places = np.arange(draws)
-    rises = ordered[:, 1:] > ordered[:, :-1]
-    edge = np.ones((len(ordered), 1), dtype=bool)
-    starts = np.concatenate([edge, rises], axis=1)
-    ends = np.concatenate([rises, edge], axis=1)
-    below = np.maximum.accumulate(np.where(starts, places, 0), axis=1)
-    last = np.where(ends, places + 1, draws)
-    through = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
-    return below, through
+    starts, sizes = tie_groups(ordered)
+    below = np.repeat(starts % ordered.shape[1], sizes).reshape(ordered.shape)
+    return below, below + np.repeat(sizes, sizes).reshape(ordered.shape)
+
+
+def average_over_ties(
+    values: Float[np.ndarray, "prompts draws"], ordered: Float[np.ndarray, "prompts draws"]
+) -> Float[np.ndarray, "prompts draws"]:
+    """Return the values, each replaced by the mean over those whose sorted reward is the same."""
+    starts, sizes = tie_groups(ordered)
+    if len(starts) == ordered.size:
+        return values
+    means = np.add.reduceat(values.ravel(), starts) / sizes
+    return np.repeat(means, sizes).reshape(values.shape)
+
+
+def check_same_shape(
+    name: str, values: Float[np.ndarray, "*shape"], rewards: Float[np.ndarray, "*other"]
+) -> None:
+    """Refuse values that are not finite or not one per reward."""
+    check_finite(name, values)
+    if rewards.shape != values.shape:
+        raise ValueError(
+            f"{name} must have the shape of rewards, {rewards.shape}, got {values.shape}"
+        )

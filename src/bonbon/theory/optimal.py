@@ -8,12 +8,12 @@ from jaxtyping import Float
 
 from bonbon.theory.checks import check_between, check_count, check_quantiles
 from bonbon.theory.numerics import solve_increasing
-from bonbon.theory.ranks import quadrature_weights, read_only
+from bonbon.theory.ranks import read_only
 from bonbon.theory.tilt import Tilt
 
 _SERIES_BELOW = 0.25
 _LANGEVIN = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 / 18243225)
-_MIN_C, _MAX_C = 1e-150, 1e15
+_MIN_C, _MAX_C = 1e-150, 1e280
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class OptimalTilt(Tilt):
     @classmethod
     def from_kl(cls, kl: int | float) -> "OptimalTilt":
         """Return the optimal tilt at this many nats from π0."""
-        check_between("kl", kl, 0, 33, closed="(]")
+        check_between("kl", kl, 0, 600, closed="(]")
         return cls(solve_increasing(_kl, kl, low=_MIN_C, high=_MAX_C))
 
     @property
@@ -85,10 +85,6 @@ class OptimalTilt(Tilt):
         """Return c (i − 1) / (N − 1) for i = 1 … N."""
         check_count("num_draws", num_draws, 1)
         return read_only(self.c * np.arange(num_draws) / max(1, num_draws - 1))
-
-    def rank_weights(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
-        """Return E[f(U_(i))] / N, by quadrature."""
-        return read_only(quadrature_weights(self.density, num_draws))
 
 
 def _win_rate(c: int | float) -> float:

@@ -1,6 +1,8 @@
 """What the i-th of N ranked draws knows about the quantile: Bernstein polynomials."""
 
+import math
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
@@ -16,11 +18,40 @@ def rank_probabilities(
     u: Float[np.ndarray, " points"], num_draws: int
 ) -> Float[np.ndarray, "points {num_draws}"]:
     """Return the chance that a draw at quantile u has rank i among N: Binomial(N−1, u)(i−1)."""
+    return np.exp(log_rank_densities(u, num_draws)) / num_draws
+
+
+def log_rank_densities(
+    u: Float[np.ndarray, " points"], num_draws: int
+) -> Float[np.ndarray, "points {num_draws}"]:
+    """Return the log density of the quantile of the i-th lowest of N draws, Beta(i, N−i+1)."""
     below = np.arange(num_draws)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        up = np.where(below > 0, below * np.log(u[:, None]), 0.0)
-        down = np.where(below < num_draws - 1, below[::-1] * np.log1p(-u[:, None]), 0.0)
-    return np.exp(log_binomials(num_draws - 1) + up + down)
+    constant = math.log(num_draws) + log_binomials(num_draws - 1)
+    return constant + _power_log(below, u[:, None]) + _power_log(below[::-1], 1 - u[:, None])
+
+
+def log_joint_rank_densities(
+    u: Float[np.ndarray, " points"],
+    v: Float[np.ndarray, " nodes"],
+    num_draws: int,
+    kept: tuple[int, ...],
+) -> Float[np.ndarray, "points nodes"]:
+    """Return the log density of two different kept draws at u and v, summed over their ranks."""
+    if len(kept) == num_draws:
+        return np.full((len(u), len(v)), math.log(num_draws * (num_draws - 1)))
+    low, high = np.minimum(u[:, None], v), np.maximum(u[:, None], v)
+    with np.errstate(divide="ignore"):
+        logs = [np.log(part) for part in (low, high - low, 1 - high)]
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1.0, num_draws + 1)))])
+    total = np.full(low.shape, -np.inf)
+    for i, j in combinations(kept, 2):
+        counts = (i - 1, j - i - 1, num_draws - j)
+        term = np.full(low.shape, log_factorial[num_draws] - log_factorial[list(counts)].sum())
+        for count, log_part in zip(counts, logs, strict=True):
+            if count > 0:
+                term += count * log_part
+        total = np.logaddexp(total, term)
+    return total
 
 
 def quadrature_weights(
@@ -59,7 +90,23 @@ def fit_targets(
     return targets - targets[0]
 
 
+def in_group_targets(targets: Float[np.ndarray, " ranks"]) -> Float[np.ndarray, " ranks"]:
+    """Return (1 − 1/N) · targets: what to regress on if the N draws are ranked among themselves.
+
+    The variance of a group's residuals compares each draw with a mean that it is part of, which
+    moves the minimiser of the plain targets from f to f^(N/(N−1)), renormalised: best-of-8 by
+    8 draws to best-of-9. With these targets it is f.
+    """
+    return read_only(targets * (1 - 1 / len(targets)))
+
+
 def read_only(values: Float[np.ndarray, " ranks"]) -> Float[np.ndarray, " ranks"]:
     """Return the array with writing switched off."""
     values.setflags(write=False)
     return values
+
+
+def _power_log(power: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return power · log x, 0 where the power is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(power == 0, 0.0, power * np.log(x))

@@ -1,11 +1,17 @@
 """The tilt: a density on the reward quantile, the one idea that everything hangs on."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_count
+from bonbon.theory.checks import check_count, check_quantiles
+from bonbon.theory.panels import PanelMass
+from bonbon.theory.quadrature import kl_integrand, unit_grid
+from bonbon.theory.ranks import fit_targets, quadrature_weights, read_only
+
+_NORMALISED_TO = 1e-6
 
 
 class Tilt(ABC):
@@ -13,55 +19,87 @@ class Tilt(ABC):
 
     Rewards are assumed continuous, so that u is uniform under π0; `bonbon.theory.ties` holds
     what changes when rewards tie. Arrays of quantiles may have any shape.
-    """
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """A short label such as `best-of-8`; `parse_tilt` reads it back."""
+    A tilt of your own needs `log_density` alone, normalised so that f integrates to 1 (and
+    `breaks`, if f jumps): all else then comes by quadrature. `ShapedTilt` takes a function that
+    is not normalised. The package's tilts put closed forms in the place of these defaults.
+    """
 
     @abstractmethod
     def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
         """Return log f(u), −inf where the tilt has no mass."""
 
-    @abstractmethod
-    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
-        """Return the mass that the tilt puts below the quantile u."""
-
-    @abstractmethod
-    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
-        """Return the u with cdf(u) = p."""
+    @property
+    def name(self) -> str:
+        """A short label such as `best-of-8`."""
+        return type(self).__name__
 
     @property
-    @abstractmethod
+    def breaks(self) -> tuple[float, ...]:
+        """Quantiles strictly inside (0, 1) where the density jumps."""
+        return ()
+
+    @property
     def win_rate(self) -> float:
         """W = ∫ u f(u) du: the chance to beat one draw from π0, ties counted one half."""
+        return float(self._mass.grid.integrate(self._mass.grid.nodes * self._mass.density_at_nodes))
 
     @property
-    @abstractmethod
     def kl(self) -> float:
         """KL(π_f ‖ π0) = ∫ f log f du, in nats."""
+        grid = self._mass.grid
+        return float(grid.integrate(kl_integrand(self.log_density(grid.nodes))))
 
-    @abstractmethod
+    def density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return f(u)."""
+        return np.exp(self.log_density(u))
+
+    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return the mass that the tilt puts below the quantile u."""
+        return self._mass.cdf(check_quantiles(u))
+
+    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+        """Return the u with cdf(u) = p."""
+        return self._mass.quantile(check_quantiles(p))
+
+    def sample(self, size: int, rng: np.random.Generator) -> Float[np.ndarray, " {size}"]:
+        """Draw quantiles u from the tilt."""
+        return self.quantile(rng.random(check_count("size", size, 0)))
+
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
-        """Return what each rank, lowest reward first, should vote for log π_θ − log π0, in nats.
+        """Return what each rank, lowest reward first, votes for log π_θ − log π0, in nats.
 
         They are the t with Σ_i t_i · Binomial(N−1, u)(i−1) ≈ log f(u) + constant: exactly where
-        a closed form is known, else in the least-squares sense under f. Read-only.
-        """
+        a closed form is known, else in the least-squares sense under f. Read-only, and the
+        lowest is 0 where f grows with u. `bonbon.theory.minimiser` says where they lead.
 
-    @abstractmethod
+        Raises:
+            ValueError: the density is 0 somewhere, where no finite target can follow it.
+        """
+        nodes = unit_grid(self.breaks).nodes
+        if not np.isfinite(self.log_density(nodes)).all():
+            empty = nodes[~np.isfinite(self.log_density(nodes))][0]
+            raise ValueError(
+                f"rank targets need a density above 0 on all of (0, 1), got 0 at u = {empty:g}; "
+                "train such a tilt with its rank weights"
+            )
+        targets = fit_targets(self.log_density, self.density, num_draws, breaks=self.breaks)
+        return read_only(targets)
+
     def rank_weights(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return each rank's weight, lowest reward first, in an average under the tilt.
 
         Read-only, sums to 1: the expected density at the rank's quantile, E[f(U_(i))] / N with
         U_(i) ~ Beta(i, N−i+1). Best-of-n with N ≥ n has the unbiased weights instead.
         """
+        return read_only(quadrature_weights(self.density, num_draws, breaks=self.breaks))
 
-    def density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
-        """Return f(u)."""
-        return np.exp(self.log_density(u))
-
-    def sample(self, size: int, rng: np.random.Generator) -> Float[np.ndarray, " {size}"]:
-        """Draw quantiles u from the tilt."""
-        return self.quantile(rng.random(check_count("size", size, 0)))
+    @cached_property
+    def _mass(self) -> PanelMass:
+        mass = PanelMass(self.density, self.breaks)
+        if not abs(mass.total - 1) < _NORMALISED_TO:
+            raise ValueError(
+                f"the density of {self.name} must integrate to 1, got {mass.total:g}; "
+                "ShapedTilt normalises a function for you"
+            )
+        return mass

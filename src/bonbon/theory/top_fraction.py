@@ -44,6 +44,11 @@ class TopFraction(Tilt):
         return f"top-fraction({shortest(self.q)})"
 
     @property
+    def breaks(self) -> tuple[float, ...]:
+        """Return the threshold."""
+        return (1 - self.q,) if self.q < 1 else ()
+
+    @property
     def win_rate(self) -> float:
         """W = 1 − q/2."""
         return 1 - self.q / 2

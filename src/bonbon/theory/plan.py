@@ -1,0 +1,82 @@
+"""What a best-of-n buys, what it costs, and how far from the optimum it is."""
+
+import math
+from dataclasses import asdict, dataclass
+
+from bonbon.theory.best_of import BestOf
+from bonbon.theory.checks import check_at_least
+from bonbon.theory.optimal import OptimalTilt
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Best-of-n held against the policy that wins most at the same KL.
+
+    Attributes:
+        n: real group size that meets the request exactly.
+        win_rate: against one draw from the base.
+        kl: from the base, in nats.
+        num_draws: whole number of completions that best-of-n samples per prompt, against one by
+            a model distilled from it.
+        win_rate_at_num_draws: what that whole number reaches.
+        kl_at_num_draws: at this many nats.
+        optimal_win_rate: the highest win rate that any policy has at `kl`.
+        optimal_c: that policy's strength; 0 is the base itself.
+        gap: `optimal_win_rate` less `win_rate`.
+        optimal_kl: the lowest KL at which any policy has `win_rate`.
+        ipo_beta: the β of IPO that IPO-BoN amounts to at `num_draws`: 1/(2β) = (n−1) H_{n−1};
+            None for one draw.
+    """
+
+    n: float
+    win_rate: float
+    kl: float
+    num_draws: int
+    win_rate_at_num_draws: float
+    kl_at_num_draws: float
+    optimal_win_rate: float
+    optimal_c: float
+    gap: float
+    optimal_kl: float
+    ipo_beta: float | None
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+
+def plan_for_n(n: int | float) -> Plan:
+    """Say what best-of-n reaches."""
+    return _plan(float(check_at_least("n", n, 1)))
+
+
+def plan_for_win_rate(win_rate: int | float) -> Plan:
+    """Say what it takes to win this share, in [0.5, 1), against one draw."""
+    return _plan(BestOf.from_win_rate(win_rate).n)
+
+
+def plan_for_kl(kl: int | float) -> Plan:
+    """Say what is to be had for this many nats, at least 0."""
+    return _plan(BestOf.from_kl(kl).n)
+
+
+def _plan(n: float) -> Plan:
+    tilt = BestOf(n)
+    # n = W/(1−W) of a round W may miss a whole number by a rounding error.
+    num_draws = math.ceil(n * (1 - 1e-12))
+    whole = BestOf(num_draws)
+    optimum = OptimalTilt.from_kl(tilt.kl) if tilt.kl > 0 else None
+    best = optimum.win_rate if optimum else 0.5
+    return Plan(
+        n=n,
+        win_rate=tilt.win_rate,
+        kl=tilt.kl,
+        num_draws=num_draws,
+        win_rate_at_num_draws=whole.win_rate,
+        kl_at_num_draws=whole.kl,
+        optimal_win_rate=best,
+        optimal_c=optimum.c if optimum else 0.0,
+        gap=best - tilt.win_rate,
+        optimal_kl=OptimalTilt.from_win_rate(tilt.win_rate).kl if tilt.win_rate > 0.5 else 0.0,
+        ipo_beta=0.5 / float(whole.rank_targets(num_draws)[-1]) if num_draws > 1 else None,
+    )
