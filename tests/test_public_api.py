@@ -14,13 +14,23 @@ PUBLIC = [
     "BestOf",
     "BestOfPoisson",
     "Candidate",
+    "FunctionReward",
+    "LexiconReward",
     "OptimalTilt",
+    "Policy",
+    "PolicyConfig",
     "Prompt",
+    "SamplingConfig",
     "ScoredGroup",
     "Tilt",
     "TopFraction",
+    "TrainingConfig",
+    "TransformersSampler",
     "WorstOf",
+    "load_policy",
+    "pair_loss",
     "parse_tilt",
+    "rank_loss",
 ]
 
 

@@ -7,6 +7,11 @@ from bonbon.records import Candidate, Prompt, ScoredGroup
 
 # Type checkers read these imports, Python reads the table below; a test keeps the two equal.
 if TYPE_CHECKING:
+    from bonbon.models.policy import Policy, PolicyConfig, load_policy
+    from bonbon.rewards.function import FunctionReward
+    from bonbon.rewards.lexicon import LexiconReward
+    from bonbon.sampling.base import SamplingConfig
+    from bonbon.sampling.transformers_sampler import TransformersSampler
     from bonbon.theory.best_of import BestOf
     from bonbon.theory.best_of_poisson import BestOfPoisson
     from bonbon.theory.optimal import OptimalTilt
@@ -14,6 +19,8 @@ if TYPE_CHECKING:
     from bonbon.theory.tilt import Tilt
     from bonbon.theory.top_fraction import TopFraction
     from bonbon.theory.worst_of import WorstOf
+    from bonbon.training.config import TrainingConfig
+    from bonbon.training.objectives import pair_loss, rank_loss
 
 __version__ = "0.1.0"
 
@@ -21,23 +28,43 @@ __all__ = [
     "BestOf",
     "BestOfPoisson",
     "Candidate",
+    "FunctionReward",
+    "LexiconReward",
     "OptimalTilt",
+    "Policy",
+    "PolicyConfig",
     "Prompt",
+    "SamplingConfig",
     "ScoredGroup",
     "Tilt",
     "TopFraction",
+    "TrainingConfig",
+    "TransformersSampler",
     "WorstOf",
+    "load_policy",
+    "pair_loss",
     "parse_tilt",
+    "rank_loss",
 ]
 
 _HOMES = {
     "BestOf": "bonbon.theory.best_of",
     "BestOfPoisson": "bonbon.theory.best_of_poisson",
+    "FunctionReward": "bonbon.rewards.function",
+    "LexiconReward": "bonbon.rewards.lexicon",
     "OptimalTilt": "bonbon.theory.optimal",
+    "Policy": "bonbon.models.policy",
+    "PolicyConfig": "bonbon.models.policy",
+    "SamplingConfig": "bonbon.sampling.base",
     "Tilt": "bonbon.theory.tilt",
     "TopFraction": "bonbon.theory.top_fraction",
+    "TrainingConfig": "bonbon.training.config",
+    "TransformersSampler": "bonbon.sampling.transformers_sampler",
     "WorstOf": "bonbon.theory.worst_of",
+    "load_policy": "bonbon.models.policy",
+    "pair_loss": "bonbon.training.objectives",
     "parse_tilt": "bonbon.theory.parse",
+    "rank_loss": "bonbon.training.objectives",
 }
 
 
