@@ -33,6 +33,8 @@ class PromptsConfig(Config):
     """A .jsonl, .json, .csv, .parquet or .txt file; none means the built-in everyday requests."""
     prompt_column: str | None = None
     """The column of plain texts or chat messages; none means the first of `PROMPT_COLUMNS`."""
+    system: str | None = None
+    """A system message put before every prompt that does not bring its own."""
     eval_fraction: float = Field(default=0.25, gt=0, lt=1)
     """Share of the prompts to hold out, when the file has no `split` column."""
     num_train: int | None = Field(default=None, ge=1)
@@ -60,12 +62,25 @@ def load_prompts(config: PromptsConfig) -> list[Prompt]:
     ids = _ids(rows, has_column="id" in columns)
     splits = _splits(path, rows, ids, config=config, has_column="split" in columns)
     prompts = [
-        Prompt(id=name, content=content, split=split)
+        Prompt(id=name, content=_instructed(content, config.system), split=split)
         for name, content, split in zip(ids, contents, splits, strict=True)
     ]
     return _taken(prompts, "train", limit=config.num_train, seed=config.seed) + _taken(
         prompts, "eval", limit=config.num_eval, seed=config.seed
     )
+
+
+def _instructed(
+    content: str | tuple[Message, ...], system: str | None
+) -> str | tuple[Message, ...]:
+    """Put the system message first, unless the chat brings its own."""
+    if system is None:
+        return content
+    if isinstance(content, str):
+        content = (Message(role="user", content=content),)
+    if content[0]["role"] == "system":
+        return content
+    return (Message(role="system", content=system), *content)
 
 
 def _taken(

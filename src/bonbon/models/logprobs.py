@@ -64,9 +64,7 @@ def completion_logprobs(
     tokens = torch.cat(
         [
             _chunk_logprobs(model, states, targets, temperature)
-            for states, targets in zip(
-                hidden.split(CHUNK), batch.target.split(CHUNK), strict=True
-            )
+            for states, targets in zip(hidden.split(CHUNK), batch.target.split(CHUNK), strict=True)
         ]
     )
     return tokens.new_zeros(batch.num_sequences).index_add(0, batch.sequence, tokens)

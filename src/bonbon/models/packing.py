@@ -116,7 +116,5 @@ def _completion_tokens(
     return tokens
 
 
-def _padded(
-    rows: Sequence[list[int]], length: int, *, fill: int
-) -> Int[Tensor, "rows length"]:
+def _padded(rows: Sequence[list[int]], length: int, *, fill: int) -> Int[Tensor, "rows length"]:
     return torch.tensor([row + [fill] * (length - len(row)) for row in rows])

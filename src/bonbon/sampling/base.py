@@ -8,8 +8,8 @@ from pydantic import Field
 from bonbon.config import Config
 from bonbon.records import Candidate, Prompt
 
-Progress = Callable[[int], None]
-"""Called with the number of tokens drawn since the last call."""
+Progress = Callable[[int, int], None]
+"""Called with the numbers of tokens drawn and of completions ended since the last call."""
 
 
 class SamplingConfig(Config):

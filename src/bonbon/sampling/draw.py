@@ -13,12 +13,13 @@ BLOCK = 256
 
 
 def uniforms(
-    seed: int, prompt_id: str, sample_index: int, size: int
+    seed: int | str, prompt_id: str, sample_index: int, size: int
 ) -> Float[np.ndarray, " size"]:
     """Return the uniform numbers that draw one completion, one per position.
 
     They are a function of (seed, prompt id, sample index, position) alone, so a draw depends
-    neither on the batch it is computed in nor on what was drawn before a resume.
+    neither on the batch it is computed in nor on what was drawn before a resume. Give sets of
+    draws that must be independent of each other different seeds, such as `0/train`.
     """
     place = f"{seed}\x1f{prompt_id}\x1f{sample_index}".encode()
     key = int.from_bytes(blake2b(place, digest_size=16).digest(), "little")

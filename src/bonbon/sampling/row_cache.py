@@ -1,7 +1,5 @@
 """A key-value cache with room reserved, so that a step writes one column instead of copying all."""
 
-from typing import Any
-
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
@@ -17,7 +15,7 @@ class ReservedLayer(DynamicLayer):
         self.length = 0
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Append along the sequence and return everything held, shape [rows, heads, length, d]."""
         if not self.is_initialized:
@@ -65,4 +63,3 @@ def row_cache(config: PreTrainedConfig, capacity: int) -> Cache:
     if all(type(layer) is DynamicLayer for layer in plain.layers):
         return Cache(layers=[ReservedLayer(capacity) for _ in plain.layers])
     return plain
-

@@ -37,7 +37,10 @@ class _Draws:
         self.held = torch.arange(num_rows, device=device)
         self.running = torch.ones(num_rows, dtype=torch.bool, device=device)
 
-    def record(self, position: int, token: Int[Tensor, " held"], logprob: Float[Tensor, " held"]):
+    def record(
+        self, position: int, token: Int[Tensor, " held"], logprob: Float[Tensor, " held"]
+    ) -> None:
+        """Note what was drawn at a position for the rows that still run."""
         rows = self.held[self.running]
         self.token_ids[rows, position] = token[self.running]
         self.logprobs[rows] += logprob[self.running]
@@ -53,7 +56,7 @@ class _Draws:
 class TransformersSampler:
     """Draws completions exactly from a policy at a temperature, each prompt prefilled once."""
 
-    def __init__(self, policy: Policy, config: SamplingConfig, *, seed: int) -> None:
+    def __init__(self, policy: Policy, config: SamplingConfig, *, seed: int | str) -> None:
         """Take the policy to draw from; `seed` starts every random number."""
         self.policy = policy
         self.config = config
@@ -113,13 +116,14 @@ class TransformersSampler:
                 logits, uniform[draws.held, position], self.config.temperature
             )
             draws.record(position, token, logprob)
-            if on_progress is not None:
-                on_progress(int(draws.running.sum()))
+            num_drawn = int(draws.running.sum())
             draws.running &= ~torch.isin(token, self._eos)
-            still_running = draws.running.float().mean().item()
-            if still_running == 0 or position + 1 == limit:
+            num_running = int(draws.running.sum()) if position + 1 < limit else 0
+            if on_progress is not None:
+                on_progress(num_drawn, num_drawn - num_running)
+            if num_running == 0:
                 break
-            if still_running < COMPACT_BELOW:
+            if num_running < COMPACT_BELOW * len(draws.held):
                 kept = draws.drop_finished()
                 cache.batch_select_indices(kept)
                 token, mask = token[kept], mask[kept]
@@ -154,9 +158,7 @@ class TransformersSampler:
             mask[row, length - len(item.token_ids) :] = 1
         return input_ids.to(self.policy.device), mask.to(self.policy.device)
 
-    def _uniforms(
-        self, batch: Sequence[_EncodedPrompt], n: int
-    ) -> Float[Tensor, "rows positions"]:
+    def _uniforms(self, batch: Sequence[_EncodedPrompt], n: int) -> Float[Tensor, "rows positions"]:
         numbers = [
             uniforms(self.seed, item.prompt.id, index, self.config.max_new_tokens)
             for item in batch

@@ -13,6 +13,7 @@ from bonbon.theory.tilt import Tilt
 
 _MIN_MU, _MAX_MU = 1e-150, 1e15
 _NEWTON_STEPS = 40
+_SERIES_BELOW = 1e-8
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,6 @@ class BestOfPoisson(Tilt):
 
 
 def _win_rate(mu: int | float) -> float:
-    if mu == 0:
-        return 0.5
+    if mu < _SERIES_BELOW:  # where μ² may vanish, and two terms are exact
+        return 0.5 + mu / 6
     return 1 - scalar_exp_remainder(-mu) / mu**2

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.checks import check_at_least, check_between, check_count, check_finite
-from bonbon.theory.numerics import harmonic_numbers
+from bonbon.theory.numerics import harmonic_number
 from bonbon.theory.rank_objective import RankObjective
 from bonbon.theory.ranks import rank_probabilities
 from bonbon.theory.shaped_tilt import ShapedTilt
@@ -77,7 +77,7 @@ def pair_minimiser(n: int, *, alpha: int | float = 0.0) -> Tilt:
         return BestOf(n)
     # IPO-BoN is four times the variance of two residuals.
     relative = alpha / (4 * (1 - alpha))
-    targets = np.array([0.0, (n - 1) * harmonic_numbers(n)[-1]])
+    targets = np.array([0.0, (n - 1) * harmonic_number(n - 1)])
     return population_minimiser(
         targets, num_draws=n, ranks=(1, n), alpha=relative, weights=np.array([0.0, 1.0])
     )

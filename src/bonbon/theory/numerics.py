@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 _EXPM1_TERMS = 16
+_SUM_UP_TO = 2000
+_EULER = 0.57721566490153286
 
 
 def exp_remainder(x: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
@@ -32,6 +34,13 @@ def log_binomials(total: int) -> Float[np.ndarray, " {total}+1"]:
 def harmonic_numbers(count: int) -> Float[np.ndarray, " {count}"]:
     """Return H_0 … H_{count−1}, with H_m = Σ_{k≤m} 1/k."""
     return np.concatenate([[0.0], np.cumsum(1 / np.arange(1.0, count))])
+
+
+def harmonic_number(m: int) -> float:
+    """Return H_m = Σ_{k≤m} 1/k, by Euler and Maclaurin's series for large m."""
+    if m <= _SUM_UP_TO:
+        return float(harmonic_numbers(m + 1)[-1])
+    return math.log(m) + _EULER + 1 / (2 * m) - 1 / (12 * m * m)
 
 
 def solve_increasing(

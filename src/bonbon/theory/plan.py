@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.checks import check_at_least
+from bonbon.theory.numerics import harmonic_number
 from bonbon.theory.optimal import OptimalTilt
 
 
@@ -66,6 +67,7 @@ def _plan(n: float) -> Plan:
     num_draws = math.ceil(n * (1 - 1e-12))
     whole = BestOf(num_draws)
     optimum = OptimalTilt.from_kl(tilt.kl) if tilt.kl > 0 else None
+    harmonic = harmonic_number(num_draws - 1)
     best = optimum.win_rate if optimum else 0.5
     return Plan(
         n=n,
@@ -78,5 +80,5 @@ def _plan(n: float) -> Plan:
         optimal_c=optimum.c if optimum else 0.0,
         gap=best - tilt.win_rate,
         optimal_kl=OptimalTilt.from_win_rate(tilt.win_rate).kl if tilt.win_rate > 0.5 else 0.0,
-        ipo_beta=0.5 / float(whole.rank_targets(num_draws)[-1]) if num_draws > 1 else None,
+        ipo_beta=0.5 / ((num_draws - 1) * harmonic) if num_draws > 1 else None,
     )

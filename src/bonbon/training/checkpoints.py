@@ -1,7 +1,6 @@
 """Which checkpoint training may resume from: the last one that was written whole."""
 
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -16,7 +15,7 @@ class CheckpointMark(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Mark the checkpoint that was just written."""
         (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / MARK).touch()

@@ -87,9 +87,7 @@ def example_loss(
     return bonbon_loss(*pair, target=target, alpha=alpha if objective == "pair" else 0.0)[0]
 
 
-def _example(
-    group: ScoredGroup, tilt: Tilt, objective: ObjectiveName, seed: int
-) -> RankedExample:
+def _example(group: ScoredGroup, tilt: Tilt, objective: ObjectiveName, seed: int) -> RankedExample:
     order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
     ranked = [group.candidates[index] for index in order]
     targets, weights = tilt.rank_targets(len(ranked)), tilt.rank_weights(len(ranked))

@@ -19,7 +19,7 @@ class Meter:
     def add(
         self, examples: Sequence[RankedExample], logprobs: Sequence[Tensor], losses: Tensor
     ) -> None:
-        """Note one batch: each example's summed log-probabilities under the policy, and its loss."""
+        """Note a batch: each example's summed log-probabilities under the policy, and its loss."""
         for example, policy, loss in zip(examples, logprobs, losses, strict=True):
             ratio = policy.detach().double().cpu() - torch.tensor(example.reference).double()
             residual = ratio - torch.tensor(example.targets).double()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +60,7 @@ class PreferenceTrainer(Trainer):
         temperature: float,
         output_dir: Path,
         seed: int = 0,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
     ) -> None:
         """Prepare to train `policy.model` in place.
 
@@ -72,7 +71,8 @@ class PreferenceTrainer(Trainer):
             temperature: the one the candidates were drawn at; it is part of the policy.
             output_dir: a run directory; gets `checkpoints/` and `training.jsonl`.
             seed: orders the examples and initialises adapters.
-            on_step: called after every optimiser step with the number of steps taken since.
+            on_step: called after every optimiser step with the numbers of steps taken and of tokens
+                trained on since the last call.
         """
         self.config = config
         self.temperature = temperature
@@ -90,7 +90,7 @@ class PreferenceTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
         if on_step is not None:
-            self.add_callback(_StepCallback(on_step))
+            self.add_callback(_StepCallback(self, on_step))
 
     def fit(self) -> PreTrainedModel:
         """Train from the last complete checkpoint on, or from the start, and return the model.
@@ -149,13 +149,15 @@ class PreferenceTrainer(Trainer):
     @torch.no_grad()
     def evaluate(
         self,
-        eval_dataset: Any = None,
+        eval_dataset: Examples | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Measure and log the loss on the examples that were set aside."""
         assert self.model is not None
-        examples = (eval_dataset or self.eval_dataset).examples
+        held_out = eval_dataset or self.eval_dataset
+        assert isinstance(held_out, Examples)
+        examples = held_out.examples
         self.model.eval()
         meter = Meter()
         for start in range(0, len(examples), self.config.groups_per_batch):
@@ -173,28 +175,31 @@ class PreferenceTrainer(Trainer):
 
 
 class _StepCallback(TrainerCallback):
-    """Tells a progress bar how many steps are done."""
+    """Tells a progress bar how far training is."""
 
-    def __init__(self, on_step: Callable[[int], None]) -> None:
+    def __init__(self, trainer: PreferenceTrainer, on_step: Callable[[int, int], None]) -> None:
+        self.trainer = trainer
         self.on_step = on_step
+        self.tokens = 0
 
     def on_train_begin(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
-        self.on_step(state.global_step)
+        self.on_step(state.global_step, 0)
 
     def on_step_end(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
-        self.on_step(1)
+        self.on_step(1, self.trainer.trained_tokens - self.tokens)
+        self.tokens = self.trainer.trained_tokens
 
 
 def num_steps(num_examples: int, config: TrainingConfig) -> int:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -19,7 +18,7 @@ class TrainingLog(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Forget the steps that will be taken again."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
@@ -32,7 +31,7 @@ class TrainingLog(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Append one entry."""
         if not logs or "train_runtime" in logs:

@@ -1,0 +1,1 @@
+"""How often the trained model wins, and how far it moved: methods, win rate and KL."""

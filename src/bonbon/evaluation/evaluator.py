@@ -1,0 +1,167 @@
+"""What each method gains and what it costs, on prompts that training has not seen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from bonbon.errors import ConfigError
+from bonbon.evaluation.config import EvaluationConfig
+from bonbon.evaluation.kl import PromptKL
+from bonbon.records import Candidate, ScoredGroup
+from bonbon.theory.estimators import (
+    Estimate,
+    best_of_n_mean,
+    best_of_n_win_rate,
+    bootstrap_mean,
+    win_rate,
+)
+from bonbon.theory.ties import tie_corrected
+
+Rewards = Float[np.ndarray, "1 draws"]
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method on the held-out prompts.
+
+    Attributes:
+        win_rate: against one draw of the base, ties one half.
+        kl: KL(method ‖ base) in nats.
+        mean_reward: of its answers.
+        mean_length: of its answers, in tokens.
+        cut_share: share of its answers that the length limit cut.
+        num_prompts: the independent units behind the intervals.
+        samples_per_prompt: draws each prompt's numbers rest on.
+    """
+
+    win_rate: Estimate
+    kl: Estimate
+    mean_reward: Estimate
+    mean_length: float
+    cut_share: float
+    num_prompts: int
+    samples_per_prompt: int
+
+
+class Evaluator:
+    """Compares methods with the base on the same prompts.
+
+    Prompts are the independent unit: every interval comes from resampling them.
+    """
+
+    def __init__(
+        self, base_groups: Sequence[ScoredGroup], config: EvaluationConfig, *, seed: int = 0
+    ) -> None:
+        """Take the base's scored draws; prompts with a single scored draw are left out.
+
+        Raises:
+            ConfigError: no prompt is left.
+        """
+        self.base_groups = {
+            group.prompt_id: group for group in base_groups if len(group.rewards) > 1
+        }
+        if not self.base_groups:
+            raise ConfigError(
+                f"got {len(base_groups)} held-out prompts with scored answers of the base, none "
+                "with two; raise evaluation.base_samples or mend the reward"
+            )
+        self.config = config
+        self.seed = seed
+
+    def base(self) -> MethodResult:
+        """Return the base against itself: even by symmetry, and no distance."""
+        groups = list(self.base_groups.values())
+        return self._result(groups, win=np.full(len(groups), 0.5), kl=np.zeros(len(groups)))
+
+    def best_of_n(self, n: int) -> MethodResult:
+        """Return best-of-n at inference, estimated without bias from the base's draws.
+
+        Its KL needs no model: it is the exact one for this reward's ties.
+
+        Raises:
+            ConfigError: no prompt has more than n draws.
+        """
+        groups = [group for group in self.base_groups.values() if len(group.rewards) > n]
+        if not groups:
+            raise ConfigError(
+                f"best-of-{n} needs more than {n} scored answers of the base per held-out prompt; "
+                f"raise evaluation.base_samples, now {self.config.base_samples}"
+            )
+
+        def best(value: Callable[[Candidate], float]) -> float:
+            means = [
+                best_of_n_mean(_rewards(group), _values(group, value), n)[0] for group in groups
+            ]
+            return float(np.mean(means))
+
+        reward = [best_of_n_mean(_rewards(group), _rewards(group), n)[0] for group in groups]
+        return MethodResult(
+            win_rate=self.mean([best_of_n_win_rate(_rewards(group), n)[0] for group in groups]),
+            kl=self.mean([tie_corrected(_rewards(group), n)[1][0] for group in groups]),
+            mean_reward=self.mean(reward),
+            mean_length=best(_length),
+            cut_share=best(_is_cut),
+            num_prompts=len(groups),
+            samples_per_prompt=max(len(group.rewards) for group in groups),
+        )
+
+    def policy(self, groups: Sequence[ScoredGroup], kl: PromptKL) -> MethodResult:
+        """Return a model that answers once, from several independent answers per prompt.
+
+        Args:
+            groups: the model's scored answers.
+            kl: from `kl_from_samples`, one entry per group.
+        """
+        known = self.base_groups
+        shared = [place for place, group in enumerate(groups) if group.prompt_id in known]
+        kept = [groups[place] for place in shared]
+        win = [win_rate(_rewards(group), _rewards(known[group.prompt_id]))[0] for group in kept]
+        return self._result(kept, win=np.array(win), kl=kl.rao_blackwell[shared])
+
+    def tie_corrected(self, n: float) -> tuple[Estimate, Estimate]:
+        """Return win rate and KL of best-of-n that theory gives for this reward with its ties."""
+        pairs = [tie_corrected(_rewards(group), n) for group in self.base_groups.values()]
+        return self.mean([win[0] for win, _ in pairs]), self.mean([kl[0] for _, kl in pairs])
+
+    def mean(self, per_prompt: Sequence[float] | Float[np.ndarray, " prompts"]) -> Estimate:
+        """Return the mean over prompts with its 95 % interval."""
+        return bootstrap_mean(
+            np.asarray(per_prompt, dtype=float),
+            seed=self.seed,
+            num_resamples=self.config.num_resamples,
+        )
+
+    def _result(
+        self,
+        groups: Sequence[ScoredGroup],
+        *,
+        win: Float[np.ndarray, " prompts"],
+        kl: Float[np.ndarray, " prompts"],
+    ) -> MethodResult:
+        return MethodResult(
+            win_rate=self.mean(win),
+            kl=self.mean(kl),
+            mean_reward=self.mean([float(np.mean(group.rewards)) for group in groups]),
+            mean_length=float(np.mean([_values(group, _length).mean() for group in groups])),
+            cut_share=float(np.mean([_values(group, _is_cut).mean() for group in groups])),
+            num_prompts=len(groups),
+            samples_per_prompt=max(len(group.rewards) for group in groups),
+        )
+
+
+def _rewards(group: ScoredGroup) -> Rewards:
+    return np.array([group.rewards], dtype=float)
+
+
+def _values(group: ScoredGroup, value: Callable[[Candidate], float]) -> Rewards:
+    return np.array([[value(candidate) for candidate in group.candidates]], dtype=float)
+
+
+def _length(candidate: Candidate) -> float:
+    return len(candidate.token_ids)
+
+
+def _is_cut(candidate: Candidate) -> float:
+    return candidate.finish_reason == "length"

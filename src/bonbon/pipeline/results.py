@@ -1,0 +1,111 @@
+"""The evaluation stage: every method on the held-out prompts, and `metrics.json`."""
+
+import json
+from typing import Any
+
+from bonbon.data.atomic_file import replace_text
+from bonbon.evaluation.evaluator import Evaluator, MethodResult
+from bonbon.evaluation.kl import PromptKL, kl_from_samples
+from bonbon.models.policy import Policy, policy_name
+from bonbon.pipeline.versions import versions
+from bonbon.pipeline.workspace import Workspace, recorded_counts
+from bonbon.report.metrics import BASE, TRAINED
+from bonbon.theory.best_of import BestOf
+from bonbon.theory.estimators import Estimate
+
+TIMED_STAGES = {
+    ("sample_seconds", "sampled_tokens"): ("sample-train",),
+    ("score_seconds", "scored_completions"): (
+        "score-train",
+        "score-eval-base",
+        "score-eval-bonbon",
+    ),
+    ("train_seconds", "trained_tokens"): ("train",),
+    ("evaluate_seconds", "evaluated_tokens"): (
+        "sample-eval-base",
+        "sample-eval-bonbon",
+        "evaluate",
+    ),
+}
+"""What each stage's seconds and work are called in `metrics.json`."""
+
+
+def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name: str) -> PromptKL:
+    """Estimate how far the trained model has moved, on its own held-out answers."""
+    groups = workspace.store.groups("eval-bonbon", reward_name)
+    with workspace.narrator.bar("KL", total=len(groups), unit="prompts") as bar:
+        return kl_from_samples(
+            trained.model,
+            base.model,
+            groups,
+            temperature=workspace.recipe.sampling.temperature,
+            groups_per_batch=workspace.recipe.evaluation.groups_per_batch,
+            on_progress=bar.advance,
+        )
+
+
+def compare_methods(workspace: Workspace, reward_name: str, kl: PromptKL) -> None:
+    """Evaluate the base, best-of-n and the trained model, and write `metrics.json`."""
+    recipe = workspace.recipe
+    evaluator = Evaluator(
+        workspace.store.groups("eval-base", reward_name), recipe.evaluation, seed=recipe.seed
+    )
+    n = recipe.sampling.n
+    methods = {
+        BASE: evaluator.base(),
+        f"best-of-{n}": evaluator.best_of_n(n),
+        TRAINED: evaluator.policy(workspace.store.groups("eval-bonbon", reward_name), kl),
+    }
+    metrics = {
+        "schema": 1,
+        "name": recipe.name,
+        "policy": policy_name(recipe.policy),
+        "reward": reward_name,
+        "objective": recipe.training.objective,
+        "tilt": recipe.goal.name,
+        "n": n,
+        "temperature": recipe.sampling.temperature,
+        "seed": recipe.seed,
+        "theory": _theory(workspace, evaluator),
+        "methods": {name: _row(result) for name, result in methods.items()},
+        "timing": timing(workspace),
+        "versions": versions(),
+    }
+    replace_text(workspace.directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+def timing(workspace: Workspace) -> dict[str, float]:
+    """Return seconds and work of every stage, added up over interrupted runs."""
+    spent: dict[str, float] = {}
+    for (seconds, work), stages in TIMED_STAGES.items():
+        counts = [recorded_counts(workspace.directory, stage) for stage in stages]
+        spent[seconds] = round(sum(count.get("seconds", 0) for count in counts), 2)
+        spent[work] = int(sum(count.get("work", 0) for count in counts))
+    return spent
+
+
+def _theory(workspace: Workspace, evaluator: Evaluator) -> dict[str, Any]:
+    goal = workspace.recipe.goal
+    n = goal.n if isinstance(goal, BestOf) else workspace.recipe.sampling.n
+    win_rate, kl = evaluator.tie_corrected(n)
+    return {
+        "win_rate": goal.win_rate,
+        "kl": goal.kl,
+        "tie_corrected": {**_named("win_rate", win_rate), **_named("kl", kl)},
+    }
+
+
+def _row(result: MethodResult) -> dict[str, Any]:
+    return {
+        **_named("win_rate", result.win_rate),
+        **_named("kl", result.kl),
+        **_named("mean_reward", result.mean_reward),
+        "mean_length": result.mean_length,
+        "cut_share": result.cut_share,
+        "num_prompts": result.num_prompts,
+        "samples_per_prompt": result.samples_per_prompt,
+    }
+
+
+def _named(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {name: estimate.mean, f"{name}_ci": [estimate.low, estimate.high]}

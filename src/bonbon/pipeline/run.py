@@ -1,0 +1,38 @@
+"""The main job: sample, score, train, evaluate, report."""
+
+from pathlib import Path
+
+from bonbon.pipeline.job import Job
+from bonbon.pipeline.trained_model import refuse_untrainable
+from bonbon.pipeline.workspace import Workspace
+from bonbon.recipe import Recipe
+from bonbon.report.metrics import Metrics, read_metrics
+from bonbon.report.narrator import Narrator
+from bonbon.rewards.config import check_reward
+
+
+def run(
+    recipe: Recipe, directory: Path, *, narrator: Narrator | None = None, fresh: bool = False
+) -> Metrics:
+    """Run the whole job, or what is left of it, and return its metrics.
+
+    Args:
+        recipe: what to do.
+        directory: holds everything the run makes; give the same one again to resume.
+        narrator: tells the user what happens; by default on the terminal.
+        fresh: set what the directory holds aside first.
+
+    Raises:
+        BonbonError: something the user can mend; what is done already stays done.
+    """
+    refuse_untrainable(recipe)
+    check_reward(recipe.reward)
+    workspace = Workspace(directory, recipe, narrator or Narrator())
+    with workspace.opened(fresh=fresh):
+        job = Job(workspace)
+        job.sample()
+        job.score()
+        job.train()
+        job.evaluate()
+        job.report()
+    return read_metrics(directory)

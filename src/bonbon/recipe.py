@@ -1,0 +1,171 @@
+"""The recipe: one validated configuration for the whole run, read from and written to YAML."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from bonbon.config import Config
+from bonbon.data.prompts import PromptsConfig
+from bonbon.errors import ConfigError
+from bonbon.evaluation.config import EvaluationConfig
+from bonbon.models.policy import PolicyConfig
+from bonbon.rewards.config import RewardConfig
+from bonbon.rewards.lexicon import LexiconConfig
+from bonbon.sampling.base import SamplingConfig
+from bonbon.theory.best_of import BestOf
+from bonbon.theory.parse import parse_tilt
+from bonbon.theory.tilt import Tilt
+from bonbon.training.config import TrainingConfig
+
+
+class Recipe(Config):
+    """Everything a run depends on; every setting has a default."""
+
+    name: str = Field(default="bonbon", min_length=1)
+    """What to call the run in its report."""
+    seed: int = 0
+    """Starts every random number: draws, tie-breaking, order of training, bootstrap."""
+    policy: PolicyConfig = PolicyConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    reward: RewardConfig = LexiconConfig()
+    tilt: str | None = None
+    """What to train towards: `best-of-32`, `optimal(kl=1.0)`, …; by default best-of-n for the n
+    that is sampled."""
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("tilt")
+    @classmethod
+    def _tilt_is_known(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_tilt(text)
+        return text
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> "Recipe":
+        n, base_samples = self.sampling.n, self.evaluation.base_samples
+        if base_samples <= n:
+            raise ValueError(
+                f"evaluation.base_samples = {base_samples} must be more than sampling.n = {n}, so "
+                f"that best-of-{n} has an opponent to win against"
+            )
+        return self
+
+    @property
+    def goal(self) -> Tilt:
+        """The tilt to train towards."""
+        return BestOf(self.sampling.n) if self.tilt is None else parse_tilt(self.tilt)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from YAML.
+
+    Args:
+        path: the file; relative paths in it are relative to the working directory.
+        overrides: `a.b=c` each, with c in YAML; they win over the file.
+
+    Raises:
+        ConfigError: the file or an override cannot be used; the message names the key.
+    """
+    if not path.is_file():
+        raise ConfigError(f"recipe {path} does not exist; expected a YAML file")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict | None):
+        raise ConfigError(
+            f"recipe {path} holds a {type(loaded).__name__}, expected keys and values"
+        )
+    return make_recipe(cast("dict[str, Any]", loaded or {}), overrides, where=f"recipe {path}: ")
+
+
+def make_recipe(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = ""
+) -> Recipe:
+    """Validate a recipe given as nested dictionaries.
+
+    Raises:
+        ConfigError: a key is unknown or a value cannot be; one line, with what was expected.
+    """
+    merged = _deep_copy(values)
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(where + _one_line(error)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML, every default spelled out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _deep_copy(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key to a value written in YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override}: expected a key and a value, such as sampling.n=16")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        inner = values.get(section)
+        inner = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
+        values[section] = inner
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    details = error.errors()
+    # A key nobody knows explains more than what follows from it.
+    first = next((item for item in details if item["type"] == "extra_forbidden"), details[0])
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{_nearest(first)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: got {first['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _nearest(detail: ErrorDetails) -> str:
+    """Return the known key that an unknown one probably meant, or all known keys."""
+    *sections, unknown = (str(part) for part in detail["loc"])
+    known = _known_keys(Recipe, sections)
+    close = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {'.'.join([*sections, close[0]])!r}?"
+    return f"; known keys here: {', '.join(known)}"
+
+
+def _known_keys(model: type[BaseModel], sections: Sequence[str]) -> list[str]:
+    for section in sections:
+        field = model.model_fields.get(section)
+        inner = _model_in(field.annotation) if field is not None else None
+        model = inner or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Return the configuration class in an annotation such as `LoraSettings | None`."""
+    parts = getattr(annotation, "__args__", (annotation,))
+    return next(
+        (part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None
+    )

@@ -1,0 +1,1 @@
+"""What a run found, told three ways: a page, a terminal table and a model card."""

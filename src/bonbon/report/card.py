@@ -1,0 +1,104 @@
+"""The model card: what was done to a model, and what was measured, for whoever downloads it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bonbon.report.metrics import Metrics
+from bonbon.report.wording import (
+    GLOSSARY,
+    aim,
+    headline,
+    interval_text,
+    outcome,
+    percent,
+    room,
+    worth,
+)
+
+HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Where the embedded policy comes from, since its short name says nothing on the hub."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
+    """Return the text of the model's `README.md`, with front matter that the hub reads.
+
+    Args:
+        recipe: the resolved recipe, shown in full as YAML.
+        metrics: the run's `metrics.json`.
+    """
+    front_matter = yaml.safe_dump(_front_matter(metrics), sort_keys=False).strip()
+    settings = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).strip()
+    sections = [
+        f"---\n{front_matter}\n---",
+        f"# {metrics['name']}: {metrics['policy']} towards {metrics['tilt']}",
+        f"{headline(metrics)} {aim(metrics)}",
+        f"## What was measured\n\n{outcome(metrics)} {worth(metrics)} {room(metrics)}",
+        _table(metrics),
+        "\n".join(f"- *{term}*: {meaning}" for term, meaning in GLOSSARY.items()),
+        f"## How to sample from it\n\n{_sampling(metrics)}",
+        f"## How it was made\n\nWith {_versions(metrics)}.\n\n```yaml\n{settings}\n```",
+        f"## The method\n\n{_METHOD}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+_METHOD = (
+    "Gui, Gârbacea and Veitch, *BoNBoN Alignment for Large Language Models and the Sweetness of "
+    "Best-of-n Sampling*, 2024, [arXiv:2406.00832](https://arxiv.org/abs/2406.00832)."
+)
+
+
+def _front_matter(metrics: Metrics) -> dict[str, Any]:
+    """Name the base only where its name means something to others: a local directory does not."""
+    policy = HUB_NAMES.get(metrics["policy"], metrics["policy"])
+    is_public = _HUB_NAME.fullmatch(policy) and not Path(policy).exists()
+    return {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        **({"base_model": policy} if is_public else {}),
+        "tags": ["bonbon", "best-of-n", "alignment", metrics["objective"]],
+    }
+
+
+def _table(metrics: Metrics) -> str:
+    theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
+    header = (
+        "| | win rate | 95 % | KL, nats | 95 % | mean reward | mean tokens | cut |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    rows = [
+        f"| {name} | {row['win_rate']:.3f} | {interval_text(row['win_rate_ci'])} "
+        f"| {row['kl']:.3f} | {interval_text(row['kl_ci'])} | {row['mean_reward']:.3f} "
+        f"| {row['mean_length']:.1f} | {percent(row['cut_share'])} |"
+        for name, row in metrics["methods"].items()
+    ]
+    tilt = metrics["tilt"]
+    return "\n".join(
+        [
+            header,
+            *rows,
+            f"| {tilt} in theory | {theory['win_rate']:.3f} | | {theory['kl']:.3f} | | | | |",
+            f"| {tilt} with ties | {tied['win_rate']:.3f} | {interval_text(tied['win_rate_ci'])} "
+            f"| {tied['kl']:.3f} | {interval_text(tied['kl_ci'])} | | | |",
+        ]
+    )
+
+
+def _sampling(metrics: Metrics) -> str:
+    return (
+        f"One plain draw at temperature {metrics['temperature']:g}, without top-k or top-p, as the "
+        "generation config says: temperature is part of the policy that was trained and measured. "
+        f"There is no need to draw {metrics['n']} and choose. It was trained for one reward, "
+        f"{metrics['reward']}: what that reward does not see was not asked for, and where it is "
+        "wrong, the model has learnt to be wrong too."
+    )
+
+
+def _versions(metrics: Metrics) -> str:
+    return ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())

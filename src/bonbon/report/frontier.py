@@ -1,0 +1,169 @@
+"""The frontier: what a policy wins against how far it moves, between theory's two curves."""
+
+from collections.abc import Collection
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from bonbon.report.bounds import highest_win_rate
+from bonbon.report.labels import Label, place_labels
+from bonbon.report.metrics import BASE, Interval, Metrics
+from bonbon.report.palette import BLUE, INK, MUTED, PANEL, PAPER, MethodStyle, method_styles
+from bonbon.report.sheet import TEXT_SIZE, WIDE, Sheet, blank_figure, name_axes
+from bonbon.theory.best_of import BestOf
+
+Curve = Float[np.ndarray, "_ 2"]
+"""Points along a curve: KL in nats, win rate."""
+
+MIN_KL_SHOWN = 2.0
+
+
+def frontier(metrics: Metrics, *, sheet: Sheet = WIDE) -> Figure:
+    """Plot win rate against KL: every method as a point with two-way 95 % intervals.
+
+    The best-of-n curve carries a mark at each power of two; above the optimal curve no policy
+    can be. Beside the methods stand the tilt in theory, and the same with this reward's ties.
+    """
+    figure, (axes,) = blank_figure(sheet)
+    limit = _kl_limit(metrics)
+    best_of, optimal = _best_of_curve(limit), _optimal_curve(limit)
+    _draw_curves(axes, best_of, optimal)
+    axes.set_xlim(-0.02 * limit, limit)
+    axes.set_ylim(_win_rate_floor(metrics), 1.0)
+    axes.text(
+        *(0.01 * limit, 0.975, "out of reach"), color=MUTED.light, size=TEXT_SIZE, va="center"
+    )
+    name_axes(axes, up="win rate against the base", along="KL from the base, in nats")
+    labels, drawn = _draw_points(axes, metrics)
+    marks = _draw_marks(axes, limit, named={metrics["tilt"]})
+    figure.draw_without_rendering()  # settles the layout, which labels are measured in
+    curves = _curve_labels(axes, best_of, optimal)
+    avoid = np.vstack([*drawn, best_of, optimal])
+    place_labels(axes, [*curves, *labels, *marks], avoid=avoid)
+    return figure
+
+
+def _kl_limit(metrics: Metrics) -> float:
+    reached = [method["kl_ci"][1] for method in metrics["methods"].values()]
+    return 1.12 * max(MIN_KL_SHOWN, metrics["theory"]["kl"], *reached)
+
+
+def _win_rate_floor(metrics: Metrics) -> float:
+    return min(0.5, *(method["win_rate_ci"][0] for method in metrics["methods"].values())) - 0.05
+
+
+def _best_of_curve(limit: float) -> Curve:
+    tilts = [BestOf(n) for n in np.geomspace(1, np.exp(min(limit, 30) + 1), 240).tolist()]
+    return np.array([(tilt.kl, tilt.win_rate) for tilt in tilts if tilt.kl <= limit])
+
+
+def _optimal_curve(limit: float) -> Curve:
+    kls = limit * np.linspace(0, 1, 160) ** 2  # dense where the curve is steep
+    return np.array([(kl, highest_win_rate(kl)) for kl in kls.tolist()])
+
+
+def _draw_curves(axes: Axes, best_of: Curve, optimal: Curve) -> None:
+    axes.fill_between(*optimal.T, 1.0, color=PANEL.light, linewidth=0, zorder=0.5)
+    axes.plot(*optimal.T, color=INK.light, linewidth=1, linestyle=(0, (4, 2.5)), label="optimal")
+    axes.plot(*best_of.T, color=BLUE.light, linewidth=1.8, label="best-of-n")
+
+
+def _curve_labels(axes: Axes, best_of: Curve, optimal: Curve) -> list[Label]:
+    """Name the curves where they run flat, one on each side."""
+    x = 0.86 * axes.get_xlim()[1]
+    return [
+        Label("best-of-n", x, float(np.interp(x, *best_of.T)), BLUE.light, prefer=(0, -1)),
+        Label("optimal", x, float(np.interp(x, *optimal.T)), INK.light, prefer=(0, 1)),
+    ]
+
+
+def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Label]:
+    """Mark the powers of two on the curve; the ones that are `named` elsewhere get no label."""
+    tilts: list[BestOf] = []
+    for tilt in (BestOf(2**k) for k in range(1, 40)):
+        previous = tilts[-1].kl if tilts else 0.0
+        if previous + 0.05 * limit < tilt.kl < 0.98 * limit:
+            tilts.append(tilt)
+    places = [(tilt.kl, tilt.win_rate) for tilt in tilts]
+    axes.plot(*np.transpose(places), "o", color=BLUE.light, markersize=4.5, label="n")
+    texts = [f"n = {tilt.n}" if tilt is tilts[0] else f"{tilt.n}" for tilt in tilts]
+    return [
+        Label(text, *place, BLUE.light, size=TEXT_SIZE - 1, prefer=(-1, 1))
+        for tilt, text, place in zip(tilts, texts, places, strict=True)
+        if tilt.name not in named
+    ]
+
+
+def _draw_points(
+    axes: Axes, metrics: Metrics
+) -> tuple[list[Label], list[Float[np.ndarray, "points 2"]]]:
+    """Draw methods and references; return their labels and what the labels must not cover."""
+    labels: list[Label] = []
+    drawn: list[Float[np.ndarray, "points 2"]] = []
+    methods = metrics["methods"]
+    for name, style in method_styles(list(methods)).items():
+        row = methods[name]
+        point = (row["kl"], row["win_rate"])
+        intervals = (row["kl_ci"], row["win_rate_ci"])
+        if name == BASE:  # it is the origin of both scales, by definition and without doubt
+            axes.plot(*point, style.marker, color=style.colour.light, markersize=8, label=name)
+        else:
+            _errorbar(axes, point, intervals, style, name)
+        drawn.append(_cross(point, intervals))
+        labels.append(Label(name, *point, style.colour.light))
+    return [*labels, *_draw_references(axes, metrics)], drawn
+
+
+def _draw_references(axes: Axes, metrics: Metrics) -> list[Label]:
+    theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
+    points = (theory["kl"], theory["win_rate"]), (tied["kl"], tied["win_rate"])
+    for point, marker, size, name in zip(
+        points, "os", (12, 7), ("theory", "tie-corrected"), strict=True
+    ):
+        (mark,) = axes.plot(*point, marker, color=INK.light, markersize=size, label=name)
+        mark.set_markerfacecolor("none")
+        mark.set_markeredgewidth(1.2)
+    return [
+        Label(f"{metrics['tilt']} in theory", *points[0], INK.light),
+        Label("with this reward’s ties", *points[1], INK.light),
+    ]
+
+
+def _errorbar(
+    axes: Axes,
+    point: tuple[float, float],
+    intervals: tuple[Interval, Interval],
+    style: MethodStyle,
+    name: str,
+) -> ErrorbarContainer:
+    return axes.errorbar(
+        *point,
+        xerr=_arms(point[0], intervals[0]),
+        yerr=_arms(point[1], intervals[1]),
+        fmt=style.marker,
+        color=style.colour.light,
+        markersize=9,
+        markeredgecolor=PAPER.light,
+        markeredgewidth=1,
+        elinewidth=1.6,
+        label=name,
+    )
+
+
+def _arms(value: float, interval: Interval) -> Float[np.ndarray, "2 1"]:
+    """Return how far an interval reaches below and above its estimate."""
+    low, high = interval
+    return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])
+
+
+def _cross(
+    point: tuple[float, float], intervals: tuple[Interval, Interval]
+) -> Float[np.ndarray, "points 2"]:
+    steps = np.linspace(0, 1, 12)
+    along = [low + steps * (high - low) for low, high in intervals]
+    horizontal = np.column_stack([along[0], np.full_like(steps, point[1])])
+    vertical = np.column_stack([np.full_like(steps, point[0]), along[1]])
+    return np.vstack([horizontal, vertical])

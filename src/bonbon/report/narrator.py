@@ -1,0 +1,76 @@
+"""Telling the user what is being done and why, with progress bars."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+@dataclass
+class Bar:
+    """A progress bar; `extra` counts what the rate is told in (tokens, where steps are prompts)."""
+
+    progress: Progress
+    task: Task
+
+    def advance(self, steps: float, extra: float = 0.0) -> None:
+        """Move on by some steps."""
+        self.task.fields["extra"] += extra
+        self.progress.update(self.task.id, advance=steps, rate=self._rate())
+
+    def _rate(self) -> str:
+        elapsed = self.task.elapsed or 0.0
+        extra = self.task.fields["extra"]
+        if elapsed < 1 or not extra:
+            return ""
+        return f"{extra / elapsed:,.0f} {self.task.fields['extra_unit']}/s"
+
+
+class Narrator:
+    """Speaks on a terminal; on anything else it prints the same lines without moving bars."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Speak on `console`, by default the standard output."""
+        self.console = console or Console(highlight=False)
+
+    def heading(self, text: str) -> None:
+        """Begin a stage."""
+        self.console.print(f"\n[bold]{text}[/bold]")
+
+    def say(self, text: str) -> None:
+        """Explain something."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, item: RenderableType) -> None:
+        """Print a table or another rich object."""
+        self.console.print(item)
+
+    @contextmanager
+    def bar(
+        self, title: str, *, total: float, unit: str, extra_unit: str = "tokens"
+    ) -> Generator[Bar]:
+        """Show a progress bar with a rate and the time left while the block runs."""
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]} · {task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            identity = progress.add_task(
+                title, total=total, unit=unit, extra=0.0, extra_unit=extra_unit, rate=""
+            )
+            yield Bar(progress, progress.tasks[identity])

@@ -1,0 +1,54 @@
+"""The result in a terminal: one table, and a few lines that say what it means."""
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from bonbon.report.metrics import BASE, TRAINED, Interval, MethodMetrics, Metrics
+from bonbon.report.wording import headline, interval_text, outcome, percent, room, worth
+
+_COLUMNS = ("win rate", "KL, nats", "mean reward", "tokens", "cut")
+
+
+def summary_table(metrics: Metrics) -> Table:
+    """Return the methods as rows, estimates with 95 % intervals, and below them the theory."""
+    title = f"Towards {metrics['tilt']} by {metrics['reward']}: held-out prompts, 95 % intervals"
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("", no_wrap=True)
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in metrics["methods"].items():
+        table.add_row(name, *_cells(name, row), style="bold" if name == TRAINED else None)
+    table.add_section()
+    theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
+    plain = (f"{theory['win_rate']:.3f}", f"{theory['kl']:.2f}")
+    ties = (_win_rate(tied["win_rate"], tied["win_rate_ci"]), _cell(tied["kl"], tied["kl_ci"]))
+    table.add_row("in theory", *plain, style="dim")
+    table.add_row("with ties", *ties, style="dim")
+    return table
+
+
+def summary_lines(metrics: Metrics) -> list[str]:
+    """Return what the table means, a sentence or two to a line."""
+    return [headline(metrics), outcome(metrics), worth(metrics), room(metrics)]
+
+
+def _cells(name: str, row: MethodMetrics) -> tuple[str, ...]:
+    rest = (
+        _cell(row["mean_reward"], row["mean_reward_ci"]),
+        f"{row['mean_length']:.1f}",
+        percent(row["cut_share"]),
+    )
+    if name == BASE:  # compared with itself, it has these by definition
+        return f"{row['win_rate']:.3f}", f"{row['kl']:.2f}", *rest
+    return _win_rate(row["win_rate"], row["win_rate_ci"]), _cell(row["kl"], row["kl_ci"]), *rest
+
+
+def _win_rate(value: float, interval: Interval) -> str:
+    return f"{value:.3f}\n{interval_text(interval)}"
+
+
+def _cell(value: float, interval: Interval) -> str:
+    """Put the interval below the estimate, so that the table fits 80 columns."""
+    return f"{value:.2f}\n{interval_text(interval, digits=2)}"

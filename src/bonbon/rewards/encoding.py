@@ -1,0 +1,166 @@
+"""Token ids of prompt and completion, as a sequence classifier was trained to read them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from bonbon.errors import RewardError
+from bonbon.records import Message, Prompt
+
+Part = Literal["frame", "prompt", "completion"]
+"""What a token belongs to; the frame (special tokens, closing turns) is never cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One classifier input that fits the model.
+
+    Attributes:
+        token_ids: special tokens included, no padding.
+        type_ids: which segment each token belongs to, for models that want to know.
+        prompt_tokens_cut: tokens dropped from the prompt's beginning.
+        completion_tokens_cut: tokens dropped from the completion's end.
+    """
+
+    token_ids: list[int]
+    type_ids: list[int] | None = None
+    prompt_tokens_cut: int = 0
+    completion_tokens_cut: int = 0
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    *,
+    max_length: int | None,
+) -> list[Encoding]:
+    """Encode each prompt and completion as a pair of texts, joined as the tokenizer joins pairs.
+
+    A chat becomes a transcript, one `Role: content` paragraph per turn, or the bare content if
+    it has a single turn.
+
+    Raises:
+        RewardError: an input is too long and cannot be cut.
+    """
+    texts = [_transcript(prompt) for prompt in prompts]
+    # Lists even for one pair: given single texts, tokenizers drop an empty second one.
+    batch = tokenizer(texts, list(completions), verbose=False)
+    token_ids = cast("list[list[int]]", batch["input_ids"])
+    type_ids = cast("list[list[int] | None]", batch.get("token_type_ids", [None] * len(texts)))
+    return [
+        Encoding(ids, types)
+        if max_length is None or len(ids) <= max_length
+        else _cut(ids, types, _parts_of_pair(batch, row), max_length)
+        for row, (ids, types) in enumerate(zip(token_ids, type_ids, strict=True))
+    ]
+
+
+def encode_chats(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    *,
+    max_length: int | None,
+) -> list[Encoding]:
+    """Encode each prompt with the completion as the assistant's turn, by the chat template.
+
+    Raises:
+        RewardError: an input is too long and cannot be cut.
+    """
+    chats = [_chat(*pair) for pair in zip(prompts, completions, strict=True)]
+    texts = cast("list[str]", tokenizer.apply_chat_template(cast("Any", chats), tokenize=False))
+    batch = tokenizer(texts, add_special_tokens=False, verbose=False)
+    token_ids = cast("list[list[int]]", batch["input_ids"])
+    return [
+        Encoding(ids)
+        if max_length is None or len(ids) <= max_length
+        else _cut(ids, None, _parts_of_chat(batch, row, text, completion, tokenizer), max_length)
+        for row, (ids, text, completion) in enumerate(
+            zip(token_ids, texts, completions, strict=True)
+        )
+    ]
+
+
+def _transcript(prompt: Prompt) -> str:
+    if isinstance(prompt.content, str):
+        return prompt.content
+    if len(prompt.content) == 1:
+        return prompt.content[0]["content"]
+    turns = (f"{turn['role'].capitalize()}: {turn['content']}" for turn in prompt.content)
+    return "\n\n".join(turns)
+
+
+def _chat(prompt: Prompt, completion: str) -> list[Message]:
+    asked = (
+        [Message(role="user", content=prompt.content)]
+        if isinstance(prompt.content, str)
+        else list(prompt.content)
+    )
+    return [*asked, Message(role="assistant", content=completion)]
+
+
+def _parts_of_pair(batch: BatchEncoding, row: int) -> list[Part]:
+    _require_fast(batch)
+    parts: dict[int | None, Part] = {None: "frame", 0: "prompt", 1: "completion"}
+    return [parts[sequence] for sequence in batch.sequence_ids(row)]
+
+
+def _parts_of_chat(
+    batch: BatchEncoding,
+    row: int,
+    text: str,
+    completion: str,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Part]:
+    """Tell by character offsets; all before the completion counts as prompt, except a BOS."""
+    _require_fast(batch)
+    written = completion if completion in text else completion.strip()  # many templates strip
+    start = text.rfind(written)
+    end = start + len(written)
+    encoding = cast("Any", batch.encodings)[row]
+    offsets = cast("list[tuple[int, int]]", encoding.offsets)
+    parts: list[Part] = [_part_at(span, start, end) for span in offsets]
+    if encoding.ids[0] == tokenizer.bos_token_id:
+        parts[0] = "frame"
+    return parts
+
+
+def _part_at(span: tuple[int, int], start: int, end: int) -> Part:
+    if span[0] < start:
+        return "prompt"
+    return "completion" if span[0] < end else "frame"
+
+
+def _require_fast(batch: BatchEncoding) -> None:
+    if not batch.is_fast:
+        raise RewardError(
+            "an input is longer than the reward model's limit, and its tokenizer (a slow one, in "
+            "Python) cannot say which tokens are the prompt's; draw shorter completions, or use "
+            "a reward model with a fast tokenizer"
+        )
+
+
+def _cut(
+    token_ids: list[int], type_ids: list[int] | None, parts: list[Part], max_length: int
+) -> Encoding:
+    """Drop the prompt's oldest tokens, then, if that is not enough, the completion's last ones."""
+    excess = len(token_ids) - max_length
+    from_prompt = [i for i, part in enumerate(parts) if part == "prompt"][:excess]
+    rest = excess - len(from_prompt)
+    from_completion = [i for i, part in enumerate(parts) if part == "completion"][::-1][:rest]
+    if len(from_completion) < rest:
+        raise RewardError(
+            f"max_length {max_length} leaves no room for the completion beside the "
+            f"{parts.count('frame')} tokens that frame every input; raise it"
+        )
+    dropped = {*from_prompt, *from_completion}
+    kept = [i for i in range(len(token_ids)) if i not in dropped]
+    return Encoding(
+        token_ids=[token_ids[i] for i in kept],
+        type_ids=None if type_ids is None else [type_ids[i] for i in kept],
+        prompt_tokens_cut=len(from_prompt),
+        completion_tokens_cut=len(from_completion),
+    )
