@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonbon.theory.best_of import BestOf
@@ -85,6 +85,7 @@ def test_more_of_it_wins_more_and_costs_more(
 
 
 @pytest.mark.parametrize("family", [BestOf, WorstOf, OptimalTilt, BestOfPoisson, TopFraction])
+@settings(max_examples=40)
 @given(kl=st.floats(1e-9, 12))
 def test_kl_round_trip(family: type[BestOf], kl: float) -> None:
     assert family.from_kl(kl).kl == pytest.approx(kl, rel=1e-10)

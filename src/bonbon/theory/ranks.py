@@ -11,7 +11,7 @@ from bonbon.theory.checks import check_count
 from bonbon.theory.numerics import log_binomials
 from bonbon.theory.quadrature import unit_grid
 
-_RIDGE = 1e-9
+_RIDGE = 1e-4
 
 
 def rank_probabilities(
@@ -76,16 +76,19 @@ def fit_targets(
 ) -> Float[np.ndarray, " {num_draws}"]:
     """Fit Σ_i t_i · Binomial(N−1, u)(i−1) to `log_density`, by least squares under `density`.
 
-    A very light penalty on the targets' second differences settles the ranks that the density
-    hardly touches; the first target is set to 0, since a constant does not count.
+    Ranks that the density hardly touches would be left to noise, so a light penalty draws the
+    targets' second differences to those of E[log_density(U_(i))], which for best-of-n are the
+    targets (n−1) H_{i−1} themselves and for a straight line are 0, as they should be. The first
+    target is set to 0, since a constant does not count.
     """
     check_count("num_draws", num_draws, 1)
     grid = unit_grid(breaks)
+    design, values = rank_probabilities(grid.nodes, num_draws), log_density(grid.nodes)
     root = np.sqrt(density(grid.nodes) * grid.weights)
-    nodes, root = grid.nodes[root > 0], root[root > 0]
-    smooth = np.sqrt(_RIDGE) * np.diff(np.eye(num_draws), n=2, axis=0)
-    rows = np.concatenate([rank_probabilities(nodes, num_draws) * root[:, None], smooth])
-    goal = np.concatenate([log_density(nodes) * root, np.zeros(len(smooth))])
+    expected = (values * grid.weights) @ design * num_draws
+    bend = np.sqrt(_RIDGE) * np.diff(np.eye(num_draws), n=2, axis=0)
+    rows = np.concatenate([design * root[:, None], bend])
+    goal = np.concatenate([values * root, bend @ expected])
     targets = np.linalg.lstsq(rows, goal, rcond=None)[0]
     return targets - targets[0]
 
