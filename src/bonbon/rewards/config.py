@@ -109,5 +109,5 @@ def _unknown_key_line(key: str, kind: str) -> str:
     nearest = difflib.get_close_matches(key, known, n=1)
     if nearest:
         return f"{line}; did you mean `{nearest[0]}`?"
-    owners = [other for other, owner in _KINDS.items() if key in owner.model_fields]
+    owners = [repr(other) for other, owner in _KINDS.items() if key in owner.model_fields]
     return f"{line}; `{key}` belongs to kind {' or '.join(owners)}" if owners else line

@@ -3,10 +3,20 @@
 import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator
 
-RewardName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
-"""Letters, digits and `. _ + -`, so that it can be part of a file name."""
+
+def _is_file_name_part(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
+        raise ValueError(
+            f"got the reward name {name!r}, expected at most 100 letters, digits and `. _ + -`, "
+            "a letter or digit first, since it becomes part of a file name"
+        )
+    return name
+
+
+RewardName = Annotated[str, AfterValidator(_is_file_name_part)]
+"""Fit to be part of a file name."""
 
 
 def name_from(source: str) -> str:
