@@ -14,12 +14,16 @@ PUBLIC = [
     "BestOf",
     "BestOfPoisson",
     "Candidate",
+    "ClassifierReward",
+    "Evaluator",
     "FunctionReward",
     "LexiconReward",
     "OptimalTilt",
     "Policy",
     "PolicyConfig",
+    "PreferenceTrainer",
     "Prompt",
+    "Recipe",
     "SamplingConfig",
     "ScoredGroup",
     "Tilt",
@@ -31,6 +35,7 @@ PUBLIC = [
     "pair_loss",
     "parse_tilt",
     "rank_loss",
+    "run",
 ]
 
 

@@ -7,7 +7,11 @@ from bonbon.records import Candidate, Prompt, ScoredGroup
 
 # Type checkers read these imports, Python reads the table below; a test keeps the two equal.
 if TYPE_CHECKING:
+    from bonbon.evaluation.evaluator import Evaluator
     from bonbon.models.policy import Policy, PolicyConfig, load_policy
+    from bonbon.pipeline.run import run
+    from bonbon.recipe import Recipe
+    from bonbon.rewards.classifier import ClassifierReward
     from bonbon.rewards.function import FunctionReward
     from bonbon.rewards.lexicon import LexiconReward
     from bonbon.sampling.base import SamplingConfig
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from bonbon.theory.worst_of import WorstOf
     from bonbon.training.config import TrainingConfig
     from bonbon.training.objectives import pair_loss, rank_loss
+    from bonbon.training.trainer import PreferenceTrainer
 
 __version__ = "0.1.0"
 
@@ -28,12 +33,16 @@ __all__ = [
     "BestOf",
     "BestOfPoisson",
     "Candidate",
+    "ClassifierReward",
+    "Evaluator",
     "FunctionReward",
     "LexiconReward",
     "OptimalTilt",
     "Policy",
     "PolicyConfig",
+    "PreferenceTrainer",
     "Prompt",
+    "Recipe",
     "SamplingConfig",
     "ScoredGroup",
     "Tilt",
@@ -45,16 +54,21 @@ __all__ = [
     "pair_loss",
     "parse_tilt",
     "rank_loss",
+    "run",
 ]
 
 _HOMES = {
     "BestOf": "bonbon.theory.best_of",
     "BestOfPoisson": "bonbon.theory.best_of_poisson",
+    "ClassifierReward": "bonbon.rewards.classifier",
+    "Evaluator": "bonbon.evaluation.evaluator",
     "FunctionReward": "bonbon.rewards.function",
     "LexiconReward": "bonbon.rewards.lexicon",
     "OptimalTilt": "bonbon.theory.optimal",
     "Policy": "bonbon.models.policy",
     "PolicyConfig": "bonbon.models.policy",
+    "PreferenceTrainer": "bonbon.training.trainer",
+    "Recipe": "bonbon.recipe",
     "SamplingConfig": "bonbon.sampling.base",
     "Tilt": "bonbon.theory.tilt",
     "TopFraction": "bonbon.theory.top_fraction",
@@ -65,6 +79,7 @@ _HOMES = {
     "pair_loss": "bonbon.training.objectives",
     "parse_tilt": "bonbon.theory.parse",
     "rank_loss": "bonbon.training.objectives",
+    "run": "bonbon.pipeline.run",
 }
 
 
