@@ -12,7 +12,7 @@ from bonbon.errors import ConfigError
 from bonbon.records import Prompt
 from bonbon.rewards.base import Reward, checked_scores
 from bonbon.rewards.classifier import ClassifierConfig, ClassifierReward
-from bonbon.rewards.config import RewardConfig, check_reward, load_reward
+from bonbon.rewards.config import RewardConfig, check_reward, load_reward, reward_name
 from bonbon.rewards.function import FunctionConfig, FunctionReward
 from bonbon.rewards.lexicon import LexiconConfig, LexiconReward
 
@@ -131,7 +131,7 @@ def test_a_function_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     check_reward(config)
     reward = load_reward(config)
     assert isinstance(reward, FunctionReward)
-    assert reward.name == "length"
+    assert reward.name == reward_name(config) == "length"
     assert checked_scores(reward, [PROMPT], ["four"]) == [4.0]
     renamed = load_reward(config.model_copy(update={"name": "num-characters"}))
     assert renamed.name == "num-characters"
@@ -143,7 +143,7 @@ def test_a_classifier_loads(make_classifier: MakeClassifier) -> None:
     reward = load_reward(config)
     assert isinstance(reward, ClassifierReward)
     assert isinstance(reward, Reward)
-    assert reward.name == "tiny-bert"
+    assert reward.name == reward_name(config) == "tiny-bert"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,21 @@ def test_checking_finds_what_loading_would(config: RewardConfig) -> None:
     with pytest.raises(ConfigError) as loaded:
         load_reward(config)
     assert str(checked.value) == str(loaded.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("vader", "vader"),
+        ({"kind": "lexicon", "name": "warmth"}, "warmth"),
+        ("my.rewards:Tone.warm", "warm"),
+        ({"kind": "function", "function": "m:f", "name": "g"}, "g"),
+        ("org/some-reward", "some-reward"),
+        ({"kind": "classifier", "model": "a/b/", "name": "c"}, "c"),
+    ],
+)
+def test_names_are_known_before_anything_is_loaded(value: object, name: str) -> None:
+    assert reward_name(parsed(value)) == name
 
 
 def test_checking_reads_no_weights(make_classifier: MakeClassifier, tmp_path: Path) -> None:

@@ -41,12 +41,17 @@ def load_classifier(config: ClassifierConfig) -> ClassifierReward:
     return ClassifierReward(
         model,
         tokenizer,
-        name=config.name or name_from(Path(config.model).expanduser().resolve().name),
+        name=classifier_name(config),
         head=_head_index(config, model_config),
         input=_input_kind(config, tokenizer),
         max_length=_max_length(config, model, tokenizer),
         batch_tokens=config.batch_tokens,
     )
+
+
+def classifier_name(config: ClassifierConfig) -> str:
+    """Return the name a classifier's scores go by: the last part of its hub name or path."""
+    return config.name or name_from(Path(config.model).expanduser().resolve().name)
 
 
 def read_classifier(

@@ -9,9 +9,14 @@ from pydantic import BeforeValidator, Field
 from bonbon.config import Config
 from bonbon.rewards.base import Reward
 from bonbon.rewards.classifier import ClassifierConfig
-from bonbon.rewards.classifier_checkpoint import load_classifier, read_classifier
+from bonbon.rewards.classifier_checkpoint import (
+    classifier_name,
+    load_classifier,
+    read_classifier,
+)
 from bonbon.rewards.function import FunctionConfig, FunctionReward, load_function
 from bonbon.rewards.lexicon import LexiconConfig, LexiconReward
+from bonbon.rewards.name import name_from
 
 _KINDS: dict[str, type[Config]] = {
     "lexicon": LexiconConfig,
@@ -51,9 +56,20 @@ def load_reward(config: RewardConfig) -> Reward:
         case LexiconConfig():
             return LexiconReward(name=config.name)
         case FunctionConfig():
-            return FunctionReward(load_function(config.function), name=config.name)
+            return FunctionReward(load_function(config.function), name=reward_name(config))
         case ClassifierConfig():
             return load_classifier(config)
+
+
+def reward_name(config: RewardConfig) -> str:
+    """Return the name that the loaded reward will have, without loading anything."""
+    match config:
+        case LexiconConfig():
+            return config.name
+        case FunctionConfig():
+            return config.name or name_from(config.function.replace(":", ".").split(".")[-1])
+        case ClassifierConfig():
+            return classifier_name(config)
 
 
 def check_reward(config: RewardConfig) -> None:
