@@ -121,9 +121,19 @@ class Evaluator:
         return self._result(kept, win=np.array(win), kl=kl.rao_blackwell[shared])
 
     def tie_corrected(self, n: float) -> tuple[Estimate, Estimate]:
-        """Return win rate and KL of best-of-n that theory gives for this reward with its ties."""
-        pairs = [tie_corrected(_rewards(group), n) for group in self.base_groups.values()]
-        return self.mean([win[0] for win, _ in pairs]), self.mean([kl[0] for _, kl in pairs])
+        """Return win rate and KL of best-of-n that theory gives for this reward with its ties.
+
+        The win rate is the unbiased one wherever more than n draws are at hand.
+        """
+        wins: list[float] = []
+        kls: list[float] = []
+        for group in self.base_groups.values():
+            rewards = _rewards(group)
+            win, kl = tie_corrected(rewards, n)
+            unbiased = n == int(n) and n < rewards.shape[1]
+            wins.append((best_of_n_win_rate(rewards, int(n)) if unbiased else win)[0])
+            kls.append(kl[0])
+        return self.mean(wins), self.mean(kls)
 
     def mean(self, per_prompt: Sequence[float] | Float[np.ndarray, " prompts"]) -> Estimate:
         """Return the mean over prompts with its 95 % interval."""

@@ -7,7 +7,6 @@ alone. A completion's last token predicts nothing, so it is not fed at all.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Int
@@ -46,10 +45,10 @@ class PackedBatch:
     sequence: Int[Tensor, " tokens"]
     num_sequences: int
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedBatch":
         """Return the batch on another device."""
         moved = (getattr(self, field.name) for field in fields(self))
-        return type(self)(
+        return PackedBatch(
             *(
                 value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
                 for value in moved

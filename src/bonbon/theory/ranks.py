@@ -104,7 +104,8 @@ def in_group_targets(targets: Float[np.ndarray, " ranks"]) -> Float[np.ndarray, 
 
 
 def read_only(values: Float[np.ndarray, " ranks"]) -> Float[np.ndarray, " ranks"]:
-    """Return the array with writing switched off."""
+    """Return the array, contiguous as torch wants it, with writing switched off."""
+    values = np.ascontiguousarray(values)
     values.setflags(write=False)
     return values
 

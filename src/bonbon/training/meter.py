@@ -23,10 +23,10 @@ class Meter:
         for example, policy, loss in zip(examples, logprobs, losses, strict=True):
             ratio = policy.detach().double().cpu() - torch.tensor(example.reference).double()
             residual = ratio - torch.tensor(example.targets).double()
-            self._add("loss", float(loss))
-            self._add("residual_variance", float(residual.var(correction=0)))
-            self._add("chosen_logratio", float(ratio[-1]))
-            self._add("rejected_logratio", float(ratio[0]))
+            self._add("loss", loss.item())
+            self._add("residual_variance", residual.var(correction=0).item())
+            self._add("chosen_logratio", ratio[-1].item())
+            self._add("rejected_logratio", ratio[0].item())
             self._tokens += sum(len(tokens) for tokens in example.group.completions)
         self._examples += len(examples)
 

@@ -58,6 +58,20 @@ def bonbon_loss(
     return alpha * -policy_chosen + (1 - alpha) * (chosen - rejected - target).square()
 
 
+def ipo_loss(
+    policy_chosen: Float[Tensor, " pairs"],
+    policy_rejected: Float[Tensor, " pairs"],
+    reference_chosen: Float[Tensor, " pairs"],
+    reference_rejected: Float[Tensor, " pairs"],
+    *,
+    n: int,
+) -> Float[Tensor, " pairs"]:
+    """Return IPO-BoN, (h(best) − h(worst) − (n−1) H_{n−1})², of every pair, in nats²."""
+    return pair_loss(
+        policy_chosen, policy_rejected, reference_chosen, reference_rejected, n=n, alpha=0.0
+    )
+
+
 def dpo_loss(
     policy_chosen: Float[Tensor, " pairs"],
     policy_rejected: Float[Tensor, " pairs"],

@@ -79,6 +79,8 @@ class PreferenceTrainer(Trainer):
         self.trained_tokens = 0
         self._meter = Meter()
         training, validation = _split(examples, config)
+        if config.gradient_checkpointing:
+            policy.model.gradient_checkpointing_enable()
         super().__init__(
             model=add_adapters(policy.model, config.lora, seed=seed),
             args=_arguments(config, len(training), policy, output_dir, seed),
@@ -243,7 +245,6 @@ def _arguments(
         weight_decay=config.weight_decay,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        gradient_checkpointing=config.gradient_checkpointing,
         save_strategy="steps",
         save_steps=max(1, math.ceil(steps / config.checkpoints)),
         save_total_limit=1,
