@@ -29,7 +29,7 @@ class Curve:
 
 def best_of_n_curve(
     rewards: Float[np.ndarray, "prompts draws"],
-    values: Float[np.ndarray, "prompts draws"] | None = None,
+    values: Float[np.ndarray, "value_prompts value_draws"] | None = None,
 ) -> Curve:
     """Return the unbiased mean value of best-of-n for all n = 1 … draws.
 

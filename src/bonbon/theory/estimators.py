@@ -29,7 +29,7 @@ class Estimate:
 
 def win_rate(
     policy_rewards: Float[np.ndarray, "prompts policy_draws"],
-    base_rewards: Float[np.ndarray, "prompts base_draws"],
+    base_rewards: Float[np.ndarray, "base_prompts base_draws"],
 ) -> Float[np.ndarray, " prompts"]:
     """Return each prompt's share of (policy, base) pairs that the policy wins, ties one half."""
     check_draws("policy_rewards", policy_rewards, at_least=1)
@@ -61,7 +61,7 @@ def best_of_n_weights(num_draws: int, n: int) -> Float[np.ndarray, " {num_draws}
 
 def best_of_n_mean(
     rewards: Float[np.ndarray, "prompts draws"],
-    values: Float[np.ndarray, "prompts draws"],
+    values: Float[np.ndarray, "value_prompts value_draws"],
     n: int,
 ) -> Float[np.ndarray, " prompts"]:
     """Return each prompt's unbiased mean value of the draw that best-of-n selects.

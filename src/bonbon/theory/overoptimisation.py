@@ -45,7 +45,7 @@ class OveroptimisationFit:
 
 
 def fit_overoptimisation(
-    kl: Float[np.ndarray, " points"], gold: Float[np.ndarray, " points"], *, form: Form
+    kl: Float[np.ndarray, " points"], gold: Float[np.ndarray, " values"], *, form: Form
 ) -> OveroptimisationFit:
     """Fit a and b by least squares.
 

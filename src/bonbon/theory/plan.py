@@ -79,6 +79,13 @@ def _plan(n: float) -> Plan:
         optimal_win_rate=best,
         optimal_c=optimum.c if optimum else 0.0,
         gap=best - tilt.win_rate,
-        optimal_kl=OptimalTilt.from_win_rate(tilt.win_rate).kl if tilt.win_rate > 0.5 else 0.0,
+        optimal_kl=_least_kl(tilt),
         ipo_beta=0.5 / ((num_draws - 1) * harmonic) if num_draws > 1 else None,
     )
+
+
+def _least_kl(tilt: BestOf) -> float:
+    """Return the optimum's KL at the tilt's win rate; both are one where W is 1 to a float."""
+    if not 0.5 < tilt.win_rate < 1:
+        return tilt.kl
+    return OptimalTilt.from_win_rate(tilt.win_rate).kl

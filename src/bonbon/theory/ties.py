@@ -9,6 +9,14 @@ from bonbon.theory.checks import check_at_least, check_between, check_finite
 from bonbon.theory.estimators import check_draws, tie_bounds
 
 
+def level_masses(rewards: Float[np.ndarray, " draws"]) -> Float[np.ndarray, " levels"]:
+    """Return the share of each different reward among one prompt's draws, lowest reward first."""
+    check_finite("rewards", rewards)
+    if rewards.size == 0:
+        raise ValueError("rewards must hold at least 1 draw, got 0")
+    return np.unique(rewards, return_counts=True)[1] / rewards.size
+
+
 def best_of_n_levels(
     masses: Float[np.ndarray, " levels"], n: int | float
 ) -> Float[np.ndarray, " levels"]:
@@ -19,8 +27,11 @@ def best_of_n_levels(
         n: any real number from 1 on; ties are broken uniformly at random.
     """
     check_at_least("n", n, 1)
-    cumulative = _cumulative(masses)
-    return np.diff(cumulative**n)
+    through = _cumulative(masses)[1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # F_k^n − F_{k−1}^n without the cancellation.
+        share = np.where(through > 0, masses / masses.sum() / through, 0.0)
+        return through**n * -np.expm1(n * np.log1p(-np.minimum(share, 1.0)))
 
 
 def discrete_win_rate(masses: Float[np.ndarray, " levels"], n: int | float) -> float:
@@ -34,7 +45,8 @@ def discrete_kl(masses: Float[np.ndarray, " levels"], n: int | float) -> float:
     """Return KL(best-of-n ‖ π0) in nats from level masses; log n − (n−1)/n bounds it above."""
     chosen = best_of_n_levels(masses, n)
     kept = chosen > 0
-    return max(0.0, float(chosen[kept] @ np.log(chosen[kept] / np.diff(_cumulative(masses))[kept])))
+    ratio = chosen[kept] / (masses / masses.sum())[kept]
+    return max(0.0, float(chosen[kept] @ np.log(ratio)))
 
 
 def beirami_kl(
