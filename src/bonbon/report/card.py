@@ -16,6 +16,7 @@ from bonbon.report.wording import (
     outcome,
     percent,
     room,
+    tied_name,
     worth,
 )
 
@@ -29,10 +30,10 @@ def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
     """Return the text of the model's `README.md`, with front matter that the hub reads.
 
     Args:
-        recipe: the resolved recipe, shown in full as YAML.
+        recipe: the resolved recipe, shown in full as YAML; `policy.model` is the base.
         metrics: the run's `metrics.json`.
     """
-    front_matter = yaml.safe_dump(_front_matter(metrics), sort_keys=False).strip()
+    front_matter = yaml.safe_dump(_front_matter(recipe, metrics), sort_keys=False).strip()
     settings = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).strip()
     sections = [
         f"---\n{front_matter}\n---",
@@ -54,16 +55,20 @@ _METHOD = (
 )
 
 
-def _front_matter(metrics: Metrics) -> dict[str, Any]:
-    """Name the base only where its name means something to others: a local directory does not."""
-    policy = HUB_NAMES.get(metrics["policy"], metrics["policy"])
-    is_public = _HUB_NAME.fullmatch(policy) and not Path(policy).exists()
+def _front_matter(recipe: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
+    base = _base_model(recipe["policy"]["model"])
     return {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        **({"base_model": policy} if is_public else {}),
+        **({"base_model": base} if base else {}),
         "tags": ["bonbon", "best-of-n", "alignment", metrics["objective"]],
     }
+
+
+def _base_model(policy: str) -> str | None:
+    """Name the base only where its name means something to others: a local directory does not."""
+    name = HUB_NAMES.get(policy, policy)
+    return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
 
 
 def _table(metrics: Metrics) -> str:
@@ -78,13 +83,14 @@ def _table(metrics: Metrics) -> str:
         f"| {row['mean_length']:.1f} | {percent(row['cut_share'])} |"
         for name, row in metrics["methods"].items()
     ]
-    tilt = metrics["tilt"]
+    tilt, tied_tilt = metrics["tilt"], tied_name(metrics)
     return "\n".join(
         [
             header,
             *rows,
             f"| {tilt} in theory | {theory['win_rate']:.3f} | | {theory['kl']:.3f} | | | | |",
-            f"| {tilt} with ties | {tied['win_rate']:.3f} | {interval_text(tied['win_rate_ci'])} "
+            f"| {tied_tilt} with ties "
+            f"| {tied['win_rate']:.3f} | {interval_text(tied['win_rate_ci'])} "
             f"| {tied['kl']:.3f} | {interval_text(tied['kl_ci'])} | | | |",
         ]
     )

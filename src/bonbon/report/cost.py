@@ -1,17 +1,20 @@
-"""What a run cost: time and tokens by stage."""
+"""What a run cost: time and work by stage."""
 
 from dataclasses import dataclass
 
 from bonbon.report.metrics import Metrics
 
+_UNITS = ("tokens", "completions")
+
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """One stage; `num_tokens` is None where tokens are not what it works on."""
+    """One stage; `amount` of `unit` was worked through, or None where nothing was counted."""
 
     stage: str
     seconds: float
-    num_tokens: int | None
+    amount: int | None = None
+    unit: str = ""
 
     @property
     def time(self) -> str:
@@ -20,22 +23,24 @@ class StageCost:
         return f"{minutes} min {seconds} s" if minutes else f"{self.seconds:.1f} s"
 
     @property
-    def tokens(self) -> str:
-        """Tokens with their rate, or nothing."""
-        if self.num_tokens is None:
+    def work(self) -> str:
+        """Amount with its rate, or nothing."""
+        if self.amount is None:
             return ""
-        if self.seconds <= 0:
-            return f"{self.num_tokens:,}"
-        return f"{self.num_tokens:,}, {self.num_tokens / self.seconds:,.0f} per second"
+        rate = f", {self.amount / self.seconds:,.0f} per second" if self.seconds > 0 else ""
+        return f"{self.amount:,} {self.unit}{rate}"
 
 
 def stage_costs(metrics: Metrics) -> list[StageCost]:
-    """Read `<stage>_seconds` and, where there is one, the `<stage>ed_tokens` beside it."""
+    """Read `<stage>_seconds` and, where there is one, the `<stage>ed_<unit>` beside it."""
     timing, suffix = metrics["timing"], "_seconds"
     stages = [key.removesuffix(suffix) for key in timing if key.endswith(suffix)]
-    return [StageCost(stage, timing[stage + suffix], _tokens(timing, stage)) for stage in stages]
+    return [_stage_cost(timing, stage, timing[stage + suffix]) for stage in stages]
 
 
-def _tokens(timing: dict[str, float], stage: str) -> int | None:
-    value = timing.get(f"{stage.removesuffix('e')}ed_tokens")
-    return None if value is None else int(value)
+def _stage_cost(timing: dict[str, float], stage: str, seconds: float) -> StageCost:
+    for unit in _UNITS:
+        key = f"{stage.removesuffix('e')}ed_{unit}"
+        if key in timing:
+            return StageCost(stage, seconds, int(timing[key]), unit)
+    return StageCost(stage, seconds)

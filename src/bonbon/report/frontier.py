@@ -12,7 +12,8 @@ from bonbon.report.bounds import highest_win_rate
 from bonbon.report.labels import Label, place_labels
 from bonbon.report.metrics import BASE, Interval, Metrics
 from bonbon.report.palette import BLUE, INK, MUTED, PANEL, PAPER, MethodStyle, method_styles
-from bonbon.report.sheet import TEXT_SIZE, WIDE, Sheet, blank_figure, name_axes
+from bonbon.report.sheet import TEXT_SIZE, WIDE, Sheet, blank_figure, name_axes, settle
+from bonbon.report.wording import tied_name
 from bonbon.theory.best_of import BestOf
 
 Curve = Float[np.ndarray, "_ 2"]
@@ -39,7 +40,7 @@ def frontier(metrics: Metrics, *, sheet: Sheet = WIDE) -> Figure:
     name_axes(axes, up="win rate against the base", along="KL from the base, in nats")
     labels, drawn = _draw_points(axes, metrics)
     marks = _draw_marks(axes, limit, named={metrics["tilt"]})
-    figure.draw_without_rendering()  # settles the layout, which labels are measured in
+    settle(figure)
     curves = _curve_labels(axes, best_of, optimal)
     avoid = np.vstack([*drawn, best_of, optimal])
     place_labels(axes, [*curves, *labels, *marks], avoid=avoid)
@@ -66,8 +67,9 @@ def _optimal_curve(limit: float) -> Curve:
 
 
 def _draw_curves(axes: Axes, best_of: Curve, optimal: Curve) -> None:
-    axes.fill_between(*optimal.T, 1.0, color=PANEL.light, linewidth=0, zorder=0.5)
-    axes.plot(*optimal.T, color=INK.light, linewidth=1, linestyle=(0, (4, 2.5)), label="optimal")
+    kls, win_rates = optimal.T
+    axes.fill_between(kls, win_rates, 1.0, color=PANEL.light, linewidth=0, zorder=0.5)
+    axes.plot(*optimal.T, "--", color=INK.light, linewidth=1, dashes=(4, 2.5), label="optimal")
     axes.plot(*best_of.T, color=BLUE.light, linewidth=1.8, label="best-of-n")
 
 
@@ -91,7 +93,7 @@ def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Lab
     axes.plot(*np.transpose(places), "o", color=BLUE.light, markersize=4.5, label="n")
     texts = [f"n = {tilt.n}" if tilt is tilts[0] else f"{tilt.n}" for tilt in tilts]
     return [
-        Label(text, *place, BLUE.light, size=TEXT_SIZE - 1, prefer=(-1, 1))
+        Label(text, *place, BLUE.light, size=TEXT_SIZE - 1, prefer=(-1, 1), optional=True)
         for tilt, text, place in zip(tilts, texts, places, strict=True)
         if tilt.name not in named
     ]
@@ -128,7 +130,7 @@ def _draw_references(axes: Axes, metrics: Metrics) -> list[Label]:
         mark.set_markeredgewidth(1.2)
     return [
         Label(f"{metrics['tilt']} in theory", *points[0], INK.light),
-        Label("with this reward’s ties", *points[1], INK.light),
+        Label(f"{tied_name(metrics)} with ties", *points[1], INK.light),
     ]
 
 

@@ -53,4 +53,4 @@ def _mark_mean(axes: Axes, name: str, mean: float, colour: str) -> None:
     axes.axvline(mean, color=INK.light, linewidth=1.2)
     for height, text, shade in ((0.86, name, colour), (0.64, f"mean {mean:.2f}", MUTED.light)):
         line = axes.text(0.01, height, text, transform=axes.transAxes, color=shade)
-        line.set(size=TEXT_SIZE, parse_math=False)
+        line.set(size=TEXT_SIZE, parse_math=False, in_layout=False)

@@ -1,19 +1,21 @@
 """Direct labels: the name of a point beside it, clear of everything that is drawn."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox, BboxBase
 
-_HEAVY = 1e6
+Boxes = Float[np.ndarray, "boxes 4"]
+"""Left, bottom, right and top, in pixels."""
+
+_OUTSIDE, _OVERLAP, _DOUBT, _COVERED = 1e6, 1e4, 12.0, 10.0
 _FAR = 18.0
 
 
@@ -25,6 +27,7 @@ class Label:
         size: in pixels.
         prefer: the side to try first, as steps right and up from the point; straight up or down
             means that side only, for names of lines.
+        optional: whether to leave it out where it would cover another label.
     """
 
     text: str
@@ -33,6 +36,7 @@ class Label:
     colour: str
     size: float = 12.5
     prefer: tuple[int, int] = (1, -1)
+    optional: bool = False
 
 
 def place_labels(
@@ -40,91 +44,96 @@ def place_labels(
 ) -> None:
     """Write each label where it covers least, the first ones choosing first.
 
-    Call it when limits and layout are final. Labels keep off one another, off the points in
-    `avoid` (data coordinates), nearer to their own point than to another's, and inside the axes;
-    one that had to move away is tied to its point by a line.
+    Call it when limits and layout are final. Labels keep off one another and the texts that are
+    there, off the points in `avoid` (data coordinates), nearer to their own point than to
+    another's, and inside the axes; one that had to move away is tied to its point by a line.
     """
     obstacles = axes.transData.transform(avoid)
     anchors = axes.transData.transform([(label.x, label.y) for label in labels])
-    taken: list[Bbox] = []
+    taken = [_extents(axes, text) for text in axes.texts]
     for label, anchor in zip(labels, anchors, strict=True):
-        boxes = _candidate_boxes(axes, label, anchor)
-        costs = [
-            reach + _crowding(box, obstacles, taken) + _doubt(box, anchor, anchors)
-            for reach, box in enumerate(boxes)
-        ]
-        outside = [_HEAVY * _is_outside(box, axes.bbox) for box in boxes]
-        best = boxes[int(np.argmin(np.add(costs, outside)))]
-        _write(axes, label, best, tied=float(_gap(best, anchor[None])[0]) > _FAR)
-        taken.append(best)
-
-
-def _candidate_boxes(axes: Axes, label: Label, anchor: Float[np.ndarray, "2"]) -> list[Bbox]:
-    width, height = _extent(axes, label)
-    x, y = anchor
-    return [
-        Bbox.from_bounds(x + dx - width * across, y + dy - height * up, width, height)
-        for dx, dy, across, up in _offsets(label.prefer)
-    ]
-
-
-def _write(axes: Axes, label: Label, box: Bbox, *, tied: bool) -> None:
-    to_data = axes.transData.inverted()
-    text = _text(axes, label)
-    text.set_position(to_data.transform(((box.x0 + box.x1) / 2, box.y0)))
-    if tied:
-        point = axes.transData.transform((label.x, label.y))
-        way = np.clip(point, box.padded(1).min, box.padded(1).max) - point
-        ends = to_data.transform([point + 6 * way / np.hypot(*way), point + way])
-        axes.add_artist(Line2D(*ends.T, color=label.colour, linewidth=0.8, gid="leader"))
+        text = _text(axes, label)
+        boxes = _boxes_around(anchor, _extents(axes, text), label.prefer)
+        costs = np.arange(len(boxes)) + _crowding(boxes, obstacles, np.reshape(taken, (-1, 4)))
+        costs += _DOUBT * _doubts(boxes, anchor, anchors)
+        costs += _OUTSIDE * _is_outside(boxes, np.array(axes.bbox.extents))
+        choice = int(costs.argmin())
+        if label.optional and costs[choice] >= _OVERLAP:
+            text.remove()
+        else:
+            _write(axes, text, boxes[choice], anchor)
+            taken.append(boxes[choice])
 
 
 def _text(axes: Axes, label: Label) -> Text:
     text = axes.text(0, 0, label.text, color=label.colour, size=label.size)
-    text.set(horizontalalignment="center", verticalalignment="bottom", parse_math=False)
+    text.set(horizontalalignment="center", verticalalignment="bottom")
+    text.set(parse_math=False, in_layout=False)
     return text
 
 
-def _extent(axes: Axes, label: Label) -> tuple[float, float]:
-    """Return width and height in pixels, measured by drawing the text off stage."""
+def _extents(axes: Axes, text: Text) -> Float[np.ndarray, "4"]:
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes belong to a figure"
-    text = _text(axes, label)
-    box = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
-    text.remove()
-    return box.width, box.height
+    return np.array(text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).extents)
 
 
-def _offsets(prefer: tuple[int, int]) -> Iterator[tuple[float, float, float, float]]:
-    """Yield offsets in pixels, and the shares of the box that lie left of and below them."""
+def _boxes_around(
+    anchor: Float[np.ndarray, "2"], extents: Float[np.ndarray, "4"], prefer: tuple[int, int]
+) -> Boxes:
+    """Return the places to try, the preferred side and the nearest first."""
+    size = extents[2:] - extents[:2]
     sides = [side for side in product((-1, 0, 1), repeat=2) if any(side)]
     if prefer[0] == 0:
         sides = [side for side in sides if side[1] == prefer[1]]
     sides.sort(key=lambda side: math.dist(side, prefer))
-    for reach, (right, above) in product((8, 16, 26, 38, 52), sides):
-        slant = 0.7 if right and above else 1.0
-        yield right * reach * slant, above * reach * slant, (1 - right) / 2, (1 - above) / 2
+    steps = np.array(sides, dtype=float)
+    slant = np.where(steps.all(axis=1, keepdims=True), 0.7, 1.0)
+    lower = [
+        anchor + reach * slant * steps - size * (1 - steps) / 2 for reach in (8, 16, 26, 38, 52)
+    ]
+    corners = np.concatenate(lower)
+    return np.hstack([corners, corners + size])
 
 
-def _crowding(box: Bbox, obstacles: Float[np.ndarray, "points 2"], taken: Sequence[Bbox]) -> float:
-    padded = box.padded(3)
-    covered = np.all((obstacles > padded.min) & (obstacles < padded.max), axis=1).sum()
-    overlaps = sum(padded.overlaps(other) for other in taken)
-    return 10.0 * float(covered) + 1e3 * overlaps
+def _crowding(
+    boxes: Boxes, obstacles: Float[np.ndarray, "points 2"], taken: Float[np.ndarray, "taken 4"]
+) -> Float[np.ndarray, "boxes"]:
+    """Return the cost of what each box covers, a margin of 3 pixels included."""
+    padded = boxes + np.array([-3, -3, 3, 3])
+    low, high = padded[:, None, :2], padded[:, None, 2:]
+    covered = ((obstacles > low) & (obstacles < high)).all(axis=2).sum(axis=1)
+    overlaps = ((taken[:, 2:] > low) & (taken[:, :2] < high)).all(axis=2).sum(axis=1)
+    return _COVERED * covered + _OVERLAP * overlaps
 
 
-def _doubt(
-    box: Bbox, anchor: Float[np.ndarray, "2"], anchors: Float[np.ndarray, "labels 2"]
-) -> float:
+def _doubts(
+    boxes: Boxes, anchor: Float[np.ndarray, "2"], anchors: Float[np.ndarray, "labels 2"]
+) -> Float[np.ndarray, "boxes"]:
     """Count the other points that a reader could take the label for."""
     others = anchors[np.hypot(*(anchors - anchor).T) > 1]
-    return 12.0 * float((_gap(box, others) < _gap(box, anchor[None]) + 5).sum())
+    nearer = _gaps(boxes, others) < _gaps(boxes, anchor[None]) + 5
+    return nearer.sum(axis=1).astype(float)
 
 
-def _gap(box: Bbox, points: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "points"]:
-    return np.hypot(*(points - np.clip(points, box.min, box.max)).T)
+def _gaps(boxes: Boxes, points: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "boxes points"]:
+    nearest = np.clip(points, boxes[:, None, :2], boxes[:, None, 2:])
+    return np.hypot(*np.moveaxis(points - nearest, 2, 0))
 
 
-def _is_outside(box: Bbox, frame: BboxBase) -> bool:
-    inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0
-    return not (inside and box.y1 <= frame.y1)
+def _is_outside(boxes: Boxes, frame: Float[np.ndarray, "4"]) -> Bool[np.ndarray, "boxes"]:
+    return np.any((boxes[:, :2] < frame[:2]) | (boxes[:, 2:] > frame[2:]), axis=1)
+
+
+def _write(
+    axes: Axes, text: Text, box: Float[np.ndarray, "4"], anchor: Float[np.ndarray, "2"]
+) -> None:
+    to_data = axes.transData.inverted()
+    x, y = to_data.transform(((box[0] + box[2]) / 2, box[1]))
+    text.set_position((x, y))
+    way = np.clip(anchor, box[:2] - 1, box[2:] + 1) - anchor
+    length = float(np.hypot(*way))
+    if length > _FAR:
+        ends = to_data.transform([anchor + 6 * way / length, anchor + way])
+        line = Line2D(*ends.T, color=text.get_color(), linewidth=0.8, gid="leader")
+        axes.add_artist(line)

@@ -43,6 +43,12 @@ def name_axes(axes: Axes, *, up: str, along: str = "") -> None:
     axes.set_xlabel(along, loc="right", color=MUTED.light, fontsize=TEXT_SIZE)
 
 
+def settle(figure: Figure) -> None:
+    """Fix the layout as it is now: what is measured and added afterwards does not move it."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def _quieten(axes: Axes) -> None:
     axes.patch.set_visible(False)
     for side in ("top", "right", "left"):

@@ -58,13 +58,23 @@ def _view_box(drawing: str) -> str:
 def _unique(body: str, name: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style\b.*?</style>", "", body, flags=re.DOTALL)  # it styles the whole page
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    return re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", body)
+    wanted = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
+
+    def mark(found: re.Match[str]) -> str:
+        """Keep an id that something refers to, the first time: matplotlib repeats markers."""
+        if found[1] not in wanted:
+            return ""
+        wanted.remove(found[1])
+        return f' id="{name}-{found[1]}"'
+
+    body = re.sub(r'\s+id="([^"]*)"', mark, body)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
 
 
 def _themed(body: str) -> str:
     """Let the page choose typeface and colours: sizes and positions are the figure's."""
     body = re.sub(r"font: ([^;\"]*?)([\d.]+px) [^;\"]*", r"font-size: \2", body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     for colour in COLOURS:
         body = body.replace(colour.light, f"var(--{colour.name})")
     return body

@@ -4,7 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bonbon.report.metrics import BASE, TRAINED, Interval, MethodMetrics, Metrics
-from bonbon.report.wording import headline, interval_text, outcome, percent, room, worth
+from bonbon.report.wording import headline, interval_text, outcome, percent, room, tied_name, worth
 
 _COLUMNS = ("win rate", "KL, nats", "mean reward", "tokens", "cut")
 
@@ -24,8 +24,8 @@ def summary_table(metrics: Metrics) -> Table:
     theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
     plain = (f"{theory['win_rate']:.3f}", f"{theory['kl']:.2f}")
     ties = (_win_rate(tied["win_rate"], tied["win_rate_ci"]), _cell(tied["kl"], tied["kl_ci"]))
-    table.add_row("in theory", *plain, style="dim")
-    table.add_row("with ties", *ties, style="dim")
+    table.add_row(f"{metrics['tilt']}\nin theory", *plain, style="dim")
+    table.add_row(f"{tied_name(metrics)}\nwith ties", *ties, style="dim")
     return table
 
 

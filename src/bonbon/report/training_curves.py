@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from bonbon.report.labels import Label, place_labels
 from bonbon.report.palette import BLUE, INK, ORANGE, RULE, Colour
-from bonbon.report.sheet import WIDE, Sheet, blank_figure, name_axes
+from bonbon.report.sheet import WIDE, Sheet, blank_figure, name_axes, settle
 from bonbon.report.training_log import LogEntry, Quantity, series
 
 MAX_POINTS = 150
@@ -26,13 +26,14 @@ def training_curves(log: Sequence[LogEntry], *, sheet: Sheet = WIDE) -> Figure:
     figure, (fit, ratios) = blank_figure(sheet, rows=rows, columns=columns)
     quantity = fitted_quantity(log)
     _draw(fit, log, quantity, INK)
-    fit.set_ylim(bottom=0)
+    fit.set_ylim(0, 1.08 * max(fit.dataLim.y1, 1e-9))
     name_axes(fit, up=_FIT_NAMES[quantity], along="step")
     ratios.axhline(0, color=RULE.light, linewidth=1.4, zorder=0.9)
+    ratios.margins(y=0.2)  # room for the names, above and below
     _draw(ratios, log, "chosen_logratio", ORANGE)
     _draw(ratios, log, "rejected_logratio", BLUE)
     name_axes(ratios, up="log π − log π₀ of an answer, in nats", along="step")
-    figure.draw_without_rendering()  # settles the layout, which labels are measured in
+    settle(figure)
     chosen, rejected = (line for line in ratios.get_lines() if line.get_gid() == "train")
     labels = [
         *_line_label(chosen, "best of the group", up=1),

@@ -94,8 +94,8 @@ GLOSSARY = {
     "95 % interval": "what resampling the prompts gives; prompts are the independent unit.",
     "In theory": "the tilt’s own win rate and KL, on a reward that never ties.",
     "With ties": (
-        "the same on this reward, whose ties leave best-of-n less to choose from: "
-        "the fair target for the methods above it."
+        "best-of-n’s on this reward: where answers tie there is less to choose from, "
+        "so this is what training can be measured against."
     ),
 }
 
@@ -111,6 +111,11 @@ def draws_text(win_rate: float) -> str:
     if draws > MAX_DRAWS - 0.5:
         return f"over {MAX_DRAWS:.0f}"
     return f"{draws:.1f}" if draws < 20 else f"{draws:.0f}"
+
+
+def tied_name(metrics: Metrics) -> str:
+    """Name what is corrected for ties: the tilt where it is a best-of-n, else that of the draws."""
+    return metrics["tilt"] if is_best_of(metrics["tilt"]) else f"best-of-{metrics['n']}"
 
 
 def percent(share: float) -> str:

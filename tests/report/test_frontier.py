@@ -1,0 +1,98 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from bonbon.report.frontier import frontier
+from bonbon.report.metrics import Metrics
+from bonbon.report.sheet import NARROW, WIDE, Sheet
+from bonbon.theory.best_of import BestOf
+from bonbon.theory.optimal import OptimalTilt
+
+SHEETS = pytest.mark.parametrize("sheet", [WIDE, NARROW], ids=["wide", "narrow"])
+
+
+def points_of(axes: Axes, label: str) -> np.ndarray:
+    (line,) = (line for line in axes.get_lines() if line.get_label() == label)
+    return np.asarray(line.get_xydata())
+
+
+def error_bars(axes: Axes) -> dict[str, ErrorbarContainer]:
+    return {
+        str(bar.get_label()): bar for bar in axes.containers if isinstance(bar, ErrorbarContainer)
+    }
+
+
+def overlapping_labels(figure: Figure) -> list[tuple[str, str]]:
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in figure.axes[0].texts}
+    return [(a, b) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])]
+
+
+def test_methods_stand_where_they_were_measured(metrics: Metrics) -> None:
+    (axes,) = frontier(metrics).axes
+    bars = error_bars(axes)
+    assert bars.keys() == {"best-of-8", "bonbon"}
+    for name, bar in bars.items():
+        row = metrics["methods"][name]
+        marker, _, (horizontal, vertical) = bar.lines
+        assert marker.get_xydata() == pytest.approx(np.array([[row["kl"], row["win_rate"]]]))
+        assert horizontal.get_segments()[0][:, 0] == pytest.approx(row["kl_ci"])
+        assert vertical.get_segments()[0][:, 1] == pytest.approx(row["win_rate_ci"])
+    assert points_of(axes, "base") == pytest.approx(np.array([[0.0, 0.5]]))
+
+
+def test_references_stand_where_theory_puts_them(metrics: Metrics) -> None:
+    (axes,) = frontier(metrics).axes
+    tied = metrics["theory"]["tie_corrected"]
+    assert points_of(axes, "theory") == pytest.approx(np.array([[1.204442, 8 / 9]]))
+    assert points_of(axes, "tie-corrected") == pytest.approx(
+        np.array([[tied["kl"], tied["win_rate"]]])
+    )
+
+
+def test_curves_are_theory_s(metrics: Metrics) -> None:
+    (axes,) = frontier(metrics).axes
+    marks = points_of(axes, "n")
+    assert marks[:4] == pytest.approx(
+        np.array([(BestOf(n).kl, n / (n + 1)) for n in (2, 4, 8, 16)])
+    )
+    best_of, optimal = points_of(axes, "best-of-n"), points_of(axes, "optimal")
+    assert np.interp(marks[:, 0], *best_of.T) == pytest.approx(marks[:, 1], abs=2e-4)
+    for kl in (0.2, 1.0, 2.0):
+        assert np.interp(kl, *optimal.T) == pytest.approx(
+            OptimalTilt.from_kl(kl).win_rate, abs=5e-4
+        )
+        assert np.interp(kl, *optimal.T) > np.interp(kl, *best_of.T)
+
+
+@SHEETS
+def test_everything_is_named_and_no_names_collide(metrics: Metrics, sheet: Sheet) -> None:
+    figure = frontier(metrics, sheet=sheet)
+    names = {text.get_text() for text in figure.axes[0].texts}
+    expected = {"base", "best-of-8", "bonbon", "best-of-8 in theory", "best-of-8 with ties"}
+    assert names >= expected | {"optimal", "best-of-n", "n = 2", "4", "16"}
+    assert overlapping_labels(figure) == []
+
+
+@SHEETS
+@pytest.mark.parametrize(
+    ("win_rate", "kl"), [(0.768, 9.17), (0.31, 0.4), (0.501, 0.002), (0.5, -0.01), (0.97, 80.0)]
+)
+def test_any_outcome_is_shown_whole(
+    metrics: Metrics, sheet: Sheet, win_rate: float, kl: float
+) -> None:
+    row = metrics["methods"]["bonbon"]
+    row["win_rate"], row["win_rate_ci"] = win_rate, (win_rate - 0.03, win_rate + 0.03)
+    row["kl"], row["kl_ci"] = kl, (kl - 0.005, kl * 1.1 + 0.01)
+    figure = frontier(metrics, sheet=sheet)
+    (axes,) = figure.axes
+    left, right = axes.get_xlim()
+    low, high = axes.get_ylim()
+    assert left < kl < row["kl_ci"][1] < right
+    assert low < row["win_rate_ci"][0] < row["win_rate_ci"][1] <= high
+    assert overlapping_labels(figure) == []

@@ -1,0 +1,95 @@
+import pytest
+
+from bonbon.report.metrics import Metrics
+from bonbon.report.wording import (
+    draws_text,
+    equivalent_draws,
+    headline,
+    method_note,
+    outcome,
+    percent,
+    room,
+    worth,
+)
+
+
+def with_win_rate(metrics: Metrics, low: float, value: float, high: float) -> Metrics:
+    row = metrics["methods"]["bonbon"]
+    row["win_rate"], row["win_rate_ci"] = value, (low, high)
+    best = metrics["methods"]["best-of-8"]
+    best["win_rate"], best["win_rate_ci"] = 0.875, (0.86, 0.89)
+    return metrics
+
+
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_win_is_claimed_with_its_price(metrics: Metrics) -> None:
+    run = with_win_rate(metrics, 2 / 3, 0.75, 0.8)
+    assert plain(headline(run)) == "The trained model beats its base 75 % of the time."
+    assert "the best of 3.0 draws of the base (95 % interval 2.0 to 4.0)" in worth(run)
+    assert "Best-of-8 itself wins 0.875, at 8 times the sampling cost" in worth(run)
+    assert "has 67 % of that gain over 0.5" in plain(worth(run))
+
+
+def test_equality_with_best_of_n_is_said_when_the_intervals_meet(metrics: Metrics) -> None:
+    assert "within the intervals, the trained model is as good" in worth(
+        with_win_rate(metrics, 0.84, 0.855, 0.87)
+    )
+    assert "as good" not in worth(with_win_rate(metrics, 0.82, 0.83, 0.84))
+
+
+def test_an_interval_around_one_half_claims_nothing(metrics: Metrics) -> None:
+    run = with_win_rate(metrics, 0.49, 0.53, 0.57)
+    assert "cannot be told apart" in headline(run)
+    assert "does not show that training helped" in worth(run)
+    assert "draws" not in worth(run)
+
+
+def test_a_loss_is_called_a_loss(metrics: Metrics) -> None:
+    run = with_win_rate(metrics, 0.30, 0.35, 0.40)
+    assert "worse" in headline(run)
+    assert "wrong way" in worth(run)
+
+
+def test_a_run_without_best_of_n_compares_with_nothing(metrics: Metrics) -> None:
+    run = with_win_rate(metrics, 0.6, 0.65, 0.7)
+    del run["methods"]["best-of-8"]
+    assert "itself wins" not in worth(run)
+
+
+def test_the_bound_is_the_optimal_tilt_s(metrics: Metrics) -> None:
+    run = with_win_rate(metrics, 0.6, 0.65, 0.7)
+    run["methods"]["bonbon"]["kl"] = 1.204442
+    assert "No policy 1.20 nats from its base can win more than 0.890: the 0.240" in room(run)
+    run["methods"]["bonbon"]["win_rate_ci"] = (0.88, 0.9)
+    assert room(run).endswith("more than 0.890.")
+
+
+@pytest.mark.parametrize("kl", [-0.02, 0.0, 1e-9, 40.0, 900.0])
+def test_any_measured_kl_has_a_bound(metrics: Metrics, kl: float) -> None:
+    metrics["methods"]["bonbon"]["kl"] = kl
+    assert "can win more than" in room(metrics)
+
+
+def test_the_outcome_names_sample_sizes_and_intervals(metrics: Metrics) -> None:
+    run = with_win_rate(metrics, 0.6, 0.65, 0.7)
+    text = plain(outcome(run))
+    assert "On 6 held-out prompts, 16 answers each" in text
+    assert "0.650 [0.600, 0.700]" in text
+    assert "0.86 [0.79, 0.93] nats" in text
+
+
+def test_draws_are_the_inverse_of_best_of_n_s_win_rate() -> None:
+    assert equivalent_draws(8 / 9) == pytest.approx(8)
+    assert equivalent_draws(0.3) == 1
+    assert draws_text(0.5) == "1.0"
+    assert draws_text(50 / 51) == "50"
+    assert draws_text(1.0) == "over 1000"
+
+
+def test_methods_are_told_apart_in_words() -> None:
+    notes = {method_note(name) for name in ("base", "best-of-8", "bonbon")}
+    assert len(notes) == 3
+    assert percent(0.216) == "22\N{NO-BREAK SPACE}%"
