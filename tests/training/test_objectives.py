@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.ranks import in_group_targets
 from bonbon.training.objectives import (
     dpo_loss,
     ipo_loss,
@@ -33,7 +34,7 @@ def test_log_ratio_target_is_that_of_the_paper(n: int, target: float) -> None:
 
 
 def test_pair_loss_by_hand() -> None:
-    """h(best) − h(worst): 1.5 − (−1) = 2.5, and −1.5 − (−2) = 0.5; the target is 18.15."""
+    """Log-ratio differences 1.5 − (−1) = 2.5 and −1.5 − (−2) = 0.5; the target is 18.15."""
     ipo = torch.tensor([(2.5 - 18.15) ** 2, (0.5 - 18.15) ** 2], dtype=torch.float64)
     expected = 0.005 * torch.tensor([28.0, 14.5], dtype=torch.float64) + 0.995 * ipo
     torch.testing.assert_close(pair_loss(*PAIR, n=8, alpha=0.005), expected)
@@ -43,7 +44,7 @@ def test_pair_loss_by_hand() -> None:
 
 
 def test_rank_loss_by_hand() -> None:
-    """e = h − t with h = (−1, 1.5, 1.5) and t = (0, 7, 10.5): −1, −5.5, −9."""
+    """Residuals h − t with h = (−1, 1.5, 1.5) and t = (0, 7, 10.5): −1, −5.5, −9."""
     targets = torch.tensor([[0.0, 7.0, 10.5]], dtype=torch.float64)
     weights = torch.tensor([[0.0, 0.25, 0.75]], dtype=torch.float64)
     loss = rank_loss(POLICY[:1], REFERENCE[:1], targets=targets, weights=weights, alpha=0.3)
@@ -95,8 +96,8 @@ def minimise(objective: str) -> Float[Tensor, " outcomes"]:
     optimiser = torch.optim.Adam([table], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 600)
     tilt = BestOf(8)
-    targets = torch.tensor(tilt.rank_targets(NUM_DRAWS))[None]
-    weights = torch.tensor(tilt.rank_weights(NUM_DRAWS))[None]
+    targets = torch.tensor(in_group_targets(tilt.rank_targets(NUM_DRAWS)))
+    weights = torch.tensor(tilt.rank_weights(NUM_DRAWS))
     for _ in range(600):
         drawn = torch.randint(NUM_OUTCOMES, (8192, NUM_DRAWS), generator=generator)
         ranked = drawn.sort(dim=1).values

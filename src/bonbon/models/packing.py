@@ -6,7 +6,7 @@ alone. A completion's last token predicts nothing, so it is not fed at all.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -47,13 +47,13 @@ class PackedBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedBatch":
         """Return the batch on another device."""
-        moved = (getattr(self, field.name) for field in fields(self))
-        return PackedBatch(
-            *(
-                value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
-                for value in moved
-            )
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     def attention_mask(self) -> Bool[Tensor, "rows 1 length length"]:
         """Return who may attend to whom: [query, key], True where allowed."""

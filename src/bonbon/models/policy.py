@@ -108,7 +108,7 @@ def load_policy(config: PolicyConfig, *, dtype: DType | None = None) -> Policy:
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    source = _source(config)
+    device, source = resolve_device(config.device), _source(config)
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -118,19 +118,31 @@ def load_policy(config: PolicyConfig, *, dtype: DType | None = None) -> Policy:
             use_safetensors=True,
             **options,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # safetensors, the hub's client and model code have their own
         raise _cannot_load(config, error) from error
-    model.to(resolve_device(config.device)).eval()
+    model.to(device).eval()
     return _assemble(config, model, tokenizer)
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device a config means; `auto` prefers a GPU."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return the device a config means; `auto` prefers a GPU.
+
+    Raises:
+        PolicyError: there is no such device here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).strip().partition("\n")[0]
+        raise PolicyError(
+            f"device {device!r} cannot be used here ({reason}); expected auto, cpu, cuda, cuda:1 "
+            "or mps, whichever this machine has"
+        ) from error
+    return torch.device(device)
 
 
 def policy_name(config: PolicyConfig) -> str:
@@ -147,7 +159,7 @@ def _source(config: PolicyConfig) -> str:
     if not looks_local:
         return config.model
     directory = Path(config.model).expanduser()
-    if not (directory / "config.json").is_file():
+    if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise PolicyError(
             f"policy {config.model}: no config.json there; expected a directory written by "
             "save_pretrained, or a hub name"

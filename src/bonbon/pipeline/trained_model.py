@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from bonbon.errors import ConfigError
 from bonbon.models.policy import Policy, load_policy
@@ -70,7 +70,7 @@ def _train(workspace: Workspace, stage: Stage, reward_name: str) -> None:
 
 def _fit(
     workspace: Workspace, policy: Policy, examples: list[RankedExample]
-) -> tuple[PreferenceTrainer, PreTrainedModel]:
+) -> tuple[PreferenceTrainer, torch.nn.Module]:
     recipe = workspace.recipe
     steps = num_steps(len(examples), recipe.training)
     with workspace.narrator.bar("train", total=steps, unit="steps") as bar:
@@ -86,11 +86,12 @@ def _fit(
         return trainer, trainer.fit()
 
 
-def _save(workspace: Workspace, policy: Policy, model: PreTrainedModel) -> None:
+def _save(workspace: Workspace, policy: Policy, trained: torch.nn.Module) -> None:
     """Write the model in the policy's precision: what is evaluated is what is saved."""
     recipe = workspace.recipe
+    model = cast("Any", trained)
     if _merges(recipe.training):
-        model = cast("Any", model).merge_and_unload()
+        model = model.merge_and_unload()
     model = model.to(getattr(torch, recipe.policy.dtype))
     model.generation_config = generation_config(policy, recipe.sampling.temperature)
     partial = workspace.directory / ".model.partial"

@@ -1,7 +1,7 @@
 """What every sampling engine takes and gives."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ class SamplingConfig(Config):
     """Completions drawn side by side; bounds the memory of the key-value cache."""
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Draws completions for prompts; one class per engine."""
 

@@ -16,7 +16,7 @@ class LoraSettings(Config):
 
     r: int = Field(default=16, ge=1)
     """Rank of the adapters."""
-    alpha: float = Field(default=32, gt=0)
+    alpha: int = Field(default=32, ge=1)
     """Scale of the adapters, as in peft's `lora_alpha`."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Which layers get adapters, as in peft."""

@@ -11,6 +11,7 @@ from bonbon.errors import TrainingError
 from bonbon.models.packing import PromptGroup
 from bonbon.records import ScoredGroup
 from bonbon.selection import is_tied, rank_order, tie_rng
+from bonbon.theory.ranks import in_group_targets
 from bonbon.theory.tilt import Tilt
 from bonbon.training.config import ObjectiveName
 from bonbon.training.objectives import bonbon_loss, dpo_loss, rank_loss, sft_loss
@@ -91,6 +92,9 @@ def _example(group: ScoredGroup, tilt: Tilt, objective: ObjectiveName, seed: int
     order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
     ranked = [group.candidates[index] for index in order]
     targets, weights = tilt.rank_targets(len(ranked)), tilt.rank_weights(len(ranked))
+    if objective == "rank":
+        # Draws ranked among themselves lead N/(N−1) too far; this is what undoes it.
+        targets = in_group_targets(targets)
     ranks = _trained_ranks(objective, weights.tolist())
     return RankedExample(
         group=PromptGroup(

@@ -1,5 +1,7 @@
 """Low-rank adapters, through peft."""
 
+import warnings
+
 import torch
 from transformers import PreTrainedModel
 
@@ -7,9 +9,14 @@ from bonbon.errors import MissingExtraError
 from bonbon.training.config import LoraSettings
 
 
+def inner_model(model: torch.nn.Module) -> PreTrainedModel:
+    """Return the transformers model that runs, with adapters in its layers if it has any."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore
+
+
 def add_adapters(
     model: PreTrainedModel, settings: LoraSettings | None, *, seed: int
-) -> PreTrainedModel:
+) -> torch.nn.Module:
     """Return the model with trainable adapters, or as it is if no settings are given.
 
     Raises:
@@ -32,4 +39,7 @@ def add_adapters(
         target_modules=target if isinstance(target, str) else list(target),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)  # pyright: ignore[reportReturnType]
+    with warnings.catch_warnings():
+        # peft asks transformers by a name that is on its way out; the user can do nothing.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+        return get_peft_model(model, config)

@@ -87,8 +87,8 @@ def dpo_loss(
 
 
 def sft_loss(
-    policy: Float[Tensor, "groups ranks"], *, weights: Float[Tensor, "groups ranks"]
-) -> Float[Tensor, " groups"]:
+    policy: Float[Tensor, "*groups ranks"], *, weights: Float[Tensor, "*#groups ranks"]
+) -> Float[Tensor, "*groups"]:
     """Return −Σ_i w_i log πθ(y_i) of every group.
 
     With a tilt's rank weights this is maximum likelihood on the tilted policy.
@@ -97,11 +97,11 @@ def sft_loss(
 
 
 def residual_variance(
-    policy: Float[Tensor, "groups ranks"],
-    reference: Float[Tensor, "groups ranks"],
+    policy: Float[Tensor, "*groups ranks"],
+    reference: Float[Tensor, "*groups ranks"],
     *,
-    targets: Float[Tensor, "groups ranks"],
-) -> Float[Tensor, " groups"]:
+    targets: Float[Tensor, "*#groups ranks"],
+) -> Float[Tensor, "*groups"]:
     """Return (1/N) Σ_i (e_i − ē)², e_i = h(y_i) − t_i, of every group, in nats².
 
     The variance needs no normalising constant: targets count up to an additive constant.
@@ -110,13 +110,13 @@ def residual_variance(
 
 
 def rank_loss(
-    policy: Float[Tensor, "groups ranks"],
-    reference: Float[Tensor, "groups ranks"],
+    policy: Float[Tensor, "*groups ranks"],
+    reference: Float[Tensor, "*groups ranks"],
     *,
-    targets: Float[Tensor, "groups ranks"],
-    weights: Float[Tensor, "groups ranks"],
+    targets: Float[Tensor, "*#groups ranks"],
+    weights: Float[Tensor, "*#groups ranks"],
     alpha: float = 0.05,
-) -> Float[Tensor, " groups"]:
+) -> Float[Tensor, "*groups"]:
     """Return the rank-regression loss of every group: residual variance + α · SFT.
 
     All N candidates of a prompt are used, in increasing order of reward. For best-of-n the
@@ -126,8 +126,8 @@ def rank_loss(
     Args:
         policy: summed log-probabilities under the policy in training.
         reference: the same under the base policy.
-        targets: a tilt's `rank_targets`, one per rank.
-        weights: a tilt's `rank_weights`, one per rank, for the SFT term.
+        targets: a tilt's `rank_targets`, one per rank; shape [ranks] serves all groups.
+        weights: a tilt's `rank_weights`, likewise, for the SFT term.
         alpha: weight of the SFT term.
     """
     variance = residual_variance(policy, reference, targets=targets)

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
-    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -24,9 +24,12 @@ from bonbon.models.policy import Policy
 from bonbon.training.checkpoints import CheckpointMark, last_checkpoint
 from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample, example_loss
-from bonbon.training.lora import add_adapters
+from bonbon.training.lora import add_adapters, inner_model
 from bonbon.training.meter import Meter
 from bonbon.training.training_log import TrainingLog
+
+EXAMPLES = "examples"
+"""Key of a batch: the Trainer wants batches to be mappings."""
 
 
 class Examples(Dataset[RankedExample]):
@@ -86,7 +89,7 @@ class PreferenceTrainer(Trainer):
             args=_arguments(config, len(training), policy, output_dir, seed),
             train_dataset=Examples(training),
             eval_dataset=Examples(validation) if validation else None,
-            data_collator=list,
+            data_collator=_collate,
             callbacks=[CheckpointMark(), TrainingLog(output_dir / "training.jsonl")],
         )
         self.remove_callback(PrinterCallback)
@@ -94,25 +97,29 @@ class PreferenceTrainer(Trainer):
         if on_step is not None:
             self.add_callback(_StepCallback(self, on_step))
 
-    def fit(self) -> PreTrainedModel:
+    def fit(self) -> torch.nn.Module:
         """Train from the last complete checkpoint on, or from the start, and return the model.
+
+        It is the policy's own, or with adapters peft's model around it.
 
         Raises:
             TrainingError: the loss is no longer a number.
         """
         checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
+        self.args.eval_on_start = self.eval_dataset is not None and checkpoint is None
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return self.accelerator.unwrap_model(self.model)
 
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: list[RankedExample],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Return the mean loss over a batch of examples."""
-        logprobs, losses = self._losses(model, inputs)
+        examples = inputs[EXAMPLES]
+        logprobs, losses = self._losses(model, examples)
         loss = losses.mean()
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -120,8 +127,8 @@ class PreferenceTrainer(Trainer):
                 "training.learning_rate and run the same command again: the candidates are "
                 "stored, and training starts afresh"
             )
-        self._meter.add(inputs, logprobs, losses)
-        self.trained_tokens += _num_tokens(inputs)
+        self._meter.add(examples, logprobs, losses)
+        self.trained_tokens += _num_tokens(examples)
         return loss
 
     def _losses(
@@ -133,7 +140,9 @@ class PreferenceTrainer(Trainer):
             self.args.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
         ):
             flat = completion_logprobs(
-                self.accelerator.unwrap_model(model), batch, temperature=self.temperature
+                inner_model(self.accelerator.unwrap_model(model)),
+                batch,
+                temperature=self.temperature,
             )
         logprobs = flat.split([len(example.group.completions) for example in inputs])
         losses = [
@@ -151,7 +160,7 @@ class PreferenceTrainer(Trainer):
     @torch.no_grad()
     def evaluate(
         self,
-        eval_dataset: Examples | None = None,
+        eval_dataset: object = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
@@ -212,6 +221,10 @@ def num_steps(num_examples: int, config: TrainingConfig) -> int:
     return math.ceil(config.epochs * steps_per_epoch)
 
 
+def _collate(examples: list[RankedExample]) -> dict[str, list[RankedExample]]:
+    return {EXAMPLES: examples}
+
+
 def _split(
     examples: Sequence[RankedExample], config: TrainingConfig
 ) -> tuple[Sequence[RankedExample], Sequence[RankedExample]]:
@@ -250,7 +263,6 @@ def _arguments(
         save_total_limit=1,
         eval_strategy="steps" if validates else "no",
         eval_steps=max(1, steps // config.evaluations),
-        eval_on_start=validates,
         logging_steps=1,
         report_to=list(config.report_to),
         use_cpu=policy.device.type == "cpu",

@@ -12,6 +12,7 @@ class TrainingLog(TrainerCallback):
     def __init__(self, file: Path) -> None:
         """Write to `file`; entries past the step that training resumes from are dropped."""
         self.file = file
+        self._last: tuple[int, str] | None = None
 
     def on_train_begin(
         self,
@@ -37,13 +38,16 @@ class TrainingLog(TrainerCallback):
         if not logs or "train_runtime" in logs:
             return
         split = "eval" if any(key.startswith("eval_") for key in logs) else "train"
+        if (state.global_step, split) == self._last:
+            return  # transformers evaluates once more at the end
+        self._last = (state.global_step, split)
         values = {key.removeprefix("eval_"): value for key, value in logs.items()}
         entry = {"step": state.global_step, "split": split, **values}
         with self.file.open("a") as stream:
             stream.write(json.dumps(entry) + "\n")
 
 
-def _step(line: str) -> float:
+def _step(line: str) -> int | float:
     """Return an entry's step; a line that a kill cut short counts as the future."""
     try:
         return json.loads(line)["step"]

@@ -1,0 +1,207 @@
+"""The trainer on the enumerable toy, whose best-of-n distribution is known exactly."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bonbon.errors import TrainingError
+from bonbon.models.policy import Policy
+from bonbon.models.toy import enumerate_completions, toy_policy
+from bonbon.records import Candidate, Prompt, ScoredGroup
+from bonbon.rewards.toy import TokenSumReward
+from bonbon.sampling.base import SamplingConfig
+from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.theory.best_of import BestOf
+from bonbon.training.checkpoints import last_checkpoint
+from bonbon.training.config import LoraSettings, ObjectiveName, TrainingConfig
+from bonbon.training.examples import RankedExample, ranked_examples
+from bonbon.training.trainer import PreferenceTrainer
+
+TEMPERATURE = 0.9
+PROMPT = Prompt(id="a", content="0 1", split="train")
+REWARD = TokenSumReward(values=[0.0, 1.0, 3.3, -2.17])
+
+
+def policy() -> Policy:
+    return toy_policy(num_words=4, sharpness=1.5, seed=2)
+
+
+def rewards_of(texts: list[str]) -> list[float]:
+    return [float(score or 0.0) for score in REWARD.score([PROMPT] * len(texts), texts)]
+
+
+def examples(num_groups: int, *, objective: ObjectiveName = "rank") -> list[RankedExample]:
+    config = SamplingConfig(temperature=TEMPERATURE, max_new_tokens=3, rows_per_batch=10_000)
+    sampler = TransformersSampler(policy(), config, seed=0)
+    drawn = sampler.sample([PROMPT], n=8 * num_groups)
+    groups = [_group(drawn[start : start + 8]) for start in range(0, len(drawn), 8)]
+    return ranked_examples(groups, tilt=BestOf(8), objective=objective, seed=0)
+
+
+def _group(candidates: list[Candidate]) -> ScoredGroup:
+    return ScoredGroup(tuple(candidates), tuple(rewards_of([c.text for c in candidates])))
+
+
+def config(**changes: object) -> TrainingConfig:
+    settings: dict[str, object] = {
+        "learning_rate": 3e-3,
+        "epochs": 3,
+        "groups_per_batch": 32,
+        "precision": "float32",
+        "validation_groups": 0,
+        "checkpoints": 1,
+    }
+    return TrainingConfig.model_validate(settings | changes)
+
+
+def best_of_8_logprobs(base: Policy) -> tuple[np.ndarray, np.ndarray]:
+    """Return exact log-probabilities of the base and of its best-of-8, ties included."""
+    exact = enumerate_completions(
+        base, base.encode(PROMPT), max_new_tokens=3, temperature=TEMPERATURE
+    )
+    mass = exact.logprobs.exp().numpy()
+    rewards = np.array(rewards_of([base.decode(tokens) for tokens in exact.completions]))
+    through = (mass[None] * (rewards[None] <= rewards[:, None])).sum(axis=1)
+    level = (mass[None] * (rewards[None] == rewards[:, None])).sum(axis=1)
+    best = (through**8 - (through - level).clip(0) ** 8) * mass / level
+    return exact.logprobs.numpy(), np.log(best)
+
+
+def kl_from_best_of_8(trained: Policy) -> float:
+    exact = enumerate_completions(
+        trained, trained.encode(PROMPT), max_new_tokens=3, temperature=TEMPERATURE
+    )
+    _, best = best_of_8_logprobs(policy())
+    return float((np.exp(best) * (best - exact.logprobs.numpy())).sum())
+
+
+def test_rank_trains_a_real_model_into_best_of_n(tmp_path: Path) -> None:
+    trained = policy()
+    before = kl_from_best_of_8(trained)
+    trainer = PreferenceTrainer(
+        trained, examples(1500), config(), temperature=TEMPERATURE, output_dir=tmp_path
+    )
+    trainer.fit()
+    after = kl_from_best_of_8(trained)
+    assert before > 0.9
+    assert after < 0.05
+
+
+def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    """Resume from the checkpoint in the middle: same log, same weights."""
+    data = examples(96)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for directory in (whole, broken):
+        directory.mkdir()
+    settings = config(epochs=2, checkpoints=2, validation_groups=8, evaluations=3)
+
+    class Killed(Exception):
+        """Stands for the kill."""
+
+    def kill(steps: int, tokens: int) -> None:
+        nonlocal taken
+        taken += steps
+        if taken == 5:
+            raise Killed
+
+    full = policy()
+    PreferenceTrainer(full, data, settings, temperature=TEMPERATURE, output_dir=whole).fit()
+    taken = 0
+    with pytest.raises(Killed):
+        PreferenceTrainer(
+            policy(), data, settings, temperature=TEMPERATURE, output_dir=broken, on_step=kill
+        ).fit()
+    checkpoint = last_checkpoint(broken / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-3"
+    resumed = policy()
+    PreferenceTrainer(resumed, data, settings, temperature=TEMPERATURE, output_dir=broken).fit()
+    for ours, theirs in zip(full.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert losses(broken) == pytest.approx(losses(whole))
+
+
+def losses(directory: Path) -> list[float]:
+    lines = (directory / "training.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
+    for step, complete in ((2, True), (10, True), (30, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if complete:
+            (folder / "complete").touch()
+    found = last_checkpoint(tmp_path)
+    assert found is not None
+    assert found.name == "checkpoint-10"
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("objective", ["pair", "sft", "ipo", "dpo"])
+def test_every_objective_moves_towards_better_answers(
+    objective: ObjectiveName, tmp_path: Path
+) -> None:
+    trained = policy()
+    data = examples(200, objective=objective)
+    settings = config(objective=objective, learning_rate=1e-3, epochs=2)
+    PreferenceTrainer(trained, data, settings, temperature=TEMPERATURE, output_dir=tmp_path).fit()
+    assert expected_reward(trained) > expected_reward(policy()) + 0.5
+
+
+def expected_reward(of: Policy) -> float:
+    exact = enumerate_completions(of, of.encode(PROMPT), max_new_tokens=3, temperature=TEMPERATURE)
+    rewards = rewards_of([of.decode(tokens) for tokens in exact.completions])
+    return float((exact.logprobs.exp().numpy() * np.array(rewards)).sum())
+
+
+def test_the_loss_starts_at_the_variance_of_the_targets(tmp_path: Path) -> None:
+    """At the start h = 0 (the stored log-probabilities are the model's own)."""
+    data = examples(40)
+    trainer = PreferenceTrainer(
+        policy(),
+        data,
+        config(alpha=0.0, validation_groups=4, epochs=1),
+        temperature=TEMPERATURE,
+        output_dir=tmp_path,
+    )
+    trainer.fit()
+    first = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
+    assert first["split"] == "eval"
+    assert first["step"] == 0
+    assert first["loss"] == pytest.approx(np.var(BestOf(8).rank_targets(8) * 7 / 8), rel=1e-4)
+    assert first["chosen_logratio"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_adapters_train_and_the_base_stays(tmp_path: Path) -> None:
+    trained = policy()
+    model = PreferenceTrainer(
+        trained,
+        examples(64),
+        config(lora=LoraSettings(r=4), epochs=1),
+        temperature=TEMPERATURE,
+        output_dir=tmp_path,
+    ).fit()
+    trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trainable
+    assert all("lora_" in name for name in trainable)
+    merged = model.merge_and_unload()  # pyright: ignore[reportCallIssue]
+    moved = [
+        not torch.equal(ours, theirs)
+        for ours, theirs in zip(merged.parameters(), policy().model.parameters(), strict=True)
+    ]
+    assert any(moved)
+
+
+def test_a_loss_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    broken = policy()
+    with torch.no_grad():
+        broken.model.get_output_embeddings().weight.fill_(float("nan"))
+    trainer = PreferenceTrainer(
+        broken, examples(8), config(), temperature=TEMPERATURE, output_dir=tmp_path
+    )
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 0; lower"):
+        trainer.fit()
