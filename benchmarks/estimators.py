@@ -29,7 +29,7 @@ RESAMPLES = 1000
 
 def main() -> None:
     """Time the estimators and write a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Time every best-of-n at once.")
     parser.add_argument("--num-prompts", type=int, default=1_000_000)
     parser.add_argument("--num-draws", type=int, default=64)
     parser.add_argument("--runs", type=int, default=3)

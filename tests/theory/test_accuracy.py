@@ -1,6 +1,7 @@
 """Closed forms against mpmath with 60 digits, over the whole range of every parameter."""
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import mpmath
 import numpy as np
@@ -20,7 +21,11 @@ FRACTIONS = [1e-12, 1e-6, 0.01, 0.125, 0.5, 0.77, 1.0]
 RATES = [0.0, 1e-9, 1e-3, 0.3, 0.5, 0.51, 1, 7, 31, 1000, 1e6]
 QUANTILES = np.concatenate([[0.0, 1.0], np.linspace(0.013, 0.987, 9), [1e-9, 1e-3, 1 - 1e-6]])
 
-Number = mpmath.mpf
+Number: TypeAlias = Any  # mpmath.mpf, which is untyped
+
+
+def exactly(value: float) -> Number:
+    return mpmath.mpf(value)
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +34,18 @@ def many_digits() -> None:
 
 
 def exact_best_of(n: float) -> tuple[Number, Number]:
-    size = Number(n)
+    size = exactly(n)
     return size / (size + 1), mpmath.log(size) - (size - 1) / size
 
 
 def exact_optimal(c: float) -> tuple[Number, Number]:
-    c_ = Number(c)
+    c_ = exactly(c)
     win_rate = 1 / (1 - mpmath.exp(-c_)) - 1 / c_
     return win_rate, c_ * (win_rate - 1) + mpmath.log(c_) - mpmath.log(1 - mpmath.exp(-c_))
 
 
 def assert_close(value: float, exact: Number) -> None:
-    assert abs(Number(value) - exact) <= RELATIVE * abs(exact), (value, exact)
+    assert abs(exactly(value) - exact) <= RELATIVE * abs(exact), (value, exact)
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -61,13 +66,13 @@ def test_optimal_numbers(c: float) -> None:
 
 @pytest.mark.parametrize("q", FRACTIONS)
 def test_top_fraction_numbers(q: float) -> None:
-    assert_close(TopFraction(q).win_rate, 1 - Number(q) / 2)
-    assert_close(TopFraction(q).kl, -mpmath.log(Number(q)))
+    assert_close(TopFraction(q).win_rate, 1 - exactly(q) / 2)
+    assert_close(TopFraction(q).kl, -mpmath.log(exactly(q)))
 
 
 @pytest.mark.parametrize("mu", RATES)
 def test_best_of_poisson_numbers(mu: float) -> None:
-    m = Number(mu)
+    m = exactly(mu)
     tilt = BestOfPoisson(mu)
     if mu == 0:
         assert (tilt.win_rate, tilt.kl) == (0.5, 0.0)
@@ -77,7 +82,7 @@ def test_best_of_poisson_numbers(mu: float) -> None:
     # ∫ f log f in terms of the exponential integral.
     tail = mpmath.exp(-1 - m) * (mpmath.ei(1 + m) - mpmath.ei(1))
     kl = mpmath.log(1 + m) - (1 - mpmath.exp(-m) - tail) / m - m * (1 - win_rate)
-    assert abs(Number(tilt.kl) - kl) <= 1e-11 * kl
+    assert abs(exactly(tilt.kl) - kl) <= 1e-11 * kl
 
 
 def log_best_of(n: Number, u: Number) -> Number:
@@ -128,16 +133,19 @@ def test_densities_and_distribution_functions(
     inside = QUANTILES[2:]
     for parameter in parameters:
         tilt = make(parameter)
-        exact_logs = [log_density(Number(parameter), Number(u)) for u in inside]
+        exact_logs = [log_density(exactly(parameter), exactly(u)) for u in inside]
         # Near its zero a log density is a difference of two terms, each rounded once.
         scale = max(abs(exact_logs[0]), abs(exact_logs[-1]))
         for u, log_f, exact in zip(inside, tilt.log_density(inside), exact_logs, strict=True):
-            assert abs(Number(log_f) - exact) <= RELATIVE * max(abs(exact), scale), (parameter, u)
+            assert abs(exactly(log_f) - exact) <= RELATIVE * max(abs(exact), scale), (
+                parameter,
+                u,
+            )
         for f, exact in zip(tilt.density(inside), exact_logs, strict=True):
             if exact > -700:
                 assert_close(f, mpmath.exp(exact))
         for u, below in zip(inside, tilt.cdf(inside), strict=True):
-            exact = cdf(Number(parameter), Number(u))
+            exact = cdf(exactly(parameter), exactly(u))
             if exact > 1e-300:
                 assert_close(below, exact)
 
@@ -150,10 +158,13 @@ def test_quantiles_invert_distribution_functions(
         tilt = make(parameter)
         for p, u in zip(QUANTILES, tilt.quantile(QUANTILES), strict=True):
             assert 0 <= u <= 1
-            density = mpmath.exp(log_density(Number(parameter), Number(u))) if 0 < u < 1 else 0
-            slack = RELATIVE * Number(p) + density * 1e-15 * u
+            density = mpmath.exp(log_density(exactly(parameter), exactly(u))) if 0 < u < 1 else 0
+            slack = RELATIVE * exactly(p) + density * 1e-15 * u
             if 0 < u < 1:
-                assert abs(cdf(Number(parameter), Number(u)) - Number(p)) <= slack, (parameter, p)
+                assert abs(cdf(exactly(parameter), exactly(u)) - exactly(p)) <= slack, (
+                    parameter,
+                    p,
+                )
 
 
 def test_top_fraction_functions() -> None:
@@ -169,8 +180,8 @@ def test_rank_vectors_of_best_of(n: float) -> None:
     draws = 12
     targets, weights = BestOf(n).rank_targets(draws), BestOf(n).rank_weights(draws)
     for i in range(1, draws + 1):
-        assert_close(targets[i - 1], (Number(n) - 1) * mpmath.harmonic(i - 1))
-        size = Number(n)
+        assert_close(targets[i - 1], (exactly(n) - 1) * mpmath.harmonic(i - 1))
+        size = exactly(n)
         if n == int(n) and n <= draws:
             exact = mpmath.binomial(i - 1, size - 1) / mpmath.binomial(draws, size)
         else:  # E[n U^(n−1)] / N with U ~ Beta(i, N−i+1)
@@ -182,7 +193,7 @@ def test_rank_vectors_of_best_of(n: float) -> None:
 def test_rank_vectors_of_optimal(c: float) -> None:
     targets, weights = OptimalTilt(c).rank_targets(6), OptimalTilt(c).rank_weights(6)
     np.testing.assert_allclose(targets, c * np.arange(6) / 5, rtol=1e-15)
-    constant = Number(c) / (1 - mpmath.exp(-Number(c)))
+    constant = exactly(c) / (1 - mpmath.exp(-exactly(c)))
     for i in range(1, 7):  # ∫ f(u) · Binomial(5, u)(i−1) du, a confluent hypergeometric function
-        exact = constant * mpmath.exp(-Number(c)) * mpmath.hyp1f1(i, 7, Number(c)) / 6
-        assert abs(Number(weights[i - 1]) - exact) <= 1e-11 * exact
+        exact = constant * mpmath.exp(-exactly(c)) * mpmath.hyp1f1(i, 7, exactly(c)) / 6
+        assert abs(exactly(weights[i - 1]) - exact) <= 1e-11 * exact
