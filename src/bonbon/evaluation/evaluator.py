@@ -120,7 +120,7 @@ class Evaluator:
         win = [win_rate(_rewards(group), _rewards(known[group.prompt_id]))[0] for group in kept]
         return self._result(kept, win=np.array(win), kl=kl.rao_blackwell[shared])
 
-    def tie_corrected(self, n: float) -> tuple[Estimate, Estimate]:
+    def tie_corrected(self, n: int | float) -> tuple[Estimate, Estimate]:
         """Return win rate and KL of best-of-n that theory gives for this reward with its ties.
 
         The win rate is the unbiased one wherever more than n draws are at hand.
@@ -169,9 +169,9 @@ def _values(group: ScoredGroup, value: Callable[[Candidate], float]) -> Rewards:
     return np.array([[value(candidate) for candidate in group.candidates]], dtype=float)
 
 
-def _length(candidate: Candidate) -> float:
+def _length(candidate: Candidate) -> int:
     return len(candidate.token_ids)
 
 
-def _is_cut(candidate: Candidate) -> float:
+def _is_cut(candidate: Candidate) -> bool:
     return candidate.finish_reason == "length"

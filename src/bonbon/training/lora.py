@@ -11,7 +11,7 @@ from bonbon.training.config import LoraSettings
 
 def inner_model(model: torch.nn.Module) -> PreTrainedModel:
     """Return the transformers model that runs, with adapters in its layers if it has any."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportReturnType, reportCallIssue]
 
 
 def add_adapters(

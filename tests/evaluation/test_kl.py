@@ -1,0 +1,80 @@
+"""Both KL estimators against the exact KL between two enumerable policies."""
+
+import numpy as np
+import pytest
+import torch
+
+from bonbon.evaluation.kl import PromptKL, kl_from_samples
+from bonbon.models.policy import Policy
+from bonbon.models.toy import enumerate_completions, toy_policy
+from bonbon.records import Prompt, ScoredGroup
+from bonbon.sampling.base import SamplingConfig
+from bonbon.sampling.transformers_sampler import TransformersSampler
+
+TEMPERATURE = 0.8
+PROMPTS = [
+    Prompt(id="a", content="0 1", split="eval"),
+    Prompt(id="b", content="2 2 1", split="eval"),
+    Prompt(id="c", content="1", split="eval"),
+]
+BASE = toy_policy(num_words=3, sharpness=2.0, seed=1)
+
+
+def moved(amount: float) -> Policy:
+    """Return the base with its weights shaken."""
+    policy = toy_policy(num_words=3, sharpness=2.0, seed=1)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight.add_(amount * torch.randn(weight.shape, generator=generator))
+    return policy
+
+
+def exact_kl(policy: Policy, prompt: Prompt) -> float:
+    ours, base = (
+        enumerate_completions(
+            model, model.encode(prompt), max_new_tokens=4, temperature=TEMPERATURE
+        ).logprobs
+        for model in (policy, BASE)
+    )
+    return float((ours.exp() * (ours - base)).sum())
+
+
+def estimate(policy: Policy, num_samples: int) -> PromptKL:
+    config = SamplingConfig(temperature=TEMPERATURE, max_new_tokens=4, rows_per_batch=10_000)
+    drawn = TransformersSampler(policy, config, seed=0).sample(PROMPTS, n=num_samples)
+    groups = [
+        ScoredGroup(tuple(drawn[start : start + num_samples]), (0.0,) * num_samples)
+        for start in range(0, len(drawn), num_samples)
+    ]
+    return kl_from_samples(
+        policy.model, BASE.model, groups, temperature=TEMPERATURE, groups_per_batch=2
+    )
+
+
+def test_both_estimators_are_unbiased() -> None:
+    """3000 samples a prompt; the tolerance is four standard errors of the Monte Carlo form."""
+    policy = moved(0.03)
+    kl = estimate(policy, 3000)
+    for place, prompt in enumerate(PROMPTS):
+        exact = exact_kl(policy, prompt)
+        assert exact > 0.05
+        assert kl.monte_carlo[place] == pytest.approx(exact, abs=0.08)
+        assert kl.rao_blackwell[place] == pytest.approx(exact, abs=0.03)
+
+
+def test_rao_blackwell_has_the_lower_variance_and_no_negative_value() -> None:
+    policy = moved(0.03)
+    singles = estimate(policy, 1)
+    assert (singles.rao_blackwell >= 0).all()
+    config = SamplingConfig(temperature=TEMPERATURE, max_new_tokens=4)
+    drawn = TransformersSampler(policy, config, seed=1).sample(PROMPTS[:1], n=300)
+    groups = [ScoredGroup((candidate,), (0.0,)) for candidate in drawn]
+    each = kl_from_samples(policy.model, BASE.model, groups, temperature=TEMPERATURE)
+    assert np.var(each.rao_blackwell) < np.var(each.monte_carlo) / 2
+
+
+def test_a_policy_that_did_not_move_has_no_kl() -> None:
+    kl = estimate(moved(0.0), 20)
+    np.testing.assert_allclose(kl.monte_carlo, 0, atol=1e-6)
+    np.testing.assert_allclose(kl.rao_blackwell, 0, atol=1e-6)
