@@ -137,12 +137,18 @@ def resolve_device(device: str) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).partition(". ")[0].split())
         raise PolicyError(
-            f"device {device!r} cannot be used here ({reason}); expected auto, cpu, cuda, cuda:1 "
-            "or mps, whichever this machine has"
+            f"device {device!r} cannot be used here ({reason}); expected {_devices()}"
         ) from error
     return torch.device(device)
+
+
+def _devices() -> str:
+    """Say which devices this machine has."""
+    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    found += ["mps"] if torch.backends.mps.is_available() else []
+    return " or ".join(["auto", "cpu", *found])
 
 
 def policy_name(config: PolicyConfig) -> str:
