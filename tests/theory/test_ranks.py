@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.best_of_poisson import BestOfPoisson
+from bonbon.theory.checks import Quantiles
 from bonbon.theory.compare import kl_between
 from bonbon.theory.minimiser import bernstein_tilt
 from bonbon.theory.optimal import OptimalTilt
@@ -94,7 +95,7 @@ class Numeric(Tilt):
     def __init__(self, tilt: Tilt) -> None:
         self._tilt = tilt
 
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         return self._tilt.log_density(u)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.best_of_poisson import BestOfPoisson
+from bonbon.theory.checks import Quantiles
 from bonbon.theory.compare import kl_between
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.shaped_tilt import ShapedTilt
@@ -26,7 +27,7 @@ class NumericCopy(Tilt):
     def breaks(self) -> tuple[float, ...]:
         return self._tilt.breaks
 
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         return self._tilt.log_density(u)
 
 
@@ -81,6 +82,15 @@ def test_arrays_of_any_shape() -> None:
             np.testing.assert_array_equal(function(grid).ravel(), function(grid.ravel()))
 
 
+@pytest.mark.parametrize("tilt", [*CLOSED, NumericCopy(BestOf(8)), ShapedTilt(np.log1p)])
+def test_one_quantile_alone(tilt: Tilt) -> None:
+    for function in (tilt.density, tilt.log_density, tilt.cdf, tilt.quantile):
+        for u in (0.9, 1):
+            value = function(u)
+            assert value.shape == ()
+            assert float(value) == function(np.array([float(u)]))[0]
+
+
 def test_a_function_of_the_quantile_is_enough() -> None:
     triangle = ShapedTilt(lambda u: np.log(np.minimum(u, 1 - u)), "triangle")
     u = np.array([0.1, 0.25, 0.5, 0.75])
@@ -133,7 +143,7 @@ def test_shapes_that_are_no_density(
 
 
 class NotNormalised(Tilt):
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         return np.log(2.0 + np.zeros_like(u))
 
 

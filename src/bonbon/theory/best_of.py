@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_at_least, check_between, check_count, check_quantiles
+from bonbon.theory.checks import (
+    Quantiles,
+    check_at_least,
+    check_between,
+    check_count,
+    check_quantiles,
+)
 from bonbon.theory.numerics import (
     harmonic_numbers,
     scalar_exp_remainder,
@@ -59,18 +65,21 @@ class BestOf(Tilt):
         """KL = log n − (n − 1) / n."""
         return best_of_kl(self.n)
 
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return log n + (n − 1) log u."""
-        check_quantiles(u)
-        return math.log(self.n) + _scaled_log(self.n - 1, u)
+        u = check_quantiles(u)
+        if self.n == 1:
+            return np.zeros_like(u)
+        with np.errstate(divide="ignore"):
+            return np.asarray(math.log(self.n) + (self.n - 1) * np.log(u))
 
-    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def cdf(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return u^n."""
-        return check_quantiles(u) ** self.n
+        return np.asarray(check_quantiles(u) ** self.n)
 
-    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def quantile(self, p: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return p^(1/n)."""
-        return check_quantiles(p) ** (1 / self.n)
+        return np.asarray(check_quantiles(p) ** (1 / self.n))
 
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return (n − 1) H_{i−1} for i = 1 … N."""
@@ -99,13 +108,6 @@ def n_from_kl(kl: int | float) -> float:
 
 def _kl_of_excess(excess: int | float) -> float:
     return scalar_exp_remainder(-math.log1p(excess))
-
-
-def _scaled_log(power: int | float, u: np.ndarray) -> np.ndarray:
-    if power == 0:
-        return np.zeros_like(u)
-    with np.errstate(divide="ignore"):
-        return power * np.log(u)
 
 
 def best_of_weights(num_draws: int, n: int | float) -> np.ndarray:

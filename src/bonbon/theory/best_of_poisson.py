@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_at_least, check_between, check_quantiles
+from bonbon.theory.checks import Quantiles, check_at_least, check_between, check_quantiles
 from bonbon.theory.numerics import scalar_exp_remainder, shortest, solve_increasing
 from bonbon.theory.ranks import fit_targets, read_only
 from bonbon.theory.tilt import Tilt
@@ -56,19 +56,19 @@ class BestOfPoisson(Tilt):
         """W = 1 − (e^(−μ) − 1 + μ) / μ²."""
         return _win_rate(self.mu)
 
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return log(1 + μu) − μ (1 − u)."""
-        check_quantiles(u)
-        return np.log1p(self.mu * u) - self.mu * (1 - u)
+        u = check_quantiles(u)
+        return np.asarray(np.log1p(self.mu * u) - self.mu * (1 - u))
 
-    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def cdf(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return u e^(−μ(1−u))."""
-        check_quantiles(u)
-        return u * np.exp(-self.mu * (1 - u))
+        u = check_quantiles(u)
+        return np.asarray(u * np.exp(-self.mu * (1 - u)))
 
-    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def quantile(self, p: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return the u with u e^(−μ(1−u)) = p, by Newton's method on log(μu)."""
-        check_quantiles(p)
+        p = check_quantiles(p)
         if self.mu == 0:
             return p.copy()
         positive = p > 0
@@ -80,7 +80,7 @@ class BestOfPoisson(Tilt):
             log_mu_u = log_mu_u - step
             if np.all(np.abs(step) < 1e-16 * (1 + np.abs(log_mu_u))):
                 break
-        return np.where(positive, np.clip(np.exp(log_mu_u) / self.mu, 0, 1), 0.0)
+        return np.asarray(np.where(positive, np.clip(np.exp(log_mu_u) / self.mu, 0, 1), 0.0))
 
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return μ (i−1)/(N−1), which is exact for μu, plus the fit of log(1 + μu) under f."""

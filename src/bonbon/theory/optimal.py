@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_between, check_count, check_quantiles
+from bonbon.theory.checks import Quantiles, check_between, check_count, check_quantiles
 from bonbon.theory.numerics import solve_increasing
 from bonbon.theory.ranks import read_only
 from bonbon.theory.tilt import Tilt
@@ -60,26 +60,26 @@ class OptimalTilt(Tilt):
         """KL = c (W − 1) + log c − log(1 − e^(−c))."""
         return _kl(self.c)
 
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return c (u − 1) + log c − log(1 − e^(−c))."""
-        check_quantiles(u)
+        u = check_quantiles(u)
         half = self.c / 2
         if half < _SERIES_BELOW:
-            return self.c * (u - 0.5) - _log_sinh_ratio(half)
-        return self.c * (u - 1) + (math.log(self.c) - math.log(-math.expm1(-self.c)))
+            return np.asarray(self.c * (u - 0.5) - _log_sinh_ratio(half))
+        return np.asarray(self.c * (u - 1) + (math.log(self.c) - math.log(-math.expm1(-self.c))))
 
-    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def cdf(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return (e^(cu) − 1) / (e^c − 1)."""
-        check_quantiles(u)
-        return np.exp(self.c * (u - 1)) * (np.expm1(-self.c * u) / math.expm1(-self.c))
+        u = check_quantiles(u)
+        return np.asarray(np.exp(self.c * (u - 1)) * (np.expm1(-self.c * u) / math.expm1(-self.c)))
 
-    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def quantile(self, p: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return log(1 + p (e^c − 1)) / c."""
-        check_quantiles(p)
+        p = check_quantiles(p)
         if self.c < 700:
-            return np.clip(np.log1p(p * math.expm1(self.c)) / self.c, 0, 1)
+            return np.asarray(np.clip(np.log1p(p * math.expm1(self.c)) / self.c, 0, 1))
         with np.errstate(divide="ignore"):
-            return np.clip(1 + np.log(p + (1 - p) * math.exp(-self.c)) / self.c, 0, 1)
+            return np.asarray(np.clip(1 + np.log(p + (1 - p) * math.exp(-self.c)) / self.c, 0, 1))
 
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return c (i − 1) / (N − 1) for i = 1 … N."""

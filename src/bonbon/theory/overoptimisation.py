@@ -68,7 +68,7 @@ def fit_overoptimisation(
 def _distance(kl: np.ndarray) -> np.ndarray:
     check_finite("kl", kl)
     if kl.size and kl.min() < 0:
-        raise ValueError(f"kl must be at least 0, got {kl.min()!r}")
+        raise ValueError(f"kl must be at least 0, got {kl.min()}")
     return np.sqrt(kl)
 
 

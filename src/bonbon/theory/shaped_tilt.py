@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_quantiles
+from bonbon.theory.checks import Quantiles, check_quantiles
 from bonbon.theory.quadrature import unit_grid
 from bonbon.theory.tilt import Tilt
 
@@ -36,10 +36,10 @@ class ShapedTilt(Tilt):
         """Return the jumps."""
         return self.jumps
 
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return log_shape(u) less the log of its normalising constant."""
-        flat = check_quantiles(u).ravel()
-        return (self.log_shape(flat) - self._log_total).reshape(u.shape)
+        u = check_quantiles(u)
+        return (self.log_shape(u.ravel()) - self._log_total).reshape(u.shape)
 
     @cached_property
     def _log_total(self) -> float:

@@ -61,7 +61,7 @@ def beirami_kl(
     epsilon = check_finite("chosen_probability", chosen_probability)
     if not ((epsilon > 0) & (epsilon <= 1)).all():
         wrong = epsilon[~((epsilon > 0) & (epsilon <= 1))].flat[0]
-        raise ValueError(f"chosen_probability must be in (0, 1], got {wrong!r}")
+        raise ValueError(f"chosen_probability must be in (0, 1], got {wrong}")
     rest = np.log1p(-np.minimum(epsilon, 1 - 1e-16))
     missed = np.exp(n * rest)
     hit = -np.expm1(n * rest)
@@ -117,7 +117,7 @@ def _continuous_steps(draws: int, n: int | float) -> tuple[np.ndarray, np.ndarra
 def _cumulative(masses: np.ndarray) -> np.ndarray:
     check_finite("masses", masses)
     if masses.size == 0 or masses.min() < 0:
-        raise ValueError(f"masses must be at least 1 number, none below 0, got {masses!r}")
+        raise ValueError(f"masses must be at least 1 number, none below 0, got {masses}")
     check_between("the sum of masses", float(masses.sum()), 1 - 1e-6, 1 + 1e-6)
     cumulative = np.concatenate([[0.0], np.cumsum(masses)])
     return cumulative / cumulative[-1]

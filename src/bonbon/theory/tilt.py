@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_count, check_quantiles
+from bonbon.theory.checks import Quantiles, check_count, check_quantiles
 from bonbon.theory.panels import PanelMass
 from bonbon.theory.quadrature import kl_integrand, unit_grid
 from bonbon.theory.ranks import fit_targets, quadrature_weights, read_only
@@ -18,7 +18,8 @@ class Tilt(ABC):
     """A density f on the reward quantile u in [0, 1]; it defines π_f(y|x) = π0(y|x) · f(u(x, y)).
 
     Rewards are assumed continuous, so that u is uniform under π0; `bonbon.theory.ties` holds
-    what changes when rewards tie. Arrays of quantiles may have any shape.
+    what changes when rewards tie. Methods take one quantile or an array of any shape, and
+    return an array of that shape.
 
     A tilt of your own needs `log_density` alone, normalised so that f integrates to 1 (and
     `breaks`, if f jumps): all else then comes by quadrature. `ShapedTilt` takes a function that
@@ -26,7 +27,7 @@ class Tilt(ABC):
     """
 
     @abstractmethod
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return log f(u), −inf where the tilt has no mass."""
 
     @property
@@ -50,15 +51,15 @@ class Tilt(ABC):
         grid = self._mass.grid
         return float(grid.integrate(kl_integrand(self.log_density(grid.nodes))))
 
-    def density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return f(u)."""
-        return np.exp(self.log_density(u))
+        return np.asarray(np.exp(self.log_density(check_quantiles(u))))
 
-    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def cdf(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return the mass that the tilt puts below the quantile u."""
         return self._mass.cdf(check_quantiles(u))
 
-    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def quantile(self, p: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return the u with cdf(u) = p."""
         return self._mass.quantile(check_quantiles(p))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_between, check_count, check_quantiles
+from bonbon.theory.checks import Quantiles, check_between, check_count, check_quantiles
 from bonbon.theory.numerics import log_binomials, shortest
 from bonbon.theory.ranks import read_only
 from bonbon.theory.tilt import Tilt
@@ -58,17 +58,17 @@ class TopFraction(Tilt):
         """KL = −log q."""
         return abs(math.log(self.q))
 
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return −log q where u ≥ 1 − q, −inf elsewhere."""
-        return np.where(check_quantiles(u) >= 1 - self.q, self.kl, -np.inf)
+        return np.asarray(np.where(check_quantiles(u) >= 1 - self.q, self.kl, -np.inf))
 
-    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def cdf(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return (u − (1 − q)) / q, not below 0."""
-        return np.clip(1 - (1 - check_quantiles(u)) / self.q, 0, 1)
+        return np.asarray(np.clip(1 - (1 - check_quantiles(u)) / self.q, 0, 1))
 
-    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def quantile(self, p: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return 1 − q (1 − p)."""
-        return 1 - self.q * (1 - check_quantiles(p))
+        return np.asarray(1 - self.q * (1 - check_quantiles(p)))
 
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return log P(U_(i) ≥ 1−q) for i = 1 … N, less its value at i = 1.

@@ -7,7 +7,13 @@ import numpy as np
 from jaxtyping import Float
 
 from bonbon.theory.best_of import best_of_kl, best_of_weights, n_from_kl
-from bonbon.theory.checks import check_at_least, check_between, check_count, check_quantiles
+from bonbon.theory.checks import (
+    Quantiles,
+    check_at_least,
+    check_between,
+    check_count,
+    check_quantiles,
+)
 from bonbon.theory.numerics import harmonic_numbers, shortest
 from bonbon.theory.ranks import read_only
 from bonbon.theory.tilt import Tilt
@@ -53,25 +59,25 @@ class WorstOf(Tilt):
         """KL = log n − (n − 1) / n."""
         return best_of_kl(self.n)
 
-    def log_density(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return log n + (n − 1) log(1 − u)."""
-        check_quantiles(u)
+        u = check_quantiles(u)
         if self.n == 1:
             return np.zeros_like(u)
         with np.errstate(divide="ignore"):
-            return math.log(self.n) + (self.n - 1) * np.log1p(-u)
+            return np.asarray(math.log(self.n) + (self.n - 1) * np.log1p(-u))
 
-    def cdf(self, u: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def cdf(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return 1 − (1 − u)^n."""
-        check_quantiles(u)
+        u = check_quantiles(u)
         with np.errstate(divide="ignore"):
-            return -np.expm1(self.n * np.log1p(-u))
+            return np.asarray(-np.expm1(self.n * np.log1p(-u)))
 
-    def quantile(self, p: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    def quantile(self, p: Quantiles) -> Float[np.ndarray, "*points"]:
         """Return 1 − (1 − p)^(1/n)."""
-        check_quantiles(p)
+        p = check_quantiles(p)
         with np.errstate(divide="ignore"):
-            return -np.expm1(np.log1p(-p) / self.n)
+            return np.asarray(-np.expm1(np.log1p(-p) / self.n))
 
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return (n − 1) H_{N−i} for i = 1 … N."""
