@@ -10,6 +10,7 @@ from bonbon.theory.best_of import BestOf
 from bonbon.theory.compare import kl_between
 from bonbon.theory.minimiser import bernstein_tilt, pair_minimiser, population_minimiser
 from bonbon.theory.optimal import OptimalTilt
+from bonbon.theory.quadrature import unit_grid
 from bonbon.theory.ranks import in_group_targets, log_joint_rank_densities, log_rank_densities
 from bonbon.theory.tilt import Tilt
 
@@ -145,6 +146,35 @@ def test_an_overwhelming_sft_term_is_all() -> None:
     tilt = population_minimiser(targets, num_draws=8, alpha=1e6, weights=weights)
     weighted = np.exp(log_rank_densities(np.array([0.1, 0.5, 0.9]), 8)) @ weights
     np.testing.assert_allclose(tilt.density(np.array([0.1, 0.5, 0.9])), weighted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_draws", "ranks", "alpha", "weights"),
+    [
+        (64, (60, 64), 0.1, (0.0, 1.0)),
+        (64, (1, 2), 0.1, (0.0, 1.0)),
+        (300, (1, 300), 0.1, (0.0, 1.0)),
+        (2, (1, 2), 1e6, (0.0, 1.0)),
+        (64, (1, 2, 3), 50.0, (0.2, 0.3, 0.5)),
+    ],
+)
+def test_the_minimum_is_stationary(
+    num_draws: int, ranks: tuple[int, ...], alpha: float, weights: tuple[float, ...]
+) -> None:
+    targets = BestOf(8).rank_targets(num_draws)[np.array(ranks) - 1]
+    tilt = population_minimiser(
+        targets, num_draws=num_draws, ranks=ranks, alpha=alpha, weights=np.array(weights)
+    )
+    grid = unit_grid()
+    h = tilt.log_density(grid.nodes)
+    u = np.array([0.02, 0.3, 0.6, 0.9, 0.99])
+    each = np.exp(log_rank_densities(u, num_draws))[:, np.array(ranks) - 1]
+    joint = np.exp(log_joint_rank_densities(u, grid.nodes, num_draws, ranks))
+    share = 1 / len(ranks)
+    regression = (1 - share) * each.sum(axis=1) * tilt.log_density(u)
+    regression -= share * (joint @ (grid.weights * h)) + each @ (targets - targets.mean())
+    slope = 2 * share * regression + alpha * (tilt.density(u) - each @ np.array(weights))
+    np.testing.assert_allclose(slope / (alpha + each.sum(axis=1)), 0, atol=2e-3)
 
 
 def test_the_sft_term_pulls_towards_best_of_n() -> None:

@@ -48,6 +48,9 @@ def population_minimiser(
         ranks: the kept ranks, 1 the lowest, increasing, at least two; all N if None.
         alpha: weight of the SFT term, at least 0.
         weights: the SFT weights of the kept ranks, summing to 1; needed if alpha > 0.
+
+    Raises:
+        ArithmeticError: the equation is too stiff, as with the top 2 of 1,000 ranks and α > 0.
     """
     check_count("num_draws", num_draws, 2)
     check_at_least("alpha", alpha, 0)

@@ -12,7 +12,8 @@ from bonbon.theory.ranks import log_joint_rank_densities, log_rank_densities
 _NODES = 240
 _AT_ONCE = 2000
 _NEWTON_STEPS = 200
-_SETTLED = 1e-12
+_HALVINGS = 64
+_SETTLED = 1e-9
 _MAX_EXPONENT = 600.0
 
 
@@ -56,23 +57,25 @@ class RankObjective:
         return log_density
 
     def _at_nodes(self) -> np.ndarray:
-        """Solve for h at the nodes by Newton's method, one step if α = 0."""
+        """Solve for h at the nodes: at once if α = 0, else by Newton's method."""
         nodes, mass = legendre_rule(_NODES)
         kernel, pull, drive = self._equation(nodes)
         share, one = 1 / len(self.kept), np.eye(_NODES)
         # Subtracting 1 from the kernel settles the constant that h is free to have: ∫ h = 0.
         linear = 2 * share * ((1 - share) * one - share * (kernel - 1) * mass)
-        h = np.linalg.solve(linear, pull) if self.alpha == 0 else np.zeros(_NODES)
-        for _ in range(_NEWTON_STEPS if self.alpha > 0 else 0):
+        if self.alpha == 0:
+            return np.linalg.solve(linear, pull)
+        h = _solve_pointwise(2 * share * (1 - share), drive, pull)
+        for _ in range(_NEWTON_STEPS):
             density = np.exp(h - h.max())
             density /= density @ mass
             pushed = drive * density
             residual = linear @ h + pushed - pull
             step = np.linalg.solve(linear + pushed[:, None] * (one - density * mass), residual)
             h = h - step * min(1.0, 1 / np.abs(step).max())
-            if np.abs(step).max() < _SETTLED * (1 + np.abs(h).max()):
+            if np.ptp(step) < _SETTLED * (1 + np.ptp(h)):  # a constant does not count
                 return h
-        return h
+        raise ArithmeticError(f"no minimum found within {_NEWTON_STEPS} steps of Newton's method")
 
     def _equation(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return k(v|u) at the nodes v, (2/K) t̂(u) + α s(u)/p(u), and α/p(u)."""
@@ -87,15 +90,15 @@ class RankObjective:
 
 
 def _solve_pointwise(slope: float, drive: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Solve slope · h + drive · e^h = goal, increasing and convex in h, by Newton's method."""
-    h = goal / slope
-    with np.errstate(divide="ignore"):
-        bound = np.log(np.maximum(goal, 1.0)) - np.log(drive)
-    h = np.minimum(h, np.maximum(bound, 0.0))
-    for _ in range(_NEWTON_STEPS):
-        pushed = drive * np.exp(h)
-        step = (slope * h + pushed - goal) / (slope + pushed)
-        h = h - step
-        if np.abs(step).max() < _SETTLED * (1 + np.abs(h).max()):
-            break
-    return h
+    """Solve slope · h + drive · e^h = goal, which grows with h, by halving a bracket."""
+    high = goal / slope
+    if not drive.any():
+        return high
+    # Above 0, drive · e^h alone stays below the goal; so nothing here can overflow.
+    high = np.minimum(high, np.maximum(0.0, np.log(np.maximum(goal, 1e-300)) - np.log(drive)))
+    low = np.minimum(high, -np.log(drive)) - max(1.0, 1 / slope)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        above = slope * middle + drive * np.exp(middle) > goal
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return high
