@@ -26,8 +26,8 @@ from bonbon.training.config import TrainingConfig
 class Recipe(Config):
     """Everything a run depends on; every setting has a default."""
 
-    name: str = Field(default="bonbon", min_length=1)
-    """What to call the run in its report."""
+    name: str = Field(default="bonbon", pattern=r"^[\w][\w .+-]*$")
+    """What to call the run, in its report and as the name of its directory under `runs/`."""
     seed: int = 0
     """Starts every random number: draws, tie-breaking, order of training, bootstrap."""
     policy: PolicyConfig = PolicyConfig()
@@ -46,6 +46,19 @@ class Recipe(Config):
         if text is not None:
             parse_tilt(text)
         return text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _enough_opponents(cls, values: object) -> object:
+        """Draw 2n of the base in evaluation, unless the recipe says how many."""
+        if not isinstance(values, Mapping):
+            return values
+        given = cast("Mapping[str, Any]", values)
+        n, evaluation = _in_section(given, "sampling", "n"), given.get("evaluation")
+        fewest = EvaluationConfig().base_samples
+        if not isinstance(n, int) or 2 * n <= fewest or not isinstance(evaluation, Mapping | None):
+            return values
+        return {**given, "evaluation": {"base_samples": 2 * n, **(evaluation or {})}}
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> "Recipe":
@@ -74,7 +87,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: the file or an override cannot be used; the message names the key.
     """
     if not path.is_file():
-        raise ConfigError(f"recipe {path} does not exist; expected a YAML file")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigError(f"recipe {path} {problem}; expected a YAML file")
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -84,6 +98,20 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"recipe {path} holds a {type(loaded).__name__}, expected keys and values"
         )
     return make_recipe(cast("dict[str, Any]", loaded or {}), overrides, where=f"recipe {path}: ")
+
+
+def load_run_recipe(directory: Path) -> Recipe:
+    """Read the recipe that a run directory records.
+
+    Raises:
+        ConfigError: it records none, so it is not a run directory.
+    """
+    if not (directory / "recipe.yaml").is_file():
+        raise ConfigError(
+            f"{directory} is not a run directory: it has no recipe.yaml; give the directory that "
+            "`bonbon run` named at its end"
+        )
+    return load_recipe(directory / "recipe.yaml")
 
 
 def make_recipe(
@@ -108,6 +136,11 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def _in_section(values: Mapping[str, Any], section: str, key: str) -> object:
+    inner = values.get(section)
+    return inner.get(key) if isinstance(inner, Mapping) else getattr(inner, key, None)
+
+
 def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _deep_copy(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
@@ -122,10 +155,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: expected a key and a value, such as sampling.n=16")
     *sections, last = key.strip().split(".")
     for section in sections:
-        inner = values.get(section)
-        inner = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
-        values[section] = inner
-        values = inner
+        inner = values.setdefault(section, {})
+        if inner is None:
+            inner = values[section] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(
+                f"--set {override}: {section} is {inner!r} and has no keys; set {section} "
+                "itself, or write its keys in the recipe"
+            )
+        values = cast("dict[str, Any]", inner)
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -18,6 +18,14 @@ class ExportFormat(StrEnum):
     CANDIDATES = "candidates"
 
 
+class CandidateSet(StrEnum):
+    """Which candidates."""
+
+    TRAIN = "train"
+    EVAL_BASE = "eval-base"
+    EVAL_BONBON = "eval-bonbon"
+
+
 def export(
     directory: RunDirectory,
     file: Annotated[Path, typer.Argument(help="Where to: a .jsonl, .parquet or .csv file.")],
@@ -25,16 +33,16 @@ def export(
         ExportFormat,
         typer.Option(
             "--format",
-            help="TRL's prompt/chosen/rejected, best answers for SFT, labelled answers, or all.",
+            help="Best against worst, best alone for SFT, both labelled for KTO, or all, ranked.",
         ),
     ] = ExportFormat.PAIRS,
-    set_name: Annotated[
-        str, typer.Option("--of", help="Which candidates: train, eval-base or eval-bonbon.")
-    ] = "train",
+    candidates: Annotated[
+        CandidateSet, typer.Option("--of", help="Of the training prompts, or of the held-out ones.")
+    ] = CandidateSet.TRAIN,
 ) -> None:
-    """Write a run's scored candidates for other trainers."""
+    """Write a run's scored candidates as other trainers, such as TRL's, read them."""
     from bonbon.pipeline.exports import export_run  # noqa: PLC0415 - loads when a verb runs
 
-    count = export_run(directory, file, format=format.value, set_name=set_name)
+    count = export_run(directory, file, format=format.value, set_name=candidates.value)
     tied = f", {count.num_tied_groups} tied prompts left out" if count.num_tied_groups else ""
     typer.echo(f"{file}: {count.num_rows} rows{tied}")

@@ -1,10 +1,13 @@
 """The command `bonbon`."""
 
+import errno
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from bonbon import __version__
 from bonbon.cli.evaluate import evaluate
 from bonbon.cli.export import export
 from bonbon.cli.quickstart import quickstart
@@ -16,14 +19,30 @@ from bonbon.cli.theory import theory
 from bonbon.cli.train import train
 from bonbon.errors import BonbonError
 
-app = typer.Typer(
-    help="Best-of-n alignment: sample n, rank them, distil the best into one.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+MENDABLE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
+"""What the system says when a person has to make room or give a permission."""
+
+INTERRUPTED = 130
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (quickstart, run, sample, score, train, evaluate, report, export, theory):
     app.command()(verb)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bonbon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def bonbon(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Best-of-n alignment: sample n, rank them, distil the best into one."""
 
 
 def main() -> None:
@@ -34,8 +53,17 @@ def main() -> None:
     try:
         app()
     except BonbonError as error:
-        typer.echo(f"bonbon: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("\nbonbon: stopped; the same command goes on from here", err=True)
-        sys.exit(130)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        _refuse(f"{error.filename or 'the disk'}: {error.strerror}; what is done stays done")
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo("\nbonbon: stopped; the same command goes on from here", err=True)
+        raise
+
+
+def _refuse(problem: str) -> None:
+    typer.echo(f"bonbon: {' '.join(problem.split())}", err=True)
+    sys.exit(2)

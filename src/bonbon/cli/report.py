@@ -6,7 +6,7 @@ from bonbon.cli.options import RunDirectory
 
 
 def report(directory: RunDirectory) -> None:
-    """Write the report of an evaluated run again."""
-    from bonbon.report.html import write_report  # noqa: PLC0415 - matplotlib loads when used
+    """Write the report of an evaluated run, and its model's card, again."""
+    from bonbon.pipeline.reports import report_run  # noqa: PLC0415 - loads when a verb runs
 
-    typer.echo(write_report(directory))
+    typer.echo(report_run(directory))

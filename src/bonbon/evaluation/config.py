@@ -9,7 +9,8 @@ class EvaluationConfig(Config):
     """How much is drawn per held-out prompt."""
 
     base_samples: int = Field(default=16, ge=2)
-    """Answers of the base per prompt; more than n, so that best-of-n has an opponent left."""
+    """Answers of the base per prompt; more than n, so that best-of-n has an opponent left. A
+    recipe with a larger n draws 2n unless it says how many."""
     policy_samples: int = Field(default=8, ge=1)
     """Answers of the trained model per prompt, each on its own: it answers once."""
     num_resamples: int = Field(default=2000, ge=100)

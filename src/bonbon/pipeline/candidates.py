@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bonbon.errors import ConfigError
+from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.versions import versions
-from bonbon.pipeline.workspace import Stage, Workspace
+from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Candidate, Prompt
 from bonbon.report.narrator import Bar
 from bonbon.sampling.base import Sampler
@@ -32,40 +33,61 @@ class SetPlan:
     keep: bool
 
 
-def prepare_set(workspace: Workspace, plan: SetPlan) -> Stage:
-    """Return the set's stage, ready to go on; start it afresh if a setting has changed.
+def open_set(workspace: Workspace, plan: SetPlan) -> Stage:
+    """Return the set's stage, and say so if what is stored has to be drawn afresh.
 
     Raises:
         ConfigError: a setting has changed and the plan keeps what is there.
     """
     stage = workspace.stage(f"sample-{plan.name}", plan.settings)
-    if stage.changes and plan.keep:
-        raise ConfigError(
-            f"{workspace.directory} holds candidates of another recipe "
-            f"({'; '.join(stage.changes[:3])}); give another directory with --out, or --fresh to "
-            "set these candidates aside and draw new ones"
-        )
-    if stage.changes:
-        workspace.narrator.say(
-            f"  What {plan.name} depends on has changed ({'; '.join(stage.changes[:3])}): "
-            "drawing it afresh."
-        )
-    workspace.write_recipe()
-    if not stage.started:
-        workspace.store.discard(plan.name)
+    if not workspace.store.finished_shards(plan.name):
+        return stage
+    if not stage.known and _manifest_agrees(workspace, plan):
         stage.begin()
+    if stage.started:
+        return stage
+    changes = "; ".join(stage.changes[:3]) or "how they were drawn is not known"
+    if plan.keep:
+        raise ConfigError(
+            f"{workspace.directory} holds candidates of another recipe ({changes}); give another "
+            "directory with --out, or --fresh to set these candidates aside and draw new ones"
+        )
+    workspace.narrator.say(f"  {plan.name} is drawn afresh: {changes}.")
     return stage
 
 
-def draw_set(workspace: Workspace, plan: SetPlan, stage: Stage, sampler: Sampler) -> None:
-    """Draw the shards that are still missing, and store each as soon as it is complete."""
-    shards = _shards(plan.prompts)
-    done = workspace.store.finished_shards(plan.name)
-    workspace.store.write_manifest(plan.name, {**plan.settings, "versions": versions()})
+def is_drawn(workspace: Workspace, plan: SetPlan, stage: Stage) -> bool:
+    """Return whether the whole set is stored."""
+    return stage.finished and not _missing(workspace, plan)
+
+
+def draw_set(
+    workspace: Workspace,
+    plan: SetPlan,
+    stage: Stage,
+    sampler: Sampler,
+    *,
+    engine: Mapping[str, Any],
+) -> None:
+    """Draw the shards that are still missing, and store each as soon as it is complete.
+
+    Args:
+        workspace: where to.
+        plan: what to draw.
+        stage: from `open_set`.
+        sampler: draws.
+        engine: what the sampler runs on, for the manifest.
+    """
+    if not stage.started:
+        workspace.store.discard(plan.name)
+        stage.begin()
+    manifest = {**plan.settings, "engine": dict(engine), "versions": versions()}
+    workspace.store.write_manifest(plan.name, manifest)
+    shards, missing = _shards(plan.prompts), _missing(workspace, plan)
     total = len(plan.prompts) * plan.num_samples
-    with workspace.narrator.bar(plan.name, total=total, unit="completions") as bar:
+    with workspace.narrator.bar(f"draw {plan.name}", total=total, unit="completions") as bar:
         for index, prompts in enumerate(shards):
-            if index in done:
+            if index not in missing:
                 bar.advance(len(prompts) * plan.num_samples)
                 continue
             began = time.perf_counter()
@@ -86,7 +108,17 @@ def _draw_shard(
     )
 
 
+def _missing(workspace: Workspace, plan: SetPlan) -> set[int]:
+    return set(range(len(_shards(plan.prompts)))) - workspace.store.finished_shards(plan.name)
+
+
 def _shards(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
     """Cut the prompts into shards: small enough to lose little to a kill, at most about 100."""
     size = min(max(16, len(prompts) // 100), 512)
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+
+def _manifest_agrees(workspace: Workspace, plan: SetPlan) -> bool:
+    """Return whether the set's own manifest says that it was drawn with these settings."""
+    manifest = workspace.store.read_manifest(plan.name) or {}
+    return {name: manifest.get(name) for name in plan.settings} == dict(plan.settings)

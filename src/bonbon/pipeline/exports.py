@@ -11,8 +11,8 @@ from bonbon.data.export import (
 )
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
-from bonbon.recipe import load_recipe
-from bonbon.rewards.config import load_reward
+from bonbon.recipe import load_run_recipe
+from bonbon.rewards.config import reward_name
 from bonbon.selection import rank_order, tie_rng
 
 WRITERS = {
@@ -33,16 +33,16 @@ def export_run(directory: Path, file: Path, *, format: str, set_name: str) -> Ex
         set_name: `train`, `eval-base` or `eval-bonbon`.
 
     Raises:
-        ConfigError: not a run directory, or it has no such set.
+        BonbonError: not a run directory, or it has no such set, or the set is not scored.
     """
-    recipe = load_recipe(directory / "recipe.yaml")
+    recipe = load_run_recipe(directory)
     store = CandidateStore(directory)
     if not store.finished_shards(set_name):
         raise ConfigError(
-            f"{directory} has no candidates of the set {set_name!r}; run `bonbon sample` first, "
-            "or name another set with --of"
+            f"{directory} has no candidates of the set {set_name!r}; draw them first, or name "
+            "another set with --of"
         )
-    groups = store.groups(set_name, load_reward(recipe.reward).name)
+    groups = store.groups(set_name, reward_name(recipe.reward))
     orders = [
         rank_order(group.rewards, rng=tie_rng(recipe.seed, group.prompt_id)) for group in groups
     ]

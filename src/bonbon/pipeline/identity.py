@@ -1,14 +1,21 @@
 """What each stage depends on: when one of these settings changes, the stage is redone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bonbon.pipeline.workspace import digest
+from bonbon.data.store import CandidateKey
+from bonbon.models.policy import PolicyConfig, policy_name
+from bonbon.pipeline.fingerprint import fingerprint_function, fingerprint_model
+from bonbon.pipeline.stage import digest
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
+from bonbon.rewards.classifier import ClassifierConfig
+from bonbon.rewards.config import RewardConfig
+from bonbon.rewards.function import FunctionConfig
 
-# These change what a user sees or how fast a stage is, not what comes out of it.
-BOOKKEEPING = {"report_to", "checkpoints", "evaluations"}
+# These change what a user sees, where a stage runs or how fast, not what comes out of it.
+TRAINING_BOOKKEEPING = {"report_to", "checkpoints", "evaluations", "gradient_checkpointing"}
+REWARD_BOOKKEEPING = {"device", "batch_tokens", "trust_remote_code"}
 
 
 def sampling_settings(
@@ -18,45 +25,63 @@ def sampling_settings(
     return {
         "set": set_name,
         "seed": recipe.seed,
-        "policy": recipe.policy.model_dump(
-            mode="json", include={"model", "revision", "dtype", "chat_template"}
-        ),
-        "prompts": _prompts_digest(prompts),
+        "policy": _policy(recipe.policy),
+        "prompts": digest([[prompt.id, prompt.content] for prompt in prompts]),
         "n": num_samples,
         "temperature": recipe.sampling.temperature,
         "max_new_tokens": recipe.sampling.max_new_tokens,
     }
 
 
-def scoring_settings(recipe: Recipe, sampling: dict[str, Any]) -> dict[str, Any]:
-    """Return what rewards of a set depend on."""
-    return {
-        "reward": recipe.reward.model_dump(mode="json"),
-        "candidates": digest(sampling),
-    }
+def scoring_settings(recipe: Recipe, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rewards of a set depend on.
+
+    Raises:
+        ConfigError: the reward's function cannot be found.
+    """
+    return {"reward": _reward(recipe.reward), "candidates": digest(dict(sampling))}
 
 
-def training_settings(recipe: Recipe, train_sampling: dict[str, Any]) -> dict[str, Any]:
-    """Return what the trained model depends on."""
+def training_settings(
+    recipe: Recipe,
+    sampling: Mapping[str, Any],
+    scores: Mapping[CandidateKey, float | None],
+) -> dict[str, Any]:
+    """Return what the trained model depends on: of rewards, the numbers alone."""
     return {
         "tilt": recipe.goal.name,
         "seed": recipe.seed,
-        "training": recipe.training.model_dump(mode="json", exclude=BOOKKEEPING),
-        "rewards": digest(scoring_settings(recipe, train_sampling)),
+        "training": recipe.training.model_dump(mode="json", exclude=TRAINING_BOOKKEEPING),
+        "candidates": digest(dict(sampling)),
+        "rewards": digest(sorted([*key, score] for key, score in scores.items())),
     }
 
 
 def trained_sampling_settings(
-    recipe: Recipe, base_sampling: dict[str, Any], training: dict[str, Any]
+    recipe: Recipe, base_sampling: Mapping[str, Any], training: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what the trained model's draws depend on."""
     return {
         **base_sampling,
         "set": "eval-bonbon",
         "n": recipe.evaluation.policy_samples,
-        "model": digest(training),
+        "model": digest(dict(training)),
     }
 
 
-def _prompts_digest(prompts: Sequence[Prompt]) -> str:
-    return digest([[prompt.id, prompt.content] for prompt in prompts])
+def _policy(config: PolicyConfig) -> dict[str, Any]:
+    """Name a local directory by what is in it, so that it may move but not change."""
+    settings = config.model_dump(mode="json", include={"revision", "dtype", "chat_template"})
+    weights = fingerprint_model(config.model)
+    if weights is None:
+        return {"model": config.model, **settings}
+    return {"model": policy_name(config), "weights": weights, **settings}
+
+
+def _reward(config: RewardConfig) -> dict[str, Any]:
+    settings = config.model_dump(mode="json", exclude=REWARD_BOOKKEEPING)
+    if isinstance(config, FunctionConfig):
+        return {**settings, "source": fingerprint_function(config.function)}
+    if isinstance(config, ClassifierConfig):
+        return {**settings, "weights": fingerprint_model(config.model)}
+    return settings

@@ -1,115 +1,127 @@
 """One run's stages. Each goes on where it stopped, and does nothing when it is done."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from bonbon.data.atomic_file import replace_text
 from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
-from bonbon.models.policy import Policy, load_policy
-from bonbon.pipeline.candidates import SetPlan, draw_set, prepare_set
+from bonbon.models.policy import Policy, load_policy, policy_name
+from bonbon.pipeline.candidates import SetPlan, draw_set, is_drawn, open_set
 from bonbon.pipeline.identity import (
     sampling_settings,
     scoring_settings,
     trained_sampling_settings,
     training_settings,
 )
+from bonbon.pipeline.preflight import check_sampling, check_scoring, check_training
+from bonbon.pipeline.reports import report_run
 from bonbon.pipeline.results import compare_methods, measure_kl
 from bonbon.pipeline.scores import refuse_ties, score_set
-from bonbon.pipeline.trained_model import train_model
-from bonbon.pipeline.workspace import Stage, Workspace, digest
+from bonbon.pipeline.stage import Stage, digest
+from bonbon.pipeline.trained_model import METHODS, is_trained, train_model
+from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Prompt, Split
-from bonbon.report.card import model_card
-from bonbon.report.html import write_report
-from bonbon.report.metrics import read_metrics
 from bonbon.rewards.base import Reward
-from bonbon.rewards.config import load_reward
+from bonbon.rewards.config import load_reward, reward_name
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 
 class Job:
-    """The stages of a run, over one workspace; prompts, reward and base load when first used."""
+    """The stages of a run, over one workspace; models and reward load when first used.
+
+    Attributes:
+        prompts: training prompts, then held-out ones.
+        reward_name: what the recipe's reward is called in every table.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
-        """Work in a directory that is open already."""
+        """Read the prompts; the workspace must be open before a stage runs.
+
+        Raises:
+            PromptError: they cannot be used.
+        """
         self.workspace = workspace
         self.recipe = workspace.recipe
+        self.prompts = load_prompts(self.recipe.prompts)
+        self.reward_name = reward_name(workspace.recipe.reward)
 
     def sample(self) -> None:
         """Draw n completions of every training prompt."""
-        prompts, n = self._of_split("train"), self.recipe.sampling.n
-        self.workspace.narrator.heading(
-            f"Sample: {n} answers to each of {len(prompts)} training prompts"
+        check_sampling(self.recipe)
+        plan = self._train_plan
+        self._heading(
+            f"Sample: {plan.num_samples} answers to each of {len(plan.prompts)} training prompts"
         )
-        plan = SetPlan("train", prompts, n, self._train_sampling, keep=True)
-        stage = prepare_set(self.workspace, plan)
-        if stage.finished:
+        stage = open_set(self.workspace, plan)
+        if is_drawn(self.workspace, plan, stage):
             self._say("Drawn already.")
-            return
-        self._say(
-            f"{self.base.name} answers at temperature {self.recipe.sampling.temperature}, nothing "
-            "truncated; every answer is stored with its token ids and log-probability."
-        )
-        self._refuse_long_prompts()
-        self._draw(plan, stage, self.base)
+        else:
+            self._refuse_long_prompts()
+            self._say(
+                f"{self.base.name} answers at temperature {self.recipe.sampling.temperature}, "
+                "nothing truncated; every answer is stored with its token ids and log-probability."
+            )
+        self.workspace.write_recipe()
+        self._draw(plan, stage, lambda: self.base)
 
     def score(self) -> None:
         """Score the training candidates."""
-        self.workspace.narrator.heading(f"Score: {self.reward.name} rates every answer")
-        self._require("sample-train", "sample")
-        self._score("train", self._of_split("train"), self._train_sampling)
-        refuse_ties(self.workspace, "train", self.reward.name)
+        check_scoring(self.recipe)
+        self._require_candidates()
+        self._heading(f"Score: {self.reward_name} rates every answer")
+        self._forget("base")
+        self.workspace.write_recipe()
+        self._score(self._train_plan)
+        refuse_ties(self.workspace, "train", self.reward_name)
 
     def train(self) -> None:
         """Train towards the tilt."""
-        goal = self.recipe.goal
-        self.workspace.narrator.heading(f"Train: {self.recipe.training.objective}")
-        self._require("score-train", "score")
+        check_training(self.recipe)
+        self._require_scores()
+        goal, objective = self.recipe.goal, self.recipe.training.objective
+        self._heading(f"Train: {objective}")
+        self._forget("base", "reward")
+        self.workspace.write_recipe()
+        stage = self.workspace.stage("train", self._training)
+        if is_trained(self.workspace, stage):
+            self._say("Trained already.")
+            return
         self._say(
             f"The goal is {goal.name}: an answer that beats the base's in {goal.win_rate:.1%} of "
-            f"comparisons, {goal.kl:.2f} nats away from it. Theory sets how much likelier each "
-            "rank should become; the base's log-probabilities are stored, so no reference model "
-            "is needed."
+            f"comparisons, {goal.kl:.2f} nats away from it. {METHODS[objective]}"
         )
-        self._forget_base()
-        train_model(self.workspace, self.reward.name, self._training)
+        train_model(self.workspace, self.reward_name, stage)
 
     def evaluate(self) -> None:
         """Compare base, best-of-n and the trained model on held-out prompts."""
+        self._require_model()
         prompts = self._of_split("eval")
-        self.workspace.narrator.heading(f"Evaluate: {len(prompts)} prompts that training never saw")
-        self._require("train", "train")
+        self._heading(f"Evaluate: {len(prompts)} prompts that training never saw")
+        self.workspace.write_recipe()
         stage = self.workspace.stage("evaluate", self._evaluation)
         if stage.finished and (self.workspace.directory / "metrics.json").is_file():
             self._say("Evaluated already.")
             return
+        if stage.changes:
+            self._say(f"Done afresh: {'; '.join(stage.changes[:3])}.")
         stage.begin()
-        trained = load_policy(
-            self.recipe.policy.model_copy(
-                update={"model": str(self.workspace.model_directory), "revision": None}
-            )
-        )
-        self._draw_held_out(prompts, trained)
-        began = time.perf_counter()
-        kl = measure_kl(self.workspace, trained, self.base, self.reward.name)
-        stage.count(seconds=time.perf_counter() - began)
-        compare_methods(self.workspace, self.reward.name, kl)
-        stage.finish()
+        self._refuse_long_prompts()
+        for plan, load in (
+            (self._base_plan, lambda: self.base),
+            (self._trained_plan, lambda: self.trained),
+        ):
+            self._draw(plan, open_set(self.workspace, plan), load)
+            self._score(plan)
+        self._forget("reward")
+        self._compare(stage)
 
     def report(self) -> None:
         """Write the report and the model card."""
-        self._require("evaluate", "evaluate")
-        metrics = read_metrics(self.workspace.directory)
-        card = model_card(self.recipe.model_dump(mode="json"), metrics)
-        replace_text(self.workspace.model_directory / "README.md", card)
-        write_report(self.workspace.directory)
-
-    @cached_property
-    def prompts(self) -> list[Prompt]:
-        """Training prompts, then held-out ones."""
-        return load_prompts(self.recipe.prompts)
+        if not self.workspace.stage("evaluate", self._evaluation).finished:
+            raise self._unfinished("evaluation", "evaluate")
+        report_run(self.workspace.directory)
 
     @cached_property
     def reward(self) -> Reward:
@@ -119,84 +131,115 @@ class Job:
     @cached_property
     def base(self) -> Policy:
         """The policy to align, before it is."""
+        self._say(f"Loading {policy_name(self.recipe.policy)}.")
         return load_policy(self.recipe.policy)
 
     @cached_property
-    def _train_sampling(self) -> dict[str, Any]:
-        return sampling_settings(
-            self.recipe, "train", self._of_split("train"), self.recipe.sampling.n
-        )
+    def trained(self) -> Policy:
+        """The policy after training."""
+        place = {"model": str(self.workspace.model_directory), "revision": None}
+        return load_policy(self.recipe.policy.model_copy(update=place))
 
     @cached_property
-    def _base_sampling(self) -> dict[str, Any]:
-        num_samples = self.recipe.evaluation.base_samples
-        return sampling_settings(self.recipe, "eval-base", self._of_split("eval"), num_samples)
+    def _train_plan(self) -> SetPlan:
+        return self._plan_of_base("train", self._of_split("train"), self.recipe.sampling.n)
+
+    @cached_property
+    def _base_plan(self) -> SetPlan:
+        prompts, num_samples = self._of_split("eval"), self.recipe.evaluation.base_samples
+        return self._plan_of_base("eval-base", prompts, num_samples)
+
+    @cached_property
+    def _trained_plan(self) -> SetPlan:
+        base = self._base_plan
+        settings = trained_sampling_settings(self.recipe, base.settings, self._training)
+        num_samples = self.recipe.evaluation.policy_samples
+        return SetPlan("eval-bonbon", base.prompts, num_samples, settings, keep=False)
+
+    def _plan_of_base(self, name: str, prompts: Sequence[Prompt], num_samples: int) -> SetPlan:
+        settings = sampling_settings(self.recipe, name, prompts, num_samples)
+        return SetPlan(name, prompts, num_samples, settings, keep=name == "train")
 
     @cached_property
     def _training(self) -> dict[str, Any]:
-        return training_settings(self.recipe, self._train_sampling)
-
-    @cached_property
-    def _trained_sampling(self) -> dict[str, Any]:
-        return trained_sampling_settings(self.recipe, self._base_sampling, self._training)
+        scores = self.workspace.store.read_scores("train", self.reward_name) or {}
+        return training_settings(self.recipe, self._train_plan.settings, scores)
 
     @property
     def _evaluation(self) -> dict[str, Any]:
         return {
-            "base": digest(self._base_sampling),
-            "trained": digest(self._trained_sampling),
-            "reward": digest(scoring_settings(self.recipe, self._base_sampling)),
-            "evaluation": self.recipe.evaluation.model_dump(mode="json"),
+            "name": self.recipe.name,
+            "base": digest(self._base_plan.settings),
+            "model": digest(self._trained_plan.settings),
+            "reward": digest(scoring_settings(self.recipe, self._base_plan.settings)),
+            "evaluation": self.recipe.evaluation.model_dump(
+                mode="json", exclude={"groups_per_batch"}
+            ),
         }
 
-    def _draw_held_out(self, prompts: Sequence[Prompt], trained: Policy) -> None:
-        config = self.recipe.evaluation
-        base, ours = self._base_sampling, self._trained_sampling
-        of_base = SetPlan("eval-base", prompts, config.base_samples, base, keep=False)
-        of_trained = SetPlan("eval-bonbon", prompts, config.policy_samples, ours, keep=False)
-        for plan, policy in ((of_base, self.base), (of_trained, trained)):
-            stage = prepare_set(self.workspace, plan)
-            if not stage.finished:
-                self._draw(plan, stage, policy)
-            self._score(plan.name, prompts, dict(plan.settings))
-
-    def _draw(self, plan: SetPlan, stage: Stage, policy: Policy) -> None:
+    def _draw(self, plan: SetPlan, stage: Stage, load: Callable[[], Policy]) -> None:
+        """Draw what is missing of a set; the policy is loaded only if something is."""
+        if is_drawn(self.workspace, plan, stage):
+            return
+        policy = load()
         # Sets must be independent of each other, so each has random numbers of its own.
         seed = f"{self.recipe.seed}/{plan.name}"
         sampler = TransformersSampler(policy, self.recipe.sampling, seed=seed)
-        draw_set(self.workspace, plan, stage, sampler)
+        commit = getattr(policy.model.config, "_commit_hash", None)
+        engine = {"name": "transformers", "device": policy.device.type, "commit": commit}
+        draw_set(self.workspace, plan, stage, sampler, engine=engine)
 
-    def _score(self, set_name: str, prompts: Sequence[Prompt], sampling: dict[str, Any]) -> None:
-        settings = scoring_settings(self.recipe, sampling)
-        score_set(self.workspace, set_name, prompts, self.reward, settings)
+    def _score(self, plan: SetPlan) -> None:
+        settings = scoring_settings(self.recipe, plan.settings)
+        score_set(self.workspace, plan.name, plan.prompts, lambda: self.reward, settings)
+
+    def _compare(self, stage: Stage) -> None:
+        began = time.perf_counter()
+        kl = measure_kl(self.workspace, self.trained, self.base, self.reward_name)
+        stage.count(seconds=time.perf_counter() - began)
+        compare_methods(self.workspace, self.reward_name, kl)
+        stage.finish()
 
     def _refuse_long_prompts(self) -> None:
+        """Refuse prompts that do not fit, those of all stages at once, before any is answered."""
         sampler = TransformersSampler(self.base, self.recipe.sampling, seed=self.recipe.seed)
         for prompt in self.prompts:
             sampler.encode(prompt)
 
-    def _require(self, stage: str, verb: str) -> None:
-        """Refuse to go on when the stage before is not finished."""
-        if not self.workspace.stage(stage, self._settings_of(stage)).finished:
-            raise ConfigError(
-                f"{self.workspace.directory} has no finished stage {stage!r} with these settings; "
-                f"run `bonbon {verb}` with the same recipe and directory first"
-            )
+    def _require_candidates(self) -> None:
+        plan = self._train_plan
+        stage = self.workspace.stage("sample-train", plan.settings)
+        if not is_drawn(self.workspace, plan, stage):
+            raise self._unfinished("candidates", "sample")
 
-    def _settings_of(self, stage: str) -> dict[str, Any]:
-        return {
-            "sample-train": self._train_sampling,
-            "score-train": scoring_settings(self.recipe, self._train_sampling),
-            "train": self._training,
-            "evaluate": self._evaluation,
-        }[stage]
+    def _require_scores(self) -> None:
+        self._require_candidates()
+        settings = scoring_settings(self.recipe, self._train_plan.settings)
+        scored = self.workspace.stage("score-train", settings).finished
+        if not scored or self.workspace.store.read_scores("train", self.reward_name) is None:
+            raise self._unfinished("scores", "score")
+
+    def _require_model(self) -> None:
+        self._require_scores()
+        if not is_trained(self.workspace, self.workspace.stage("train", self._training)):
+            raise self._unfinished("trained model", "train")
+
+    def _unfinished(self, what: str, verb: str) -> ConfigError:
+        return ConfigError(
+            f"{self.workspace.directory} has no finished {what} of this recipe; run "
+            f"`bonbon {verb}` with the same recipe and directory first"
+        )
 
     def _of_split(self, split: Split) -> list[Prompt]:
         return [prompt for prompt in self.prompts if prompt.split == split]
 
-    def _forget_base(self) -> None:
-        """Free the base's memory for training."""
-        self.__dict__.pop("base", None)
+    def _forget(self, *names: str) -> None:
+        """Free the memory of what is not needed for a while; it loads again when used."""
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    def _heading(self, text: str) -> None:
+        self.workspace.narrator.heading(text)
 
     def _say(self, text: str) -> None:
         self.workspace.narrator.say(f"  {text}")

@@ -7,8 +7,9 @@ from bonbon.data.atomic_file import replace_text
 from bonbon.evaluation.evaluator import Evaluator, MethodResult
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy, policy_name
+from bonbon.pipeline.stage import recorded_counts
 from bonbon.pipeline.versions import versions
-from bonbon.pipeline.workspace import Workspace, recorded_counts
+from bonbon.pipeline.workspace import Workspace
 from bonbon.report.metrics import BASE, TRAINED
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.estimators import Estimate

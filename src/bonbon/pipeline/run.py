@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.trained_model import refuse_untrainable
+from bonbon.pipeline.preflight import check_recipe
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe
 from bonbon.report.metrics import Metrics, read_metrics
 from bonbon.report.narrator import Narrator
-from bonbon.rewards.config import check_reward
 
 
 def run(
@@ -25,11 +24,10 @@ def run(
     Raises:
         BonbonError: something the user can mend; what is done already stays done.
     """
-    refuse_untrainable(recipe)
-    check_reward(recipe.reward)
+    check_recipe(recipe)
     workspace = Workspace(directory, recipe, narrator or Narrator())
+    job = Job(workspace)
     with workspace.opened(fresh=fresh):
-        job = Job(workspace)
         job.sample()
         job.score()
         job.train()

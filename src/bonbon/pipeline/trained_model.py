@@ -2,56 +2,62 @@
 
 import shutil
 import time
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig
 
-from bonbon.errors import ConfigError
 from bonbon.models.policy import Policy, load_policy
-from bonbon.pipeline.workspace import Stage, Workspace
-from bonbon.recipe import Recipe
-from bonbon.training.config import TrainingConfig
+from bonbon.pipeline.stage import Stage
+from bonbon.pipeline.workspace import Workspace
+from bonbon.report.narrator import Bar
+from bonbon.training.config import LoraSettings, ObjectiveName
 from bonbon.training.examples import RankedExample, ranked_examples
 from bonbon.training.trainer import PreferenceTrainer, num_steps
 
+RESULTS = ("model", "training.jsonl", "metrics.json", "report.html")
+"""What training leads to: set aside together when training starts afresh."""
 
-def train_model(workspace: Workspace, reward_name: str, settings: dict[str, Any]) -> None:
-    """Train towards the recipe's tilt and save the model, unless that is done.
+LEFTOVERS = ("checkpoints", ".model.partial")
+
+METHODS: dict[ObjectiveName, str] = {
+    "rank": "Theory sets how much likelier each rank should become; the base's log-probabilities "
+    "are stored, so no reference model is needed.",
+    "pair": "Theory sets how much likelier the best should become than the worst; the base's "
+    "log-probabilities are stored, so no reference model is needed.",
+    "ipo": "Theory sets how much likelier the best should become than the worst; the base's "
+    "log-probabilities are stored, so no reference model is needed.",
+    "sft": "Every answer is imitated, with the weight that the goal gives its rank.",
+    "dpo": "DPO's own β decides how far training goes; the base's log-probabilities are stored, "
+    "so no reference model is needed.",
+}
+"""What each objective does with the candidates."""
+
+SECONDS_BETWEEN_COUNTS = 5.0
+
+
+def is_trained(workspace: Workspace, stage: Stage) -> bool:
+    """Return whether the model is there and was trained with the present settings."""
+    present = workspace.model_directory
+    names = ("config.json", "adapter_config.json")
+    return stage.finished and any((present / name).is_file() for name in names)
+
+
+def train_model(workspace: Workspace, reward_name: str, stage: Stage) -> None:
+    """Train towards the recipe's tilt and save the model.
 
     Raises:
         TrainingError: no preferences, or the loss is no longer a number.
     """
-    stage = workspace.stage("train", settings)
-    if stage.finished and workspace.model_directory.is_dir():
-        workspace.narrator.say("  Trained already.")
-        return
     if stage.changes:
-        workspace.narrator.say(
-            f"  What training depends on has changed ({'; '.join(stage.changes[:3])}): "
-            "training afresh."
-        )
+        workspace.narrator.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
     if not stage.started:
-        _discard(workspace.directory)
+        kept = workspace.set_aside(RESULTS)
+        if kept is not None:
+            workspace.narrator.say(f"  The earlier model and its report are kept in {kept}.")
+        for name in LEFTOVERS:
+            shutil.rmtree(workspace.directory / name, ignore_errors=True)
         stage.begin()
-    _train(workspace, stage, reward_name)
-
-
-def refuse_untrainable(recipe: Recipe) -> None:
-    """Refuse a recipe that draws too few candidates to learn from.
-
-    Raises:
-        ConfigError: n < 2.
-    """
-    if recipe.sampling.n < 2:
-        raise ConfigError(
-            f"sampling.n = {recipe.sampling.n}, but training compares candidates of one prompt: "
-            "expected at least 2 (8 is usual)"
-        )
-
-
-def _train(workspace: Workspace, stage: Stage, reward_name: str) -> None:
     recipe = workspace.recipe
     examples = ranked_examples(
         workspace.store.groups("train", reward_name),
@@ -60,20 +66,41 @@ def _train(workspace: Workspace, stage: Stage, reward_name: str) -> None:
         seed=recipe.seed,
     )
     policy = load_policy(recipe.policy, dtype="float32")
-    began = time.perf_counter()
-    trainer, model = _fit(workspace, policy, examples)
-    stage.count(seconds=time.perf_counter() - began, work=trainer.trained_tokens)
-    _save(workspace, policy, model)
+    _save(workspace, policy, _fit(workspace, policy, examples, stage))
     stage.finish()
     shutil.rmtree(workspace.directory / "checkpoints", ignore_errors=True)
 
 
+class _Progress:
+    """Moves a bar, and records now and then what training has cost."""
+
+    def __init__(self, bar: Bar, stage: Stage) -> None:
+        self._bar = bar
+        self._stage = stage
+        self._since = time.perf_counter()
+        self._tokens = 0
+
+    def step(self, taken: int, tokens: int) -> None:
+        """Note steps taken, and tokens trained on."""
+        self._bar.advance(taken, extra=tokens)
+        self._tokens += tokens
+        if time.perf_counter() - self._since > SECONDS_BETWEEN_COUNTS:
+            self.record()
+
+    def record(self) -> None:
+        """Record what came since the last time."""
+        now = time.perf_counter()
+        self._stage.count(seconds=now - self._since, work=self._tokens)
+        self._since, self._tokens = now, 0
+
+
 def _fit(
-    workspace: Workspace, policy: Policy, examples: list[RankedExample]
-) -> tuple[PreferenceTrainer, torch.nn.Module]:
+    workspace: Workspace, policy: Policy, examples: list[RankedExample], stage: Stage
+) -> torch.nn.Module:
     recipe = workspace.recipe
     steps = num_steps(len(examples), recipe.training)
     with workspace.narrator.bar("train", total=steps, unit="steps") as bar:
+        progress = _Progress(bar, stage)
         trainer = PreferenceTrainer(
             policy,
             examples,
@@ -81,22 +108,26 @@ def _fit(
             temperature=recipe.sampling.temperature,
             output_dir=workspace.directory,
             seed=recipe.seed,
-            on_step=lambda taken, tokens: bar.advance(taken, extra=tokens),
+            on_step=progress.step,
         )
-        return trainer, trainer.fit()
+        model = trainer.fit()
+        progress.record()
+    return model
 
 
 def _save(workspace: Workspace, policy: Policy, trained: torch.nn.Module) -> None:
     """Write the model in the policy's precision: what is evaluated is what is saved."""
     recipe = workspace.recipe
     model = cast("Any", trained)
-    if _merges(recipe.training):
+    if _merges(recipe.training.lora):
         model = model.merge_and_unload()
     model = model.to(getattr(torch, recipe.policy.dtype))
     model.generation_config = generation_config(policy, recipe.sampling.temperature)
     partial = workspace.directory / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
+    # Adapters alone are saved without it.
+    model.generation_config.save_pretrained(partial)
     policy.tokenizer.save_pretrained(partial)
     shutil.rmtree(workspace.model_directory, ignore_errors=True)
     partial.rename(workspace.model_directory)
@@ -115,12 +146,5 @@ def generation_config(policy: Policy, temperature: float) -> GenerationConfig:
     )
 
 
-def _merges(training: TrainingConfig) -> bool:
-    return training.lora is not None and training.lora.merge
-
-
-def _discard(directory: Path) -> None:
-    """Remove what an earlier training left; candidates and rewards stay."""
-    for name in ("checkpoints", "model", ".model.partial"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-    (directory / "training.jsonl").unlink(missing_ok=True)
+def _merges(lora: LoraSettings | None) -> bool:
+    return lora is not None and lora.merge

@@ -3,15 +3,22 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("bonbon-align", "torch", "transformers", "numpy", "peft")
+PACKAGES = {
+    "bonbon": "bonbon-align",
+    "torch": "torch",
+    "transformers": "transformers",
+    "numpy": "numpy",
+    "peft": "peft",
+}
+"""What a package is called here, and where it is installed from."""
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for name, package in PACKAGES.items():
         try:
-            found[package] = version(package)
+            found[name] = version(package)
         except PackageNotFoundError:
             continue
     return found

@@ -1,0 +1,82 @@
+"""What can be known before work starts: whether a recipe can be carried out on this machine."""
+
+import difflib
+from importlib.util import find_spec
+
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
+
+from bonbon.errors import ConfigError, MissingExtraError
+from bonbon.models.policy import resolve_device
+from bonbon.recipe import Recipe
+from bonbon.rewards.config import check_reward
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Find what would keep any stage from working, without loading a model.
+
+    Raises:
+        BonbonError: something will not work; the line says what to do.
+    """
+    check_sampling(recipe)
+    check_scoring(recipe)
+    check_training(recipe)
+
+
+def check_sampling(recipe: Recipe) -> None:
+    """Find what would keep the policy from answering.
+
+    Raises:
+        PolicyError: the device is not there.
+    """
+    resolve_device(recipe.policy.device)
+
+
+def check_scoring(recipe: Recipe) -> None:
+    """Find what would keep the reward from loading.
+
+    Raises:
+        BonbonError: its function or model cannot be found, or the settings do not fit it.
+    """
+    check_reward(recipe.reward)
+
+
+def check_training(recipe: Recipe) -> None:
+    """Find what would keep the policy from being trained.
+
+    Raises:
+        ConfigError: n < 2, or a tilt or tracker that cannot be used.
+        MissingExtraError: an optional package is not installed.
+    """
+    if recipe.sampling.n < 2:
+        raise ConfigError(
+            f"sampling.n = {recipe.sampling.n}, but training compares candidates of one prompt: "
+            "expected at least 2 (8 is usual)"
+        )
+    try:
+        recipe.goal.rank_targets(recipe.sampling.n)
+    except ValueError as error:
+        raise ConfigError(f"tilt {recipe.tilt!r} cannot be trained towards: {error}") from error
+    if recipe.training.lora is not None and find_spec("peft") is None:
+        raise MissingExtraError(
+            "training.lora needs peft, which is not installed; run "
+            "`pip install 'bonbon-align[lora]'`"
+        )
+    for tracker in recipe.training.report_to:
+        _check_tracker(tracker)
+
+
+def _check_tracker(name: str) -> None:
+    if name not in INTEGRATION_TO_CALLBACK:
+        close = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(
+            f"training.report_to: got {name!r}, expected trackers that transformers knows, such "
+            f"as tensorboard, wandb or mlflow{hint}"
+        )
+    if name not in get_available_reporting_integrations():
+        raise MissingExtraError(
+            f"training.report_to: {name} is not installed; install its package, or leave it out"
+        )
