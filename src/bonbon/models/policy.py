@@ -120,7 +120,7 @@ def load_policy(config: PolicyConfig, *, dtype: DType | None = None) -> Policy:
         )
     except Exception as error:  # safetensors, the hub's client and model code have their own
         raise _cannot_load(config, error) from error
-    model.to(device).eval()
+    cast("Any", model).to(device).eval()
     return _assemble(config, model, tokenizer)
 
 
@@ -155,7 +155,7 @@ def policy_name(config: PolicyConfig) -> str:
     """Return the short name of a policy: the last part of its hub name or path."""
     if config.model == EMBEDDED_POLICY:
         return "SmolLM2-135M-Instruct"
-    return Path(config.model).name
+    return Path(config.model).expanduser().resolve().name
 
 
 def _source(config: PolicyConfig) -> str:
@@ -170,7 +170,7 @@ def _source(config: PolicyConfig) -> str:
             f"policy {config.model}: no config.json there; expected a directory written by "
             "save_pretrained, or a hub name"
         )
-    return str(directory)
+    return str(directory.resolve())
 
 
 def _assemble(
@@ -189,11 +189,10 @@ def _assemble(
 def _eos_token_ids(
     config: PolicyConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
-    generation_config = model.generation_config
-    declared = generation_config.eos_token_id if generation_config is not None else None
-    for ids in (declared, model.config.eos_token_id, tokenizer.eos_token_id):
+    holders: tuple[Any, ...] = (model.generation_config, model.config, tokenizer)
+    for ids in (getattr(holder, "eos_token_id", None) for holder in holders):
         if ids is not None:
-            return tuple(ids) if isinstance(ids, list) else (cast("int", ids),)
+            return tuple(ids) if isinstance(ids, list) else (ids,)
     raise PolicyError(
         f"policy {config.model} has no end-of-sequence token, so no completion could ever stop; "
         "set eos_token_id in its generation_config.json"
