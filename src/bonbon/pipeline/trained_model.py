@@ -65,7 +65,8 @@ def train_model(workspace: Workspace, reward_name: str, stage: Stage) -> None:
         objective=recipe.training.objective,
         seed=recipe.seed,
     )
-    policy = load_policy(recipe.policy, dtype="float32")
+    # Weights that move are kept in float32; under adapters the policy's own do not move.
+    policy = load_policy(recipe.policy, dtype=None if recipe.training.lora else "float32")
     _save(workspace, policy, _fit(workspace, policy, examples, stage))
     stage.finish()
     shutil.rmtree(workspace.directory / "checkpoints", ignore_errors=True)

@@ -42,19 +42,25 @@ def draw_tokens(
     Returns:
         The token ids, and their log-probabilities in nats (float64).
     """
-    scaled = logits.float() / temperature
-    shifted = scaled - scaled.amax(dim=-1, keepdim=True)
-    mass = functional.pad(shifted.exp(), (0, -shifted.shape[-1] % BLOCK))
-    mass = mass.view(mass.shape[0], -1, BLOCK)
+    # One copy in float32, then everything in place: the vocabulary is large, memory is slow.
+    mass = logits.to(torch.float32, copy=True)
+    mass = _blocks(mass.sub_(mass.amax(dim=-1, keepdim=True)).div_(temperature).exp_())
     running = mass.sum(dim=-1).double().cumsum(dim=-1)
     total = running[:, -1:]
     block, rest = _locate(running, uniform[:, None] * total)
     rows = torch.arange(mass.shape[0], device=mass.device)
-    within = mass[rows, block[:, 0]].double().cumsum(dim=-1)
-    place, _ = _locate(within, rest)
+    chosen = mass[rows, block[:, 0]].double()
+    place, _ = _locate(chosen.cumsum(dim=-1), rest)
     token = block * BLOCK + place
-    logprob = shifted.gather(1, token).double() - total.log()
+    logprob = (chosen.gather(1, place) / total).log()
     return token[:, 0], logprob[:, 0]
+
+
+def _blocks(mass: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows blocks block"]:
+    """Return the vocabulary cut into blocks, the last one filled up with zeros."""
+    missing = -mass.shape[-1] % BLOCK
+    padded = functional.pad(mass, (0, missing)) if missing else mass
+    return padded.view(mass.shape[0], -1, BLOCK)
 
 
 def _locate(
