@@ -1,6 +1,9 @@
 """What every test runs under: annotations checked as code runs, one thread, no hub, no display."""
 
+import json
 import os
+import random
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -8,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import hypothesis
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("bonbon", "beartype.beartype")
@@ -15,3 +19,41 @@ install_import_hook("bonbon", "beartype.beartype")
 # Same examples on every run; no deadline, since the cores are shared and models load slowly.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def toy_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with all that a run needs: a toy policy, prompts, a reward and a recipe.
+
+    The reward, `digits:total`, is the sum of the words, which are digits. Nobody writes here.
+    """
+    from bonbon.models.toy import toy_policy  # noqa: PLC0415 - most tests do without torch
+
+    place = tmp_path_factory.mktemp("toy")
+    policy = toy_policy(num_words=8, sharpness=2.0)
+    policy.model.save_pretrained(place / "policy")
+    policy.tokenizer.save_pretrained(place / "policy")
+    rng = random.Random(0)
+    prompts = [
+        {
+            "id": f"p{index:02d}",
+            "prompt": " ".join(str(rng.randrange(8)) for _ in range(rng.randrange(1, 5))),
+            "split": "train" if index < 40 else "eval",
+        }
+        for index in range(52)
+    ]
+    (place / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    (place / "digits.py").write_text(
+        "def total(prompts, completions):\n"
+        "    return [sum(map(float, completion.split())) for completion in completions]\n"
+    )
+    (place / "recipe.yaml").write_text(
+        f"name: toy\n"
+        f"policy: {{model: {place / 'policy'}, dtype: float32, device: cpu}}\n"
+        f"prompts: {{path: {place / 'prompts.jsonl'}}}\n"
+        "sampling: {n: 4, temperature: 0.9, max_new_tokens: 5}\n"
+        "reward: digits:total\n"
+        "training: {learning_rate: 1.0e-3, precision: float32, checkpoints: 3, epochs: 2}\n"
+        "evaluation: {base_samples: 6, policy_samples: 3, num_resamples: 100}\n"
+    )
+    return place

@@ -75,9 +75,9 @@ def compare_methods(workspace: Workspace, reward_name: str, kl: PromptKL) -> Non
     replace_text(workspace.directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
-def timing(workspace: Workspace) -> dict[str, float]:
+def timing(workspace: Workspace) -> dict[str, int | float]:
     """Return seconds and work of every stage, added up over interrupted runs."""
-    spent: dict[str, float] = {}
+    spent: dict[str, int | float] = {}
     for (seconds, work), stages in TIMED_STAGES.items():
         counts = [recorded_counts(workspace.directory, stage) for stage in stages]
         spent[seconds] = round(sum(count.get("seconds", 0) for count in counts), 2)

@@ -21,7 +21,7 @@ class StageRecord(BaseModel):
     """What is stored of a stage."""
 
     finished: bool
-    counts: dict[str, float]
+    counts: dict[str, int | float]
     settings: dict[str, Any]
 
 
@@ -59,7 +59,7 @@ class Stage:
         self.started = True
         self._write(finished=False)
 
-    def count(self, **amounts: float) -> None:
+    def count(self, **amounts: int | float) -> None:
         """Add to what the stage has cost so far."""
         for name, amount in amounts.items():
             self.counts[name] = self.counts.get(name, 0) + amount
@@ -80,7 +80,7 @@ def stage_file(directory: Path, stage: str) -> Path:
     return directory / "stages" / f"{stage}.json"
 
 
-def recorded_counts(directory: Path, stage: str) -> dict[str, float]:
+def recorded_counts(directory: Path, stage: str) -> dict[str, int | float]:
     """Return what a stage has cost, whatever its settings: `seconds` and `work`."""
     record = _read(stage_file(directory, stage))
     return {} if record is None else record.counts

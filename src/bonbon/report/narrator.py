@@ -23,7 +23,7 @@ class Bar:
     progress: Progress
     task: Task
 
-    def advance(self, steps: float, extra: float = 0.0) -> None:
+    def advance(self, steps: int | float, extra: int | float = 0) -> None:
         """Move on by some steps."""
         self.task.fields["extra"] += extra
         self.progress.update(self.task.id, advance=steps, rate=self._rate())
@@ -57,7 +57,7 @@ class Narrator:
 
     @contextmanager
     def bar(
-        self, title: str, *, total: float, unit: str, extra_unit: str = "tokens"
+        self, title: str, *, total: int | float, unit: str, extra_unit: str = "tokens"
     ) -> Generator[Bar]:
         """Show a progress bar with a rate and the time left while the block runs."""
         columns = (

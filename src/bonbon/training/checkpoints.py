@@ -1,5 +1,6 @@
 """Which checkpoint training may resume from: the last one that was written whole."""
 
+import shutil
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -7,8 +8,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 MARK = "complete"
 
 
-class CheckpointMark(TrainerCallback):
-    """Marks every checkpoint once all its files are there, so a kill cannot leave half of one."""
+class KeepLastCheckpoint(TrainerCallback):
+    """Marks a checkpoint once all its files are there, and only then removes the others.
+
+    So a kill cannot leave half of a checkpoint to resume from, nor none at all.
+    """
 
     def on_save(
         self,
@@ -18,7 +22,14 @@ class CheckpointMark(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Mark the checkpoint that was just written."""
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / MARK).touch()
+        if not state.is_world_process_zero:
+            return
+        directory = Path(str(args.output_dir))
+        written = directory / f"checkpoint-{state.global_step}"
+        (written / MARK).touch()
+        for other in directory.glob("checkpoint-*"):
+            if other != written:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def last_checkpoint(directory: Path) -> Path | None:

@@ -21,7 +21,7 @@ from bonbon.errors import TrainingError
 from bonbon.models.logprobs import completion_logprobs
 from bonbon.models.packing import pack
 from bonbon.models.policy import Policy
-from bonbon.training.checkpoints import CheckpointMark, last_checkpoint
+from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample, example_loss
 from bonbon.training.lora import add_adapters, inner_model
@@ -90,7 +90,7 @@ class PreferenceTrainer(Trainer):
             train_dataset=Examples(training),
             eval_dataset=Examples(validation) if validation else None,
             data_collator=_collate,
-            callbacks=[CheckpointMark(), TrainingLog(output_dir / "training.jsonl")],
+            callbacks=[KeepLastCheckpoint(), TrainingLog(output_dir / "training.jsonl")],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
@@ -260,7 +260,6 @@ def _arguments(
         max_grad_norm=config.max_grad_norm,
         save_strategy="steps",
         save_steps=max(1, math.ceil(steps / config.checkpoints)),
-        save_total_limit=1,
         eval_strategy="steps" if validates else "no",
         eval_steps=max(1, steps // config.evaluations),
         logging_steps=1,

@@ -23,7 +23,8 @@ class TrainingLog(TrainerCallback):
     ) -> None:
         """Forget the steps that will be taken again."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        kept = [line for line in lines if _step(line) <= state.global_step]
+        # Before the first step there is a measurement too, which a fresh start takes again.
+        kept = [line for line in lines if _step(line) <= state.global_step > 0]
         self.file.write_text("".join(f"{line}\n" for line in kept))
 
     def on_log(

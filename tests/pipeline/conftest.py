@@ -1,0 +1,69 @@
+"""Whole runs on a toy policy: seconds each, and nothing in them is simulated."""
+
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bonbon.pipeline import reports
+from bonbon.pipeline.run import run
+from bonbon.recipe import Recipe, load_recipe
+from bonbon.report.metrics import Metrics
+from bonbon.report.narrator import Narrator
+
+
+@dataclass(frozen=True)
+class Told:
+    """A finished run: its metrics, and what the user was told."""
+
+    metrics: Metrics
+    text: str
+
+
+Runner = Callable[..., Told]
+
+
+def run_told(recipe: Recipe, directory: Path, *, fresh: bool = False) -> Told:
+    said = io.StringIO()
+    narrator = Narrator(Console(file=said, width=500))
+    return Told(run(recipe, directory, narrator=narrator, fresh=fresh), said.getvalue())
+
+
+@pytest.fixture
+def bonbon_run() -> Runner:
+    """Run a recipe and return its metrics with what the user was told."""
+    return run_told
+
+
+@pytest.fixture
+def rewards_importable(toy_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, from which the toy's reward and new ones can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(toy_place), *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+@pytest.fixture
+def recipe(toy_place: Path, rewards_importable: None) -> Recipe:
+    """Return the toy's recipe."""
+    return load_recipe(toy_place / "recipe.yaml")
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no report: drawing it takes longer than all the rest of a toy run."""
+    monkeypatch.setattr(reports, "write_report", lambda directory: directory / "report.html")
+
+
+@pytest.fixture(scope="session")
+def finished_run(toy_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of an uninterrupted run of the toy's recipe; nobody writes there."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(toy_place), *sys.path])
+        run_told(load_recipe(toy_place / "recipe.yaml"), directory)
+    return directory
