@@ -1,12 +1,13 @@
 """The recipe: one validated configuration for the whole run, read from and written to YAML."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from bonbon.config import Config
@@ -26,7 +27,7 @@ from bonbon.training.config import TrainingConfig
 class Recipe(Config):
     """Everything a run depends on; every setting has a default."""
 
-    name: str = Field(default="bonbon", pattern=r"^[\w][\w .+-]*$")
+    name: str = "bonbon"
     """What to call the run, in its report and as the name of its directory under `runs/`."""
     seed: int = 0
     """Starts every random number: draws, tie-breaking, order of training, bootstrap."""
@@ -39,6 +40,16 @@ class Recipe(Config):
     that is sampled."""
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, text: str) -> str:
+        if not re.fullmatch(r"\w[\w .+-]*", text):
+            raise ValueError(
+                f"got {text!r}, expected letters, digits, spaces and `. + - _`, a letter or digit "
+                "first, since it names the run's directory"
+            )
+        return text
 
     @field_validator("tilt")
     @classmethod
@@ -97,7 +108,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(
             f"recipe {path} holds a {type(loaded).__name__}, expected keys and values"
         )
-    return make_recipe(cast("dict[str, Any]", loaded or {}), overrides, where=f"recipe {path}: ")
+    return make_recipe(cast("dict[Any, Any]", loaded or {}), overrides, where=f"recipe {path}: ")
 
 
 def load_run_recipe(directory: Path) -> Recipe:
@@ -115,7 +126,7 @@ def load_run_recipe(directory: Path) -> Recipe:
 
 
 def make_recipe(
-    values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = ""
+    values: Mapping[Any, Any], overrides: Sequence[str] = (), *, where: str = ""
 ) -> Recipe:
     """Validate a recipe given as nested dictionaries.
 
@@ -141,9 +152,12 @@ def _in_section(values: Mapping[str, Any], section: str, key: str) -> object:
     return inner.get(key) if isinstance(inner, Mapping) else getattr(inner, key, None)
 
 
-def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
+def _deep_copy(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Copy nested dictionaries; YAML's keys may be numbers, and no setting is called so."""
     return {
-        key: _deep_copy(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
+        str(key): _deep_copy(cast("Mapping[Any, Any]", value))
+        if isinstance(value, Mapping)
+        else value
         for key, value in values.items()
     }
 
@@ -180,7 +194,16 @@ def _one_line(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key}: got {first['input']!r}; {message[0].lower()}{message[1:]}"
+    expected = _EXPECTED.get(first["type"], f"{message[0].lower()}{message[1:]}")
+    return f"{key}: got {first['input']!r}; {expected}"
+
+
+_EXPECTED = {
+    "model_type": "expected keys and values",
+    "model_attributes_type": "expected a name, or keys and values",
+    "tuple_type": "expected a list",
+}
+"""Pydantic's errors that speak of Python, for people who write YAML."""
 
 
 def _nearest(detail: ErrorDetails) -> str:

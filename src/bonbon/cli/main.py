@@ -29,10 +29,11 @@ for verb in (quickstart, run, sample, score, train, evaluate, report, export, th
     app.command()(verb)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"bonbon {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

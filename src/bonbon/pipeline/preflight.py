@@ -47,7 +47,7 @@ def check_training(recipe: Recipe) -> None:
     """Find what would keep the policy from being trained.
 
     Raises:
-        ConfigError: n < 2, or a tilt or tracker that cannot be used.
+        ConfigError: n < 2, or a tracker that nobody knows.
         MissingExtraError: an optional package is not installed.
     """
     if recipe.sampling.n < 2:
@@ -55,10 +55,6 @@ def check_training(recipe: Recipe) -> None:
             f"sampling.n = {recipe.sampling.n}, but training compares candidates of one prompt: "
             "expected at least 2 (8 is usual)"
         )
-    try:
-        recipe.goal.rank_targets(recipe.sampling.n)
-    except ValueError as error:
-        raise ConfigError(f"tilt {recipe.tilt!r} cannot be trained towards: {error}") from error
     if recipe.training.lora is not None and find_spec("peft") is None:
         raise MissingExtraError(
             "training.lora needs peft, which is not installed; run "
