@@ -4,7 +4,7 @@ import ctypes
 import os
 
 # glibc's names for mallopt, from malloc.h.
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 
 
 def prepare_process() -> None:
@@ -17,6 +17,6 @@ def prepare_process() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # glibc only
-        mallopt(MMAP_MAX, 0)
-        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
+        mallopt(TRIM_THRESHOLD, 2 * 2**30 - 1)
         mallopt(TOP_PAD, 64 * 2**20)

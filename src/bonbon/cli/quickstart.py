@@ -11,8 +11,6 @@ FAST = (
     "name=quickstart-fast",
     "prompts.num_train=64",
     "prompts.num_eval=24",
-    "sampling.max_new_tokens=32",
-    "training.epochs=1",
     "evaluation.base_samples=10",
     "evaluation.policy_samples=4",
 )

@@ -23,11 +23,12 @@ from bonbon.report.metrics import BASE, TRAINED, Metrics, read_metrics
 from bonbon.report.palette import method_styles, theme_css
 from bonbon.report.rewards import RewardSample, best_of_rewards, drawn_rewards
 from bonbon.report.sheet import NARROW, WIDE, Sheet
-from bonbon.report.svg import inline_svg
+from bonbon.report.svg import inline_svg, svg_document
 from bonbon.report.training_curves import fitted_quantity, training_curves
 from bonbon.report.training_log import LogEntry, read_training_log
 
 REPORT_NAME = "report.html"
+FRONTIER_NAME = "frontier.svg"
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,16 @@ class RunContents:
 def write_report(run_directory: Path) -> Path:
     """Write `report.html` from what the run directory holds, and return its path.
 
+    Its first figure is also written on its own, as `frontier.svg`.
+
     Raises:
         ConfigError: there are no metrics yet, or they cannot be read.
         BonbonError: candidates are damaged or not scored.
     """
-    path = run_directory / REPORT_NAME
-    replace_text(path, report_html(read_run(run_directory)))
+    path, run = run_directory / REPORT_NAME, read_run(run_directory)
+    picture = svg_document(frontier(run.metrics), description=_frontier_text(run))
+    replace_text(run_directory / FRONTIER_NAME, picture)
+    replace_text(path, report_html(run))
     return path
 
 

@@ -9,6 +9,7 @@ from bonbon.config import Config
 ObjectiveName = Literal["rank", "pair", "sft", "ipo", "dpo"]
 
 DEFAULT_ALPHA = {"rank": 0.05, "pair": 0.005}
+FULL_LEARNING_RATE, LORA_LEARNING_RATE = 2e-5, 5e-4
 
 
 class LoraSettings(Config):
@@ -34,8 +35,8 @@ class TrainingConfig(Config):
     """Weight of the SFT term in `rank` (default 0.05) and `pair` (default 0.005)."""
     beta: float = Field(default=0.1, gt=0)
     """DPO's β; the other objectives derive theirs from the tilt."""
-    learning_rate: float = Field(default=2e-5, gt=0)
-    """Peak learning rate of AdamW; `pair` wants less than `rank`."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of AdamW; by default 2e-5, or 5e-4 for adapters."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the training prompts."""
     groups_per_batch: int = Field(default=4, ge=1)
@@ -66,6 +67,12 @@ class TrainingConfig(Config):
     """How many times during training the loss on the set-aside prompts is measured."""
     report_to: tuple[str, ...] = ()
     """Trackers that transformers knows: `tensorboard`, `wandb`, `mlflow`."""
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate in force."""
+        default = FULL_LEARNING_RATE if self.lora is None else LORA_LEARNING_RATE
+        return default if self.learning_rate is None else self.learning_rate
 
     @property
     def sft_weight(self) -> float:

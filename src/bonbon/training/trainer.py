@@ -249,7 +249,7 @@ def _arguments(
     validates = _num_validation(num_examples, config) > 0
     return TrainingArguments(
         output_dir=str(output_dir / "checkpoints"),
-        learning_rate=config.learning_rate,
+        learning_rate=config.peak_learning_rate,
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.groups_per_batch,
         gradient_accumulation_steps=config.gradient_accumulation,
