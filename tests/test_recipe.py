@@ -1,0 +1,162 @@
+"""Recipes: what they take, what they refuse, and how they are written out again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bonbon.errors import ConfigError
+from bonbon.evaluation.config import EvaluationConfig
+from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, make_recipe
+from bonbon.rewards.classifier import ClassifierConfig
+from bonbon.rewards.function import FunctionConfig
+from bonbon.rewards.lexicon import LexiconConfig
+from bonbon.sampling.base import SamplingConfig
+from bonbon.theory.best_of import BestOf
+from bonbon.theory.optimal import OptimalTilt
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+def test_nothing_needs_to_be_said() -> None:
+    assert make_recipe({}) == Recipe()
+    assert Recipe().goal == BestOf(8)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_that_come_with_bonbon_load(path: Path) -> None:
+    recipe = load_recipe(path)
+
+    assert recipe.name == path.stem
+    assert make_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+def test_there_are_recipes_and_they_are_package_data() -> None:
+    assert {path.stem for path in RECIPES} >= {"quickstart", "paper"}
+    assert (ROOT / "recipes").resolve() == ROOT / "src" / "bonbon" / "recipes"
+
+
+def test_the_paper_s_settings() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "paper.yaml")
+
+    assert recipe.policy.model == "EleutherAI/pythia-2.8b"
+    assert isinstance(recipe.reward, ClassifierConfig)
+    assert recipe.reward.model == "OpenAssistant/reward-model-deberta-v3-large-v2"
+    assert (recipe.sampling.n, recipe.sampling.temperature) == (8, 1.0)
+    assert recipe.goal == BestOf(8)
+    assert (recipe.training.objective, recipe.training.sft_weight) == ("pair", 0.005)
+    assert recipe.training.learning_rate == 5e-7
+    assert (recipe.policy.dtype, recipe.training.precision) == ("bfloat16", "bfloat16")
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("sampling: {n: 4}\ntraining:\n")
+    recipe = load_recipe(
+        path,
+        [
+            "sampling.n=16",
+            "tilt=optimal(kl=1.0)",
+            "training.lora.r=4",
+            "training.report_to=[tensorboard]",
+            "training.learning_rate=1e-4",
+            "prompts.system=Be kind, be = me.",
+        ],
+    )
+
+    assert recipe.sampling.n == 16
+    assert isinstance(recipe.goal, OptimalTilt)
+    assert recipe.goal.kl == pytest.approx(1.0)
+    assert recipe.training.lora is not None
+    assert recipe.training.lora.r == 4
+    assert recipe.training.report_to == ("tensorboard",)
+    assert recipe.training.learning_rate == 1e-4
+    assert recipe.prompts.system == "Be kind, be = me."
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("vader", LexiconConfig()),
+        ("rewards:warmth", FunctionConfig(function="rewards:warmth")),
+        ("some/reward-model", ClassifierConfig(model="some/reward-model")),
+        ({"kind": "lexicon", "name": "warmth"}, LexiconConfig(name="warmth")),
+    ],
+)
+def test_a_reward_may_be_one_word(short: object, full: object) -> None:
+    assert make_recipe({"reward": short}).reward == full
+
+
+@pytest.mark.parametrize(("n", "base_samples"), [(2, 16), (8, 16), (9, 18), (32, 64)])
+def test_evaluation_draws_enough_opponents_by_itself(n: int, base_samples: int) -> None:
+    recipe = make_recipe({"sampling": {"n": n}, "evaluation": {"policy_samples": 2}})
+
+    assert recipe.evaluation == EvaluationConfig(base_samples=base_samples, policy_samples=2)
+    assert Recipe(sampling=SamplingConfig(n=n)).evaluation.base_samples == base_samples
+
+
+def test_an_evaluation_without_opponents_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"base_samples = 8 must be more than sampling\.n = 8"):
+        make_recipe({"evaluation": {"base_samples": 8}})
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"sed": 1}, "unknown key 'sed'; did you mean 'seed'?"),
+        (
+            {"training": {"learning-rate": 1}},
+            "unknown key 'training.learning-rate'; did you mean 'training.learning_rate'?",
+        ),
+        (
+            {"training": {"lora": {"rank": 8}}},
+            "unknown key 'training.lora.rank'; known keys here: r, alpha, target_modules, merge",
+        ),
+        # What follows from a misspelt key is not what has to be mended.
+        ({"seed": "x", "polcy": {}}, "unknown key 'polcy'; did you mean 'policy'?"),
+        ({"seed": None}, "seed: got None; input should be a valid integer"),
+        ({"tilt": "best"}, "tilt: tilt 'best' is not understood"),
+        ({"name": ""}, "name: got '', expected letters"),
+        ({"name": "../up"}, "name: got '../up', expected letters"),
+    ],
+)
+def test_a_refusal_is_one_line_that_names_the_key(values: Mapping[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        make_recipe(values)
+
+    assert str(refusal.value).startswith(line)
+    assert "\n" not in str(refusal.value)
+
+
+@given(
+    n=st.integers(2, 7),
+    temperature=st.floats(0.01, 10),
+    system=st.none() | st.text(st.characters(codec="utf-8", categories=("L", "P", "Z", "S"))),
+    learning_rate=st.floats(1e-9, 1.0),
+)
+def test_writing_out_and_reading_changes_nothing(
+    n: int, temperature: float, system: str | None, learning_rate: float
+) -> None:
+    recipe = make_recipe(
+        {
+            "sampling": {"n": n, "temperature": temperature},
+            "prompts": {"system": system},
+            "training": {"learning_rate": learning_rate, "lora": {"target_modules": ["q", "v"]}},
+        }
+    )
+
+    assert make_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+def test_a_run_directory_gives_its_recipe_back(tmp_path: Path) -> None:
+    recipe = make_recipe({"seed": 3, "prompts": {"path": "prompts.csv"}})
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+
+    assert load_run_recipe(tmp_path) == recipe
+    with pytest.raises(ConfigError, match="is not a run directory"):
+        load_run_recipe(tmp_path / "elsewhere")
