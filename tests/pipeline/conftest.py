@@ -2,14 +2,14 @@
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from bonbon.pipeline import reports
+from bonbon.pipeline import candidates, reports
 from bonbon.pipeline.run import run
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.report.metrics import Metrics
@@ -57,6 +57,14 @@ def recipe(toy_place: Path, rewards_importable: None) -> Recipe:
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write no report: drawing it takes longer than all the rest of a toy run."""
     monkeypatch.setattr(reports, "write_report", lambda directory: directory / "report.html")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_shards() -> Generator[None]:
+    """Let the toy's 40 training prompts make three shards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "PROMPTS_PER_SHARD", 16)
+        yield
 
 
 @pytest.fixture(scope="session")

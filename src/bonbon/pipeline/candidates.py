@@ -13,6 +13,9 @@ from bonbon.records import Candidate, Prompt
 from bonbon.report.narrator import Bar
 from bonbon.sampling.base import Sampler
 
+PROMPTS_PER_SHARD = 32
+"""The least a shard holds: some seconds of work on a CPU, and rows enough to keep it busy."""
+
 
 @dataclass(frozen=True)
 class SetPlan:
@@ -114,7 +117,7 @@ def _missing(workspace: Workspace, plan: SetPlan) -> set[int]:
 
 def _shards(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
     """Cut the prompts into shards: small enough to lose little to a kill, at most about 100."""
-    size = min(max(16, len(prompts) // 100), 512)
+    size = min(max(PROMPTS_PER_SHARD, len(prompts) // 100), 512)
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
 
