@@ -155,6 +155,7 @@ def test_nothing_else_is_left(finished_run: Path) -> None:
     assert {path.name for path in finished_run.iterdir()} == {
         ".lock",
         "candidates",
+        "frontier.svg",
         "metrics.json",
         "model",
         "recipe.yaml",

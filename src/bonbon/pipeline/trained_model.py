@@ -10,12 +10,13 @@ from transformers import GenerationConfig
 from bonbon.models.policy import Policy, load_policy
 from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.workspace import Workspace
+from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
 from bonbon.report.narrator import Bar
 from bonbon.training.config import LoraSettings, ObjectiveName
 from bonbon.training.examples import RankedExample, ranked_examples
 from bonbon.training.trainer import PreferenceTrainer, num_steps
 
-RESULTS = ("model", "training.jsonl", "metrics.json", "report.html")
+RESULTS = ("model", "training.jsonl", "metrics.json", REPORT_NAME, FRONTIER_NAME)
 """What training leads to: set aside together when training starts afresh."""
 
 LEFTOVERS = ("checkpoints", ".model.partial")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
+    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -83,10 +84,10 @@ class PreferenceTrainer(Trainer):
         self._meter = Meter()
         training, validation = _split(examples, config)
         if config.gradient_checkpointing:
-            policy.model.gradient_checkpointing_enable()
+            _recompute_activations(policy.model)
         super().__init__(
             model=add_adapters(policy.model, config.lora, seed=seed),
-            args=_arguments(config, len(training), policy, output_dir, seed),
+            args=_arguments(config, len(examples), policy, output_dir, seed),
             train_dataset=Examples(training),
             eval_dataset=Examples(validation) if validation else None,
             data_collator=_collate,
@@ -219,6 +220,14 @@ def num_steps(num_examples: int, config: TrainingConfig) -> int:
     batches = math.ceil(num_examples / config.groups_per_batch)
     steps_per_epoch = max(1, math.ceil(batches / config.gradient_accumulation))
     return math.ceil(config.epochs * steps_per_epoch)
+
+
+def _recompute_activations(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass, under transformers' new name or its old one."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable()
+    else:
+        model.gradient_checkpointing_enable()
 
 
 def _collate(examples: list[RankedExample]) -> dict[str, list[RankedExample]]:
