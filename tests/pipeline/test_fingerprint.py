@@ -1,0 +1,54 @@
+"""Fingerprints of model directories and of reward functions."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bonbon.pipeline.fingerprint import fingerprint_function, fingerprint_model
+
+pytestmark = pytest.mark.usefixtures("rewards_importable")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    (directory / "model.safetensors").write_bytes(bytes(3 * 2**20))
+    return directory
+
+
+def test_a_hub_name_has_none(tmp_path: Path) -> None:
+    assert fingerprint_model("some/model") is None
+
+
+def test_a_copy_is_the_same_model(model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(model, tmp_path / "copy")
+    (copy / "README.md").write_text("a card")
+
+    assert fingerprint_model(str(copy)) == fingerprint_model(str(model))
+
+
+@pytest.mark.parametrize("place", [0, 4095, 3 * 2**20 - 1])
+def test_other_weights_are_another_model(model: Path, place: int) -> None:
+    before = fingerprint_model(str(model))
+    with (model / "model.safetensors").open("r+b") as stream:
+        stream.seek(place)
+        stream.write(b"\1")
+
+    assert fingerprint_model(str(model)) != before
+
+
+def test_another_config_is_another_model(model: Path) -> None:
+    before = fingerprint_model(str(model))
+    (model / "config.json").write_text('{"rope_theta": 1}')
+
+    assert fingerprint_model(str(model)) != before
+
+
+def test_a_function_is_known_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "wrapped.py").write_text("from digits import total\n")
+
+    assert fingerprint_function("wrapped:total") == fingerprint_function("digits:total")
+    assert fingerprint_function("math:hypot") is None

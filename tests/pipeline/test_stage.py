@@ -1,0 +1,81 @@
+"""The records of stages, which make a run resumable."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonbon.errors import ConfigError
+from bonbon.pipeline.stage import Stage, digest, is_finished, recorded_counts, stage_file
+
+SETTINGS = {"n": 8, "policy": {"model": "gpt", "revision": None}, "prompts": digest(["a"])}
+
+
+def stage(directory: Path, settings: dict[str, Any]) -> Stage:
+    return Stage(stage_file(directory, "sample"), settings)
+
+
+def test_a_stage_is_new_then_started_then_finished(tmp_path: Path) -> None:
+    new = stage(tmp_path, SETTINGS)
+    assert (new.known, new.started, new.finished) == (False, False, False)
+    new.begin()
+    begun = stage(tmp_path, SETTINGS)
+    assert (begun.known, begun.started, begun.finished) == (True, True, False)
+    begun.finish()
+    done = stage(tmp_path, SETTINGS)
+    assert (done.known, done.started, done.finished) == (True, True, True)
+    assert is_finished(tmp_path, "sample")
+    assert not is_finished(tmp_path, "train")
+
+
+def test_counts_add_up_over_processes(tmp_path: Path) -> None:
+    first = stage(tmp_path, SETTINGS)
+    first.begin()
+    first.count(seconds=1.5, work=10)
+    second = stage(tmp_path, SETTINGS)
+    second.count(seconds=1.0, work=5)
+    second.finish()
+
+    assert recorded_counts(tmp_path, "sample") == {"seconds": 2.5, "work": 15}
+    assert recorded_counts(tmp_path, "train") == {}
+
+
+def test_other_settings_start_afresh_and_are_named(tmp_path: Path) -> None:
+    old = stage(tmp_path, SETTINGS)
+    old.begin()
+    old.count(seconds=3.0)
+    old.finish()
+    changed = stage(
+        tmp_path,
+        {"n": 4, "policy": {"model": "gpt", "revision": "v2"}, "prompts": digest(["b"]), "x": 1},
+    )
+
+    assert (changed.known, changed.started, changed.finished) == (True, False, False)
+    assert changed.changes == [
+        "n was 8, now 4",
+        "policy.revision was None, now v2",
+        "prompts changed",
+        "x was None, now 1",
+    ]
+    changed.begin()
+    assert recorded_counts(tmp_path, "sample") == {}
+
+
+def test_a_digest_is_the_same_for_the_same_content_alone() -> None:
+    assert digest({"a": 1, "b": [2.5, None]}) == digest({"b": [2.5, None], "a": 1})
+    assert digest(["a", "b"]) != digest(["ab"])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"finished": true}', '{"finished": 1, "cou'])
+def test_a_damaged_record_is_one_line(tmp_path: Path, text: str) -> None:
+    file = stage_file(tmp_path, "sample")
+    file.parent.mkdir()
+    file.write_text(text)
+    for read in (
+        lambda: stage(tmp_path, SETTINGS),
+        lambda: recorded_counts(tmp_path, "sample"),
+        lambda: is_finished(tmp_path, "sample"),
+    ):
+        with pytest.raises(ConfigError, match=r"sample\.json is damaged; delete it") as refusal:
+            read()
+        assert "\n" not in str(refusal.value)
