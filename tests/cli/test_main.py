@@ -1,0 +1,54 @@
+"""The command itself: its version, its help, and how light it is."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import bonbon as package
+
+Command = Callable[..., Any]
+
+VERBS = ("quickstart", "run", "sample", "score", "train", "evaluate", "report", "export", "theory")
+
+
+def test_version(bonbon: Command) -> None:
+    outcome = bonbon("--version")
+
+    assert (outcome.code, outcome.out) == (0, f"bonbon {package.__version__}\n")
+
+
+def test_help_lists_the_verbs(bonbon: Command) -> None:
+    outcome = bonbon("--help")
+
+    assert outcome.code == 0
+    for verb in VERBS:
+        assert f" {verb} " in outcome.out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(bonbon: Command, verb: str) -> None:
+    outcome = bonbon(verb, "--help")
+    described = outcome.out.replace("│", "")
+
+    assert outcome.code == 0
+    assert f" {verb} " in outcome.out
+    for option in ("--out", "--set", "--fresh"):
+        if option in described:
+            line = next(line for line in described.splitlines() if option in line)
+            assert len(line.split()) > 4  # a name, a type, and words
+
+
+def test_help_and_refusals_do_not_wait_for_torch() -> None:
+    code = (
+        "import sys\n"
+        "import bonbon.cli.main\n"
+        "print(*sorted({'torch', 'transformers', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert printed.stdout.strip() == ""
