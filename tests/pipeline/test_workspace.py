@@ -88,6 +88,7 @@ def test_setting_aside_moves_what_there_is(tmp_path: Path) -> None:
     place = workspace(tmp_path)
     kept = place.set_aside(["model", "metrics.json"])
 
+    assert kept is not None
     assert kept == tmp_path / "superseded" / "1"
     assert (kept / "model" / "weights").read_text() == "w"
     assert not (tmp_path / "model").exists()

@@ -28,7 +28,7 @@ class CandidateSet(StrEnum):
 
 def export(
     directory: RunDirectory,
-    file: Annotated[Path, typer.Argument(help="Where to: a .jsonl, .parquet or .csv file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl, .parquet or .csv file.")],
     format: Annotated[
         ExportFormat,
         typer.Option(

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML; every setting has a default.")
+]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A run directory.")]
 Out = Annotated[
     Path | None,
@@ -13,7 +15,11 @@ Out = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as sampling.n=16."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting, such as sampling.n=16; may be given again.",
+    ),
 ]
 Fresh = Annotated[
     bool,

@@ -200,7 +200,7 @@ def _eos_token_ids(
 
 
 def _cannot_load(config: PolicyConfig, error: Exception) -> PolicyError:
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:300].rstrip(".")
     return PolicyError(
         f"cannot load the policy {config.model!r}: {reason}; expected a hub name or a directory "
         "with a causal language model in safetensors"

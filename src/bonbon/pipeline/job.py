@@ -7,7 +7,7 @@ from typing import Any
 
 from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
-from bonbon.models.policy import Policy, load_policy, policy_name
+from bonbon.models.policy import Policy, load_policy
 from bonbon.pipeline.candidates import SetPlan, draw_set, is_drawn, open_set
 from bonbon.pipeline.identity import (
     sampling_settings,
@@ -131,7 +131,7 @@ class Job:
     @cached_property
     def base(self) -> Policy:
         """The policy to align, before it is."""
-        self._say(f"Loading {policy_name(self.recipe.policy)}.")
+        self._say(f"Loading {self.recipe.policy.model}.")
         return load_policy(self.recipe.policy)
 
     @cached_property
