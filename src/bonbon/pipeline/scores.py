@@ -151,7 +151,7 @@ def _fill(
     groups = table.unscored()
     total = len(table.candidates)
     with workspace.narrator.bar(
-        f"score {table.set_name}", total=total, unit="completions", extra_unit="completions"
+        f"score {table.set_name}", total=total, unit="answers", extra_unit="answers"
     ) as bar:
         bar.advance(total - sum(map(len, groups)))
         for start in range(0, len(groups), PROMPTS_AT_ONCE):

@@ -59,14 +59,17 @@ class Narrator:
     def bar(
         self, title: str, *, total: int | float, unit: str, extra_unit: str = "tokens"
     ) -> Generator[Bar]:
-        """Show a progress bar with a rate and the time left while the block runs."""
+        """Show a progress bar with a rate and the time left while the block runs.
+
+        It fits 80 columns, so that nothing is cut where there is no terminal to ask for its width.
+        """
         columns = (
             TextColumn("  {task.description}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]} · {task.fields[rate]}"),
+            TextColumn("{task.fields[unit]} {task.fields[rate]}"),
             TimeElapsedColumn(),
-            TextColumn("· left"),
+            TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console) as progress:
