@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from bonbon.data.store import CandidateStore
@@ -284,3 +285,14 @@ def test_a_bug_is_not_hidden(bonbon: Command, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(TransformersSampler, "sample", bug)
     with pytest.raises(ZeroDivisionError):
         bonbon("run", "recipe.yaml")
+
+
+def test_a_full_gpu_says_what_to_lower(bonbon: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has")
+
+    monkeypatch.setattr(TransformersSampler, "sample", full)
+    line = refused(bonbon("run", "recipe.yaml"))
+
+    assert line.startswith("bonbon: the GPU's memory is full (CUDA out of memory); lower sampling.")
+    assert bonbon("run", "recipe.yaml").code == 2
