@@ -88,7 +88,7 @@ def draw_set(
     workspace.store.write_manifest(plan.name, manifest)
     shards, missing = _shards(plan.prompts), _missing(workspace, plan)
     total = len(plan.prompts) * plan.num_samples
-    with workspace.narrator.bar(f"draw {plan.name}", total=total, unit="answers") as bar:
+    with workspace.narrator.bar(f"draw {plan.name}", total=total) as bar:
         for index, prompts in enumerate(shards):
             if index not in missing:
                 bar.advance(len(prompts) * plan.num_samples)

@@ -34,7 +34,7 @@ TIMED_STAGES = {
 def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name: str) -> PromptKL:
     """Estimate how far the trained model has moved, on its own held-out answers."""
     groups = workspace.store.groups("eval-bonbon", reward_name)
-    with workspace.narrator.bar("KL", total=len(groups), unit="prompts") as bar:
+    with workspace.narrator.bar("KL", total=len(groups)) as bar:
         return kl_from_samples(
             trained.model,
             base.model,

@@ -150,9 +150,7 @@ def _fill(
     by_id = {prompt.id: prompt for prompt in prompts}
     groups = table.unscored()
     total = len(table.candidates)
-    with workspace.narrator.bar(
-        f"score {table.set_name}", total=total, unit="answers", extra_unit="answers"
-    ) as bar:
+    with workspace.narrator.bar(f"score {table.set_name}", total=total, counted="answers") as bar:
         bar.advance(total - sum(map(len, groups)))
         for start in range(0, len(groups), PROMPTS_AT_ONCE):
             part = [each for group in groups[start : start + PROMPTS_AT_ONCE] for each in group]

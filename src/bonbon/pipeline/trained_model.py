@@ -101,7 +101,7 @@ def _fit(
 ) -> torch.nn.Module:
     recipe = workspace.recipe
     steps = num_steps(len(examples), recipe.training)
-    with workspace.narrator.bar("train", total=steps, unit="steps") as bar:
+    with workspace.narrator.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
         trainer = PreferenceTrainer(
             policy,

@@ -18,7 +18,7 @@ from rich.progress import (
 
 @dataclass
 class Bar:
-    """A progress bar; `extra` counts what the rate is told in (tokens, where steps are prompts)."""
+    """A progress bar; `extra` is what the rate counts: tokens, say, where the steps are answers."""
 
     progress: Progress
     task: Task
@@ -33,7 +33,7 @@ class Bar:
         extra = self.task.fields["extra"]
         if elapsed < 1 or not extra:
             return ""
-        return f"{extra / elapsed:,.0f} {self.task.fields['extra_unit']}/s"
+        return f"{extra / elapsed:,.0f} {self.task.fields['counted']}/s"
 
 
 class Narrator:
@@ -56,9 +56,7 @@ class Narrator:
         self.console.print(item)
 
     @contextmanager
-    def bar(
-        self, title: str, *, total: int | float, unit: str, extra_unit: str = "tokens"
-    ) -> Generator[Bar]:
+    def bar(self, title: str, *, total: int | float, counted: str = "tokens") -> Generator[Bar]:
         """Show a progress bar with a rate and the time left while the block runs.
 
         It fits 80 columns, so that nothing is cut where there is no terminal to ask for its width.
@@ -67,13 +65,11 @@ class Narrator:
             TextColumn("  {task.description}"),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]} {task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console) as progress:
-            identity = progress.add_task(
-                title, total=total, unit=unit, extra=0.0, extra_unit=extra_unit, rate=""
-            )
+            identity = progress.add_task(title, total=total, extra=0.0, counted=counted, rate="")
             yield Bar(progress, progress.tasks[identity])
