@@ -199,7 +199,8 @@ def test_adapters_train_and_the_base_stays(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_refused(tmp_path: Path) -> None:
     broken = policy()
     with torch.no_grad():
-        broken.model.get_output_embeddings().weight.fill_(float("nan"))
+        for weight in broken.model.parameters():
+            weight.fill_(float("nan"))
     trainer = PreferenceTrainer(
         broken, examples(8), config(), temperature=TEMPERATURE, output_dir=tmp_path
     )

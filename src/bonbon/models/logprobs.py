@@ -21,7 +21,7 @@ def completion_hidden_states(
 ) -> Float[Tensor, "tokens width"]:
     """Return the hidden state that predicts each completion token of the batch."""
     mask = batch.attention_mask()
-    if model.config._attn_implementation == "eager":
+    if getattr(model.config, "_attn_implementation", None) == "eager":
         # Eager attention adds its mask to the scores; the others take a boolean one.
         lowest = torch.finfo(model.dtype).min
         mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
@@ -38,7 +38,9 @@ def vocabulary_logits(
     model: PreTrainedModel, hidden: Float[Tensor, "tokens width"], temperature: float
 ) -> Float[Tensor, "tokens vocabulary"]:
     """Return logits / temperature in float32, with the rescalings some families apply."""
-    logits = model.get_output_embeddings()(hidden).float()
+    head = model.get_output_embeddings()
+    assert head is not None, "load_policy loads causal language models only"
+    logits = head(hidden).float()
     config = model.config
     if getattr(config, "logit_scale", None):  # Cohere
         logits = logits * config.logit_scale

@@ -169,9 +169,9 @@ class Job:
     def _evaluation(self) -> dict[str, Any]:
         return {
             "name": self.recipe.name,
-            "base": digest(self._base_plan.settings),
-            "model": digest(self._trained_plan.settings),
-            "reward": digest(scoring_settings(self.recipe, self._base_plan.settings)),
+            "draws of the base": digest(self._base_plan.settings),
+            "draws of the trained model": digest(self._trained_plan.settings),
+            "their rewards": digest(scoring_settings(self.recipe, self._base_plan.settings)),
             "evaluation": self.recipe.evaluation.model_dump(
                 mode="json", exclude={"groups_per_batch"}
             ),
