@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from bonbon.config import Config
-from bonbon.errors import PolicyError, PromptError
+from bonbon.errors import ConfigError, PolicyError, PromptError
 from bonbon.models.embedded import EMBEDDED_POLICY, embedded_policy_directory
 from bonbon.records import Prompt
 
@@ -128,7 +128,7 @@ def resolve_device(device: str) -> torch.device:
     """Return the device a config means; `auto` prefers a GPU.
 
     Raises:
-        PolicyError: there is no such device here.
+        ConfigError: there is no such device here.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -138,7 +138,7 @@ def resolve_device(device: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         reason = " ".join(str(error).partition(". ")[0].split())
-        raise PolicyError(
+        raise ConfigError(
             f"device {device!r} cannot be used here ({reason}); expected {_devices()}"
         ) from error
     return torch.device(device)
