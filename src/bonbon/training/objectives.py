@@ -53,9 +53,8 @@ def bonbon_loss(
     alpha: float,
 ) -> Float[Tensor, " pairs"]:
     """Return `pair_loss` for a log-ratio target of any tilt, in nats."""
-    chosen = policy_chosen - reference_chosen
-    rejected = policy_rejected - reference_rejected
-    return alpha * -policy_chosen + (1 - alpha) * (chosen - rejected - target).square()
+    margin = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)
+    return alpha * -policy_chosen + (1 - alpha) * (margin - target).square()
 
 
 def ipo_loss(
@@ -81,9 +80,8 @@ def dpo_loss(
     beta: float,
 ) -> Float[Tensor, " pairs"]:
     """Return −log σ(β (h(chosen) − h(rejected))) of every pair. Source: arXiv 2305.18290."""
-    chosen = policy_chosen - reference_chosen
-    rejected = policy_rejected - reference_rejected
-    return -logsigmoid(beta * (chosen - rejected))
+    margin = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)
+    return -logsigmoid(beta * margin)
 
 
 def sft_loss(
@@ -126,7 +124,9 @@ def rank_loss(
     Args:
         policy: summed log-probabilities under the policy in training.
         reference: the same under the base policy.
-        targets: a tilt's `rank_targets`, one per rank; shape [ranks] serves all groups.
+        targets: a tilt's `rank_targets`, one per rank; shape [ranks] serves all groups. Where
+            the N candidates are ranked among themselves, as in training, pass them through
+            `bonbon.theory.ranks.in_group_targets`, or the loss leads to f^(N/(N−1)) instead of f.
         weights: a tilt's `rank_weights`, likewise, for the SFT term.
         alpha: weight of the SFT term.
     """

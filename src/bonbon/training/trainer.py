@@ -69,7 +69,7 @@ class PreferenceTrainer(Trainer):
         """Prepare to train `policy.model` in place.
 
         Args:
-            policy: loaded in float32; its model is trained.
+            policy: its model is trained; in float32, or in any precision under adapters.
             examples: from `ranked_examples`.
             config: objective and optimiser.
             temperature: the one the candidates were drawn at; it is part of the policy.
