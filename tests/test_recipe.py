@@ -15,7 +15,7 @@ from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, mak
 from bonbon.rewards.classifier import ClassifierConfig
 from bonbon.rewards.function import FunctionConfig
 from bonbon.rewards.lexicon import LexiconConfig
-from bonbon.sampling.base import SamplingConfig
+from bonbon.sampling.config import SamplingConfig
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.optimal import OptimalTilt
 

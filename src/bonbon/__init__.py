@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bonbon.rewards.classifier import ClassifierReward
     from bonbon.rewards.function import FunctionReward
     from bonbon.rewards.lexicon import LexiconReward
-    from bonbon.sampling.base import SamplingConfig
+    from bonbon.sampling.config import SamplingConfig
     from bonbon.sampling.transformers_sampler import TransformersSampler
     from bonbon.theory.best_of import BestOf
     from bonbon.theory.best_of_poisson import BestOfPoisson
@@ -69,7 +69,7 @@ _HOMES = {
     "PolicyConfig": "bonbon.models.policy",
     "PreferenceTrainer": "bonbon.training.trainer",
     "Recipe": "bonbon.recipe",
-    "SamplingConfig": "bonbon.sampling.base",
+    "SamplingConfig": "bonbon.sampling.config",
     "Tilt": "bonbon.theory.tilt",
     "TopFraction": "bonbon.theory.top_fraction",
     "TrainingConfig": "bonbon.training.config",

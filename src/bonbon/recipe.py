@@ -17,7 +17,7 @@ from bonbon.evaluation.config import EvaluationConfig
 from bonbon.models.policy import PolicyConfig
 from bonbon.rewards.config import RewardConfig
 from bonbon.rewards.lexicon import LexiconConfig
-from bonbon.sampling.base import SamplingConfig
+from bonbon.sampling.config import SamplingConfig
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import Tilt

@@ -21,7 +21,7 @@ TIMEOUT = 240
 def place(toy_place: Path, tmp_path: Path) -> Path:
     """Return a folder with the toy's recipe, made slow enough to be killed on the way."""
     shutil.copy(toy_place / "digits.py", tmp_path / "digits.py")
-    slow = "sampling: {n: 8, temperature: 0.9, max_new_tokens: 56, rows_per_batch: 8}"
+    slow = "sampling: {n: 8, temperature: 0.9, max_new_tokens: 56, engine: {rows: 8}}"
     recipe = (toy_place / "recipe.yaml").read_text()
     lines = [slow if line.startswith("sampling:") else line for line in recipe.splitlines()]
     (tmp_path / "recipe.yaml").write_text("\n".join(lines) + "\n")

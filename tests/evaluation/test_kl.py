@@ -8,7 +8,7 @@ from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy
 from bonbon.models.toy import enumerate_completions, toy_policy
 from bonbon.records import Prompt, ScoredGroup
-from bonbon.sampling.base import SamplingConfig
+from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 TEMPERATURE = 0.8
@@ -41,7 +41,9 @@ def exact_kl(policy: Policy, prompt: Prompt) -> float:
 
 
 def estimate(policy: Policy, num_samples: int) -> PromptKL:
-    config = SamplingConfig(temperature=TEMPERATURE, max_new_tokens=4, rows_per_batch=10_000)
+    config = SamplingConfig(
+        temperature=TEMPERATURE, max_new_tokens=4, engine=TransformersEngine(rows=10_000)
+    )
     drawn = TransformersSampler(policy, config, seed=0).sample(PROMPTS, n=num_samples)
     groups = [
         ScoredGroup(tuple(drawn[start : start + num_samples]), (0.0,) * num_samples)

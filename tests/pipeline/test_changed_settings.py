@@ -102,7 +102,7 @@ def test_training_settings_retrain_and_draw_the_answers_of_the_new_model(
 @pytest.mark.parametrize(
     "override",
     [
-        "sampling.rows_per_batch=8",
+        "sampling.engine.rows=8",
         "training.checkpoints=2",
         "training.evaluations=1",
         "training.gradient_checkpointing=true",

@@ -9,11 +9,11 @@ from scipy.stats import chisquare
 from bonbon.errors import PromptError
 from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.base import SamplingConfig
+from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 POLICY = toy_policy(num_words=3, seed=1)
-CONFIG = SamplingConfig(temperature=0.8, max_new_tokens=3, rows_per_batch=500)
+CONFIG = SamplingConfig(temperature=0.8, max_new_tokens=3, engine=TransformersEngine(rows=500))
 PROMPTS = [
     Prompt(id="a", content="0 1", split="train"),
     Prompt(id="b", content="2", split="train"),
@@ -68,9 +68,9 @@ def test_the_end_is_counted_if_and_only_if_it_was_drawn() -> None:
 def test_draws_do_not_depend_on_the_batch() -> None:
     together = draw(n=6)
     for rows in (1, 6, 7, 12):
-        assert _drawn(draw(CONFIG.model_copy(update={"rows_per_batch": rows}), n=6)) == _drawn(
-            together
-        )
+        assert _drawn(
+            draw(CONFIG.model_copy(update={"engine": TransformersEngine(rows=rows)}), n=6)
+        ) == _drawn(together)
     sampler = TransformersSampler(POLICY, CONFIG, seed=0)
     alone = [
         candidate for prompt in reversed(PROMPTS) for candidate in sampler.sample([prompt], n=6)

@@ -12,7 +12,7 @@ from bonbon.models.policy import Policy
 from bonbon.models.toy import enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.rewards.toy import TokenSumReward
-from bonbon.sampling.base import SamplingConfig
+from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.sampling.transformers_sampler import TransformersSampler
 from bonbon.theory.best_of import BestOf
 from bonbon.training.checkpoints import last_checkpoint
@@ -34,7 +34,9 @@ def rewards_of(texts: list[str]) -> list[float]:
 
 
 def examples(num_groups: int, *, objective: ObjectiveName = "rank") -> list[RankedExample]:
-    config = SamplingConfig(temperature=TEMPERATURE, max_new_tokens=3, rows_per_batch=10_000)
+    config = SamplingConfig(
+        temperature=TEMPERATURE, max_new_tokens=3, engine=TransformersEngine(rows=10_000)
+    )
     sampler = TransformersSampler(policy(), config, seed=0)
     drawn = sampler.sample([PROMPT], n=8 * num_groups)
     groups = [_group(drawn[start : start + 8]) for start in range(0, len(drawn), 8)]

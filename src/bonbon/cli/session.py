@@ -71,7 +71,7 @@ def _in_plain_words() -> Generator[None]:
         except torch.OutOfMemoryError as error:
             reason = str(error).partition(". ")[0]
             raise BonbonError(
-                f"the GPU's memory is full ({reason}); lower sampling.rows_per_batch, "
+                f"the GPU's memory is full ({reason}); lower sampling.engine.rows, "
                 "training.groups_per_batch or evaluation.groups_per_batch, set "
                 "training.gradient_checkpointing, or train with training.lora, and run the same "
                 "command again: what is done stays done"

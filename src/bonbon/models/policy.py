@@ -1,5 +1,6 @@
 """A policy: a causal language model, its tokenizer and what sampling and training ask of them."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -7,16 +8,19 @@ from typing import Any, Literal, cast
 import torch
 from pydantic import Field
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from bonbon.config import Config
-from bonbon.errors import ConfigError, PolicyError, PromptError
+from bonbon.errors import ConfigError, PolicyError
 from bonbon.models.embedded import EMBEDDED_POLICY, embedded_policy_directory
-from bonbon.records import Prompt
+from bonbon.models.tokenizer import PolicyTokenizer
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -41,59 +45,19 @@ class PolicyConfig(Config):
 
 
 @dataclass(frozen=True)
-class Policy:
+class Policy(PolicyTokenizer):
     """A loaded model with its tokenizer.
 
     Attributes:
-        name: what to call it in reports and manifests.
         model: in evaluation mode, on its device.
-        tokenizer: the model's own.
-        eos_token_ids: every id that ends a completion, at least one.
-        use_chat_template: whether prompts go through the tokenizer's chat template.
     """
 
-    name: str
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    eos_token_ids: tuple[int, ...]
-    use_chat_template: bool
 
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
         return self.model.device
-
-    @property
-    def context_length(self) -> int | None:
-        """Longest sequence the model takes, in tokens; None if the config does not say."""
-        return getattr(self.model.config, "max_position_embeddings", None)
-
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """Return the token ids that condition the policy on a prompt.
-
-        Raises:
-            PromptError: chat messages, but no chat template to render them with.
-        """
-        if isinstance(prompt.content, str) and not self.use_chat_template:
-            return tuple(self.tokenizer(prompt.content)["input_ids"])
-        if not self.use_chat_template:
-            raise PromptError(
-                f"prompt {prompt.id!r} is a list of chat messages, but {self.name} has no chat "
-                "template in use; give plain text, or a policy whose tokenizer has one"
-            )
-        messages = (
-            [{"role": "user", "content": prompt.content}]
-            if isinstance(prompt.content, str)
-            else [dict(message) for message in prompt.content]
-        )
-        text = self.tokenizer.apply_chat_template(
-            cast("Any", messages), add_generation_prompt=True, tokenize=False
-        )
-        return tuple(self.tokenizer(cast("str", text), add_special_tokens=False)["input_ids"])
-
-    def decode(self, token_ids: tuple[int, ...]) -> str:
-        """Return a completion's text, special tokens left out."""
-        return cast("str", self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
 
 def load_policy(config: PolicyConfig, *, dtype: DType | None = None) -> Policy:
@@ -108,7 +72,7 @@ def load_policy(config: PolicyConfig, *, dtype: DType | None = None) -> Policy:
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    device, source = resolve_device(config.device), _source(config)
+    device, source = resolve_device(config.device), policy_source(config)
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -121,7 +85,27 @@ def load_policy(config: PolicyConfig, *, dtype: DType | None = None) -> Policy:
     except Exception as error:  # safetensors, the hub's client and model code have their own
         raise _cannot_load(config, error) from error
     cast("Any", model).to(device).eval()
-    return _assemble(config, model, tokenizer)
+    return Policy(model=model, **_parts(config, tokenizer, model.config, model.generation_config))
+
+
+def load_policy_tokenizer(config: PolicyConfig) -> PolicyTokenizer:
+    """Load what turns prompts into token ids, for engines that hold the weights themselves.
+
+    Raises:
+        PolicyError: there is no such model, or it has no end-of-sequence token.
+    """
+    source = policy_source(config)
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model_config = AutoConfig.from_pretrained(_weights_source(source), **options)
+    except Exception as error:
+        raise _cannot_load(config, error) from error
+    try:
+        generation_config = GenerationConfig.from_pretrained(source, **options)
+    except OSError:  # many models have none
+        generation_config = None
+    return PolicyTokenizer(**_parts(config, tokenizer, model_config, generation_config))
 
 
 def resolve_device(device: str) -> torch.device:
@@ -158,7 +142,12 @@ def policy_name(config: PolicyConfig) -> str:
     return Path(config.model).expanduser().resolve().name
 
 
-def _source(config: PolicyConfig) -> str:
+def policy_source(config: PolicyConfig) -> str:
+    """Return the hub name or directory that a policy is loaded from.
+
+    Raises:
+        PolicyError: a local directory holds no model.
+    """
     if config.model == EMBEDDED_POLICY:
         return str(embedded_policy_directory())
     looks_local = config.model.startswith((".", "/", "~")) or Path(config.model).is_dir()
@@ -173,23 +162,24 @@ def _source(config: PolicyConfig) -> str:
     return str(directory.resolve())
 
 
-def _assemble(
-    config: PolicyConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Policy:
+def _parts(
+    config: PolicyConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    model_config: PreTrainedConfig,
+    generation_config: GenerationConfig | None,
+) -> dict[str, Any]:
+    """Return what a policy is made of besides its weights."""
     has_template = bool(getattr(tokenizer, "chat_template", None))
-    return Policy(
-        name=policy_name(config),
-        model=model,
-        tokenizer=tokenizer,
-        eos_token_ids=_eos_token_ids(config, model, tokenizer),
-        use_chat_template=has_template and config.chat_template == "auto",
-    )
+    return {
+        "name": policy_name(config),
+        "tokenizer": tokenizer,
+        "eos_token_ids": _eos_token_ids(config, (generation_config, model_config, tokenizer)),
+        "use_chat_template": has_template and config.chat_template == "auto",
+        "context_length": getattr(model_config.get_text_config(), "max_position_embeddings", None),
+    }
 
 
-def _eos_token_ids(
-    config: PolicyConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> tuple[int, ...]:
-    holders: tuple[Any, ...] = (model.generation_config, model.config, tokenizer)
+def _eos_token_ids(config: PolicyConfig, holders: tuple[object, ...]) -> tuple[int, ...]:
     for ids in (getattr(holder, "eos_token_id", None) for holder in holders):
         if ids is not None:
             return tuple(ids) if isinstance(ids, list) else (ids,)
@@ -197,6 +187,14 @@ def _eos_token_ids(
         f"policy {config.model} has no end-of-sequence token, so no completion could ever stop; "
         "set eos_token_id in its generation_config.json"
     )
+
+
+def _weights_source(source: str) -> str:
+    """Return where the full model of an adapter is, and any other source as it is."""
+    adapter = Path(source) / "adapter_config.json"
+    if (Path(source) / "config.json").is_file() or not adapter.is_file():
+        return source
+    return json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
 
 
 def _cannot_load(config: PolicyConfig, error: Exception) -> PolicyError:

@@ -51,6 +51,7 @@ def toy_policy(*, num_words: int = 5, sharpness: float = 3.0, seed: int = 0) -> 
         tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END),
         eos_token_ids=(num_words,),
         use_chat_template=False,
+        context_length=64,
     )
 
 

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from bonbon.errors import PromptError
 from bonbon.models.policy import Policy
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.base import Progress, SamplingConfig
+from bonbon.sampling.base import Progress
+from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.sampling.draw import draw_tokens, uniforms
 from bonbon.sampling.row_cache import row_cache
 
@@ -61,6 +61,10 @@ class TransformersSampler:
         self.policy = policy
         self.config = config
         self.seed = seed
+        engine = config.engine
+        self._rows = (
+            engine if isinstance(engine, TransformersEngine) else TransformersEngine()
+        ).rows
         self._eos = torch.tensor(policy.eos_token_ids, device=policy.device)
 
     def sample(
@@ -74,7 +78,7 @@ class TransformersSampler:
         encoded = [_EncodedPrompt(prompt, self.encode(prompt)) for prompt in prompts]
         # Prompts of like length share a batch: less padding.
         encoded.sort(key=lambda item: len(item.token_ids))
-        per_batch = max(1, self.config.rows_per_batch // n)
+        per_batch = max(1, self._rows // n)
         by_prompt: dict[str, list[Candidate]] = {}
         for start in range(0, len(encoded), per_batch):
             batch = encoded[start : start + per_batch]
@@ -89,15 +93,7 @@ class TransformersSampler:
         Raises:
             PromptError: it does not.
         """
-        token_ids = self.policy.encode(prompt)
-        room, needed = self.policy.context_length, len(token_ids) + self.config.max_new_tokens
-        if room is not None and needed > room:
-            raise PromptError(
-                f"prompt {prompt.id!r} has {len(token_ids)} tokens, and with max_new_tokens = "
-                f"{self.config.max_new_tokens} it needs {needed}; {self.policy.name} takes {room}: "
-                "shorten the prompt or lower sampling.max_new_tokens"
-            )
-        return token_ids
+        return self.policy.encode(prompt, max_new_tokens=self.config.max_new_tokens)
 
     @torch.inference_mode()
     def _draw_batch(
