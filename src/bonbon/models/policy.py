@@ -195,6 +195,10 @@ def _eos_token_ids(config: PolicyConfig, holders: tuple[object, ...]) -> tuple[i
     )
 
 
+def _hub_options(config: PolicyConfig) -> dict[str, Any]:
+    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+
+
 def _weights_source(source: str) -> str:
     """Return where the full model of an adapter is, and any other source as it is."""
     adapter = Path(source) / "adapter_config.json"
