@@ -8,7 +8,8 @@ import pytest
 from bonbon.data.store import CandidateStore
 from bonbon.records import ScoredGroup
 from bonbon.report.browser import browser_data, json_for_script
-from bonbon.selection import rank_order, tie_rng
+from bonbon.selection.ranks import rank_order
+from bonbon.selection.ties import tie_rng
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.recipe import load_run_recipe
 from bonbon.rewards.config import reward_name
-from bonbon.selection import rank_order, tie_rng
+from bonbon.selection.ranks import rank_order
+from bonbon.selection.ties import tie_rng
 
 WRITERS = {
     "pairs": export_pairs,

@@ -11,7 +11,7 @@ from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, checked_scores
 from bonbon.rewards.config import reward_name
-from bonbon.selection import is_tied
+from bonbon.selection.ranks import is_tied
 
 PROMPTS_AT_ONCE = 64
 """In one call of the reward."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from bonbon.records import ScoredGroup
 from bonbon.report.metrics import BASE, TRAINED
-from bonbon.selection import is_tied, rank_order, tie_rng
+from bonbon.selection.ranks import is_tied, rank_order
+from bonbon.selection.ties import tie_rng
 
 MAX_CHARACTERS = 3_000_000
 """Of text per split: beyond it an even selection of prompts is shown, so that pages stay light."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from bonbon.errors import TrainingError
 from bonbon.models.packing import PromptGroup
 from bonbon.records import ScoredGroup
-from bonbon.selection import is_tied, rank_order, tie_rng
+from bonbon.selection.ranks import is_tied, rank_order
+from bonbon.selection.ties import tie_rng
 from bonbon.theory.ranks import in_group_targets
 from bonbon.theory.tilt import Tilt
 from bonbon.training.config import ObjectiveName

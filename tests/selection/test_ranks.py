@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bonbon.errors import RewardError
-from bonbon.selection import (
+from bonbon.selection.ranks import (
     best_and_worst,
     best_index,
     is_tied,
     rank_order,
-    tie_rng,
     worst_index,
 )
+from bonbon.selection.ties import tie_rng
 
 # Few distinct values, so that ties are common.
 LEVELS = st.integers(-3, 3).map(float)

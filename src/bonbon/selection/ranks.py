@@ -1,29 +1,9 @@
-"""Which candidate is best, which is worst, and how all of them rank: pure functions of rewards.
-
-Ties are broken uniformly at random by a generator that the caller hands in, never by index
-(Beirami et al., arXiv 2401.01879, and every closed form for best-of-n assume it). `tie_rng` gives
-each prompt a generator of its own.
-"""
-
-from collections.abc import Sequence
-from hashlib import blake2b
+"""Which candidate is best, which is worst, and how all of them rank."""
 
 import numpy as np
-from jaxtyping import Float
 
 from bonbon.errors import RewardError
-
-Rewards = Sequence[float] | Float[np.ndarray, " candidates"]
-
-
-def tie_rng(seed: int, prompt_id: str) -> np.random.Generator:
-    """Return a prompt's own generator for breaking ties.
-
-    It depends on the seed and the prompt's id alone, so the order in which prompts are worked
-    through changes nothing, and neither does resuming or sharding.
-    """
-    digest = blake2b(f"{seed}:{prompt_id}".encode(), digest_size=16, person=b"bonbon-ties")
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest.digest(), "little")))
+from bonbon.selection.numbers import Rewards, as_rewards
 
 
 def rank_order(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, ...]:
@@ -36,7 +16,7 @@ def rank_order(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, ...]
     Raises:
         RewardError: a reward is NaN, which has no rank.
     """
-    values = _values(rewards)
+    values = as_rewards(rewards)
     coins = rng.random(len(values))
     return tuple(int(index) for index in np.lexsort((coins, values)))
 
@@ -83,7 +63,7 @@ def is_tied(rewards: Rewards) -> bool:
     Raises:
         RewardError: a reward is NaN.
     """
-    values = _values(rewards)
+    values = as_rewards(rewards)
     return bool(np.all(values == values[:1]))
 
 
@@ -92,14 +72,3 @@ def _ends(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, int]:
     if not order:
         raise RewardError("got no scored candidates, expected at least 1; leave this prompt out")
     return order[0], order[-1]
-
-
-def _values(rewards: Rewards) -> Float[np.ndarray, " candidates"]:
-    values = np.asarray(rewards, dtype=np.float64)
-    if np.isnan(values).any():
-        position = int(np.flatnonzero(np.isnan(values))[0])
-        raise RewardError(
-            f"the reward of candidate {position} is nan, expected a number; leave candidates "
-            "without a score out before ranking"
-        )
-    return values

@@ -1,0 +1,44 @@
+"""Which of n candidates to answer with: pure functions of numbers, numpy only.
+
+Ties are broken uniformly at random by a generator that the caller hands in, never by index
+(Beirami et al., arXiv 2401.01879, and every closed form for best-of-n assume it). Rules that
+draw at random draw a *rank*, so what they choose does not depend on the candidates' order.
+"""
+
+from bonbon.selection.certainty import self_certainty, token_certainties
+from bonbon.selection.mbr import mbr_index, mean_similarities, reward_plus_similarity_index
+from bonbon.selection.poisson import poisson_best_index
+from bonbon.selection.prior import reward_plus_logprob_index
+from bonbon.selection.ranks import (
+    best_and_worst,
+    best_index,
+    is_tied,
+    rank_order,
+    worst_index,
+)
+from bonbon.selection.similarity import chrf, chrf_matrix
+from bonbon.selection.soft import soft_best_index, soft_weights
+from bonbon.selection.ties import tie_rng
+from bonbon.selection.votes import borda_index, majority_index
+
+__all__ = [
+    "best_and_worst",
+    "best_index",
+    "borda_index",
+    "chrf",
+    "chrf_matrix",
+    "is_tied",
+    "majority_index",
+    "mbr_index",
+    "mean_similarities",
+    "poisson_best_index",
+    "rank_order",
+    "reward_plus_logprob_index",
+    "reward_plus_similarity_index",
+    "self_certainty",
+    "soft_best_index",
+    "soft_weights",
+    "tie_rng",
+    "token_certainties",
+    "worst_index",
+]
