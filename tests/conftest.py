@@ -3,7 +3,13 @@
 import json
 import os
 import random
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -57,3 +63,43 @@ def toy_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evaluation: {base_samples: 6, policy_samples: 3, num_resamples: 100}\n"
     )
     return place
+
+
+@pytest.fixture(scope="session")
+def openai_url() -> Iterator[str]:
+    """Start a server that speaks OpenAI's API, see openai_server.py, and give its base URL."""
+    command = [sys.executable, str(Path(__file__).with_name("openai_server.py"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip() + "/v1"
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def put_model(openai_url: str) -> Callable[..., str]:
+    """Give a function that puts a model on the server and returns its name."""
+    numbers = count()
+
+    def put(**settings: object) -> str:
+        name = f"model-{next(numbers)}"
+        request = urllib.request.Request(
+            openai_url.removesuffix("/v1") + "/put",
+            data=json.dumps({"name": name, **settings}).encode(),
+        )
+        with urllib.request.urlopen(request):
+            return name
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def requests_for(openai_url: str) -> Callable[[str], list[dict[str, Any]]]:
+    """Give a function that returns the requests for a model so far: path, body, authorization."""
+
+    def requests(model: str) -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"{openai_url.removesuffix('/v1')}/log?{model}") as answer:
+            return json.load(answer)
+
+    return requests

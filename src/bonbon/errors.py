@@ -21,6 +21,10 @@ class PolicyError(BonbonError, ValueError):
     """A model or tokenizer that cannot be loaded or cannot do what is asked of it."""
 
 
+class EngineError(BonbonError, RuntimeError):
+    """A sampling engine or a server that fails, cannot be reached or refuses what is asked."""
+
+
 class TrainingError(BonbonError, RuntimeError):
     """Candidates that carry no preference, or training that went wrong."""
 

@@ -1,0 +1,219 @@
+"""A server that speaks OpenAI's API, for tests: a process of its own, the standard library only.
+
+It serves models that tests put there with POST /put, each with a table of logits or with written
+answers, and with the faults that real servers have:
+
+    logits: {"0 1": [...], ...}, one row per context; with `end`, the end-of-sequence id; the
+        words are the ids. Draws exactly from softmax(logits / temperature).
+    answers: {"a question": an answer's choice}; for judges.
+    fail: what happens to the first requests, one entry each: an HTTP status, `drop` (no answer),
+        `cut` (half an answer), `garbage` (not JSON), `empty` (no choices).
+    most: choices that one request gives at most; single: refuse requests for more than one.
+    ids: how token ids are told: `vllm`, `llama.cpp` or `none`; tell_stop: name the stop string.
+    knows: the only keys a request may hold; key: the API key it takes; delay: seconds.
+    ends_with: says that completions end for this reason.
+
+GET /log?model returns the requests for a model.
+"""
+
+import json
+import math
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODELS: dict[str, dict[str, Any]] = {}
+LOG: list[dict[str, Any]] = []
+IN_FLIGHT: Counter[str] = Counter()
+LOCK = threading.Lock()
+
+
+@contextmanager
+def in_flight(model: str) -> Generator[None, None, None]:
+    """Count a request for a model as long as it is worked on."""
+    with LOCK:
+        IN_FLIGHT[model] += 1
+    try:
+        yield
+    finally:
+        with LOCK:
+            IN_FLIGHT[model] -= 1
+
+
+def log_softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
+    scaled = [logit / temperature for logit in logits]
+    top = max(scaled)
+    total = top + math.log(math.fsum(math.exp(logit - top) for logit in scaled))
+    return [logit - total for logit in scaled]
+
+
+def draw(
+    model: dict[str, Any], prompt: list[int], body: dict[str, Any], index: int
+) -> dict[str, Any]:
+    """Draw one completion, as a choice without its form."""
+    rng = random.Random(f"{body.get('seed')}/{index}/{prompt}")
+    ids: list[int] = []
+    text = ""
+    logprobs: list[float] = []
+    for _ in range(body["max_tokens"]):
+        logits = model["logits"][" ".join(map(str, prompt + ids))]
+        weights = [math.exp(x) for x in log_softmax(logits, body["temperature"])]
+        token = rng.choices(range(len(logits)), weights)[0]
+        ids.append(token)
+        logprobs.append(log_softmax(logits)[token])
+        text = " ".join(str(word) for word in ids if word != model["end"])
+        if token == model["end"]:
+            return {"ids": ids, "logprobs": logprobs, "text": text, "end": "stop", "why": None}
+        for stop in body.get("stop", []):
+            if stop in text:
+                text = text[: text.index(stop)]
+                return {"ids": ids, "logprobs": logprobs, "text": text, "end": "stop", "why": stop}
+    return {"ids": ids, "logprobs": logprobs, "text": text, "end": "length", "why": None}
+
+
+def choice(model: dict[str, Any], drawn: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """Write a completion as the servers do."""
+    chat, told = "messages" in body, model.get("ids", "vllm")
+    made: dict[str, Any] = {"finish_reason": model.get("ends_with", drawn["end"])}
+    made |= {"message": {"content": drawn["text"]}} if chat else {"text": drawn["text"]}
+    if model.get("tell_stop", True):
+        made["stop_reason"] = drawn["why"]
+    if told == "vllm" and body.get("return_token_ids"):
+        made["token_ids"] = drawn["ids"]
+    if body.get("logprobs"):
+        content = [
+            {"token": str(token), "logprob": logprob, "top_logprobs": None}
+            for token, logprob in zip(drawn["ids"], drawn["logprobs"], strict=True)
+        ]
+        if told == "llama.cpp":
+            content = [
+                {**part, "id": token} for part, token in zip(content, drawn["ids"], strict=True)
+            ]
+        as_content = chat or told == "llama.cpp"
+        made["logprobs"] = (
+            {"content": content} if as_content else {"token_logprobs": drawn["logprobs"]}
+        )
+    return made
+
+
+def answer(model: dict[str, Any], body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return the status and the body of an answer."""
+    unknown = sorted(set(body) - set(model.get("knows", body)))
+    if unknown:
+        return 400, {"error": {"message": f"Unrecognized request argument: {unknown[0]}"}}
+    count = body.get("n", 1)
+    if count > 1 and model.get("single"):
+        return 400, {"error": {"message": "Only one completion choice is allowed"}}
+    if "answers" in model:
+        question = body["messages"][-1]["content"]
+        if question not in model["answers"]:
+            return 400, {"error": {"message": f"no answer is written for {question!r}"}}
+        return 200, {"choices": [model["answers"][question]]}
+    prompt = body.get("prompt") or [
+        int(word) for turn in body["messages"] for word in turn["content"].split()
+    ]
+    if not all(isinstance(token, int) for token in prompt):
+        return 400, {"error": {"message": f"prompt: got {prompt!r}, expected token ids"}}
+    if "logits" not in model or " ".join(map(str, prompt)) not in model["logits"]:
+        return 400, {"error": {"message": f"no logits are known for the prompt {prompt}"}}
+    choices = [
+        {"index": index, **choice(model, draw(model, prompt, body, index), body)}
+        for index in range(min(count, model.get("most", count)))
+    ]
+    made: dict[str, Any] = {"choices": choices[::-1]}
+    if "messages" in body and body.get("return_token_ids"):
+        made["prompt_token_ids"] = prompt
+    return 200, made
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        path, _, model = self.path.partition("?")
+        if path == "/log":
+            with LOCK:
+                self.send(200, [entry for entry in LOG if entry["body"]["model"] == model])
+        elif path == "/v1/models":
+            self.send(200, {"object": "list", "data": [{"id": name} for name in MODELS]})
+        else:
+            self.send(404, {"detail": "Not Found"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/put":
+            MODELS[body.pop("name")] = body
+            self.send(200, {})
+        elif self.path in {"/v1/completions", "/v1/chat/completions"}:
+            with in_flight(body["model"]):
+                self.complete(body)
+        else:
+            self.send(404, {"detail": "Not Found"})
+
+    def complete(self, body: dict[str, Any]) -> None:
+        entry = {"path": self.path, "body": body, "in_flight": IN_FLIGHT[body["model"]]}
+        authorization = entry["authorization"] = self.headers.get("Authorization", "")
+        with LOCK:
+            LOG.append(entry)
+            model = MODELS.get(body["model"])
+            fail = model["fail"].pop(0) if model and model.get("fail") else None
+        if model is None:
+            message = f"The model `{body['model']}` does not exist."
+            self.send(404, {"error": {"message": message}})
+        elif model.get("key") and authorization != f"Bearer {model['key']}":
+            self.send(401, {"error": {"message": f"Incorrect API key provided: {authorization}"}})
+        elif fail is not None:
+            self.fail(fail)
+        else:
+            time.sleep(model.get("delay", 0))
+            asked = {key: value for key, value in body.items() if key != "model"}
+            self.send(*answer(model, asked))
+
+    def fail(self, kind: int | str) -> None:
+        if isinstance(kind, int):
+            self.send(kind, {"error": {"message": f"fault {kind}"}})
+        elif kind == "empty":
+            self.send(200, {"choices": []})
+        elif kind == "garbage":
+            self.send_text(200, '{"choices": [')
+        else:
+            self.close_connection = True
+            if kind == "cut":
+                self.send_text(200, '{"choices": [', length=1000)
+
+    def send(self, status: int, body: object) -> None:
+        self.send_text(status, json.dumps(body))
+
+    def send_text(self, status: int, text: str, *, length: int | None = None) -> None:
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(length or len(content)))
+        if status == 429:
+            self.send_header("Retry-After", "0.05")
+        elif status >= 500:
+            self.send_header("Retry-After-Ms", "20")
+        self.end_headers()
+        self.wfile.write(content)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+
+if __name__ == "__main__":
+    with Server(("127.0.0.1", 0), Handler) as server:
+        sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
+        sys.stdout.flush()
+        server.serve_forever()
