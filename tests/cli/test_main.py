@@ -11,7 +11,18 @@ import bonbon as package
 
 Command = Callable[..., Any]
 
-VERBS = ("quickstart", "run", "sample", "score", "train", "evaluate", "report", "export", "theory")
+VERBS = (
+    "quickstart",
+    "run",
+    "sample",
+    "score",
+    "train",
+    "evaluate",
+    "report",
+    "export",
+    "best",
+    "theory",
+)
 
 
 def test_version(bonbon: Command) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bonbon import __version__
+from bonbon.cli.best import best
 from bonbon.cli.evaluate import evaluate
 from bonbon.cli.export import export
 from bonbon.cli.process import prepare_process
@@ -25,7 +26,7 @@ MENDABLE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (quickstart, run, sample, score, train, evaluate, report, export, theory):
+for verb in (quickstart, run, sample, score, train, evaluate, report, export, best, theory):
     app.command()(verb)
 
 

@@ -19,7 +19,7 @@ from bonbon.selection.ranks import (
 from bonbon.selection.similarity import chrf, chrf_matrix
 from bonbon.selection.soft import soft_best_index, soft_weights
 from bonbon.selection.ties import tie_rng
-from bonbon.selection.votes import borda_index, majority_index
+from bonbon.selection.votes import borda_index, majority_index, votes_received
 
 __all__ = [
     "best_and_worst",
@@ -40,5 +40,6 @@ __all__ = [
     "soft_weights",
     "tie_rng",
     "token_certainties",
+    "votes_received",
     "worst_index",
 ]

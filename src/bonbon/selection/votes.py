@@ -1,9 +1,11 @@
 """Votes: what most candidates answer, for tasks with short final answers and no reward."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from bonbon.errors import RewardError
 from bonbon.selection.numbers import Rewards, as_finite, check_as_many, check_parameter
@@ -11,6 +13,20 @@ from bonbon.selection.ranks import best_index, rank_order
 
 AnswerOf = Callable[[str], Hashable | None]
 """Extracts a completion's answer, in a form in which equal answers are equal; None if none."""
+
+
+def votes_received(
+    completions: Sequence[str], *, answer_of: AnswerOf
+) -> Float[np.ndarray, " candidates"]:
+    """Return how many completions give the same answer as each; 0 for one without an answer.
+
+    Args:
+        completions: texts.
+        answer_of: extracts the answer.
+    """
+    answers = [answer_of(completion) for completion in completions]
+    counts = Counter(answer for answer in answers if answer is not None)
+    return np.array([counts.get(answer, 0) for answer in answers], dtype=np.float64)
 
 
 def majority_index(
@@ -28,9 +44,11 @@ def majority_index(
     Raises:
         RewardError: no completion holds an answer.
     """
-    members = _members(completions, answer_of)
-    chosen = best_index([float(len(indices)) for indices in members], rng=rng)
-    return members[chosen][int(rng.integers(len(members[chosen])))]
+    votes = votes_received(completions, answer_of=answer_of)
+    if not votes.any():
+        raise _no_answer(len(completions))
+    # Answers that tie have as many completions each: a fair coin among these is one among those.
+    return best_index(votes, rng=rng)
 
 
 def borda_index(
@@ -86,8 +104,12 @@ def _members(completions: Sequence[str], answer_of: AnswerOf) -> list[list[int]]
         if answer is not None:
             members.setdefault(answer, []).append(index)
     if not members:
-        raise RewardError(
-            f"none of the {len(completions)} completions holds an answer, expected at least one; "
-            "mend what extracts it, or choose by another rule"
-        )
+        raise _no_answer(len(completions))
     return list(members.values())
+
+
+def _no_answer(num_completions: int) -> RewardError:
+    return RewardError(
+        f"none of the {num_completions} completions holds an answer, expected at least one; "
+        "mend what extracts it, or choose by another rule"
+    )

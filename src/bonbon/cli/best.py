@@ -1,0 +1,81 @@
+"""`bonbon best`: one prompt, n answers, the chosen one."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from bonbon.cli.options import Overrides
+from bonbon.errors import ConfigError, PromptError
+from bonbon.selection.rule import METHODS, NUMBER, PARAMETERS, Rule
+
+_PARAMETERS = "; ".join(f"{method}: {what}" for method, what in PARAMETERS.items())
+
+
+def best(
+    prompt: Annotated[str, typer.Argument(help="What to answer; - reads it from standard input.")],
+    n: Annotated[int, typer.Option("--n", help="Answers to choose from.")] = 16,
+    policy: Annotated[
+        str | None, typer.Option(help="Hub name or folder; by default SmolLM2-135M-Instruct.")
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="A classifier, package.module:function, or vader, the default."),
+    ] = None,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "best",
+    parameter: Annotated[
+        float | None, typer.Option(help=f"Of the method, where it has one. {_PARAMETERS}.")
+    ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help=f"What votes in majority and borda: the last match of {NUMBER}, or of this.",
+        ),
+    ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(help="Give up this share of the answers at each quarter of the length."),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(help="Length limit of an answer.")] = 128,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
+    override: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Answer one prompt with the best of n, and show the runner-up and the scores."""
+    rule = Rule(method=method, parameter=parameter, pattern=answer)
+    if reward is not None and not rule.needs_rewards and reject is None:
+        raise ConfigError(f"the method {method!r} reads no reward; leave --reward out")
+    text = _checked(sys.stdin.read() if prompt == "-" else prompt, "the prompt")
+    instruction = None if system is None else _checked(system, "the system message")
+    sampling = {"n": n, "temperature": temperature, "max_new_tokens": max_new_tokens}
+    settings = {
+        "seed": seed,
+        "sampling": sampling,
+        **({} if policy is None else {"policy": {"model": policy}}),
+        **({} if reward is None else {"reward": reward}),
+    }
+    from bonbon.cli.answering import show_best  # noqa: PLC0415 - torch loads when a verb runs
+
+    show_best(
+        text,
+        settings,
+        override or [],
+        rule,
+        system=instruction,
+        reject=reject,
+        as_json=as_json,
+    )
+
+
+def _checked(text: str, what: str) -> str:
+    """Return a text that a tokenizer can take."""
+    if not text.strip():
+        raise PromptError(f"{what} is empty; expected some text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of a terminal that are not UTF-8
+        raise PromptError(f"{what} is not UTF-8 at character {error.start}") from None
+    return text

@@ -1,0 +1,192 @@
+"""Answering one prompt with the chosen one of n completions."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from bonbon.errors import ConfigError, RewardError
+from bonbon.models.certainty import completion_certainties
+from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.policy import Policy, load_policy
+from bonbon.pipeline.speculative import SpeculativeRejection, check_fraction, rejection_lengths
+from bonbon.recipe import Recipe
+from bonbon.records import Candidate, Prompt
+from bonbon.rewards.base import Reward, checked_scores
+from bonbon.rewards.config import load_reward
+from bonbon.sampling.base import Progress
+from bonbon.sampling.config import TransformersEngine
+from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.selection.rule import Choice, Evidence, Rule
+from bonbon.selection.ties import tie_rng
+from bonbon.theory.ties import tie_corrected
+
+COMPLETIONS_AT_ONCE = 8
+"""Completions that share a forward pass when their certainty is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class BestAnswer:
+    """One prompt's candidates and the choice among them.
+
+    Attributes:
+        rule: how the choice was made.
+        candidates: those that were finished and can be chosen.
+        rewards: of each candidate; None if no reward was asked.
+        reward_name: of the reward; None likewise.
+        choice: the chosen one, the runner-up, and the scores.
+        num_dropped: completions given up early.
+        num_unscored: completions without a score, which cannot be chosen.
+        num_tokens: drawn in all, those of dropped completions included.
+        seconds: from the first token to the choice.
+    """
+
+    rule: Rule
+    candidates: tuple[Candidate, ...]
+    rewards: Float[np.ndarray, " candidates"] | None
+    reward_name: str | None
+    choice: Choice
+    num_dropped: int
+    num_unscored: int
+    num_tokens: int
+    seconds: float
+
+    @property
+    def chosen(self) -> Candidate:
+        """The answer."""
+        return self.candidates[self.choice.index]
+
+    @property
+    def runner_up(self) -> Candidate | None:
+        """The next best that says something else."""
+        index = self.choice.runner_up
+        return None if index is None else self.candidates[index]
+
+    @property
+    def base_reward(self) -> float | None:
+        """Mean reward of one draw; None if completions are missing, as the worst then are."""
+        if self.rewards is None or self.num_dropped:
+            return None
+        return float(self.rewards.mean())
+
+    @property
+    def win_rate(self) -> float | None:
+        """Share of comparisons with one draw that best-of-n wins, this prompt's ties counted.
+
+        Without ties n / (n + 1). None for other rules, and if completions were given up.
+        """
+        if self.rewards is None or self.num_dropped or self.rule.method != "best":
+            return None
+        return float(tie_corrected(self.rewards[None, :], len(self.rewards))[0][0])
+
+
+def answer_prompt(
+    prompt: Prompt,
+    recipe: Recipe,
+    rule: Rule,
+    *,
+    reject: float | None = None,
+    on_progress: Progress | None = None,
+) -> BestAnswer:
+    """Draw the recipe's n completions of a prompt and choose one.
+
+    Args:
+        prompt: what to answer.
+        recipe: its policy, sampling, reward and seed are used.
+        rule: how to choose.
+        reject: give up this share of the completions at each quarter of the length limit.
+        on_progress: told of tokens and completions.
+
+    Raises:
+        BonbonError: the model or the reward cannot do what is asked.
+    """
+    if reject is not None:
+        check_fraction(reject)
+    if not isinstance(recipe.sampling.engine, TransformersEngine):
+        kind = recipe.sampling.engine.kind
+        raise ConfigError(f"bonbon best draws with the engine 'transformers', got {kind!r}")
+    reward = load_reward(recipe.reward) if rule.needs_rewards or reject is not None else None
+    policy = load_policy(recipe.policy)
+    began = time.perf_counter()
+    drawn, num_tokens = _draw(prompt, recipe, policy, reward, reject, on_progress)
+    candidates, rewards = _scored(prompt, drawn, reward)
+    certainties = _certainties(policy, candidates, recipe) if rule.needs_certainties else None
+    evidence = Evidence(
+        texts=[candidate.text for candidate in candidates],
+        logprobs=np.array([candidate.logprob for candidate in candidates]),
+        rewards=rewards,
+        certainties=certainties,
+    )
+    choice = rule.choose(evidence, rng=tie_rng(recipe.seed, prompt.id))
+    return BestAnswer(
+        rule=rule,
+        candidates=candidates,
+        rewards=rewards,
+        reward_name=reward.name if reward is not None else None,
+        choice=choice,
+        num_dropped=recipe.sampling.n - len(drawn),
+        num_unscored=len(drawn) - len(candidates),
+        num_tokens=num_tokens,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _draw(
+    prompt: Prompt,
+    recipe: Recipe,
+    policy: Policy,
+    reward: Reward | None,
+    reject: float | None,
+    on_progress: Progress | None,
+) -> tuple[list[Candidate], int]:
+    """Return the finished completions, and how many tokens were drawn for all of them."""
+    num_tokens = 0
+
+    def count(tokens: int, ended: int) -> None:
+        nonlocal num_tokens
+        num_tokens += tokens
+        if on_progress is not None:
+            on_progress(tokens, ended)
+
+    pruning = None
+    if reward is not None and reject is not None:
+        lengths = rejection_lengths(recipe.sampling.max_new_tokens)
+        score = partial(checked_scores, reward)
+        pruning = SpeculativeRejection(score, fraction=reject, lengths=lengths)
+    sampler = TransformersSampler(policy, recipe.sampling, seed=recipe.seed)
+    candidates = sampler.sample([prompt], n=recipe.sampling.n, on_progress=count, pruning=pruning)
+    return candidates, num_tokens
+
+
+def _scored(
+    prompt: Prompt, drawn: Sequence[Candidate], reward: Reward | None
+) -> tuple[tuple[Candidate, ...], Float[np.ndarray, " candidates"] | None]:
+    """Return the candidates that have a score, and the scores."""
+    if reward is None:
+        return tuple(drawn), None
+    scores = checked_scores(reward, [prompt] * len(drawn), [each.text for each in drawn])
+    kept = [(each, score) for each, score in zip(drawn, scores, strict=True) if score is not None]
+    if not kept:
+        raise RewardError(
+            f"reward {reward.name!r} gives none of the {len(drawn)} completions a score, so none "
+            "can be chosen; use another reward, or a method that needs none, such as mbr"
+        )
+    return tuple(each for each, _ in kept), np.array([score for _, score in kept])
+
+
+def _certainties(
+    policy: Policy, candidates: Sequence[Candidate], recipe: Recipe
+) -> Float[np.ndarray, " candidates"]:
+    """Return each candidate's self-certainty, at the temperature it was drawn at."""
+    parts: list[np.ndarray] = []
+    for start in range(0, len(candidates), COMPLETIONS_AT_ONCE):
+        part = candidates[start : start + COMPLETIONS_AT_ONCE]
+        completions = tuple(candidate.token_ids for candidate in part)
+        batch = pack([PromptGroup(part[0].prompt_token_ids, completions)]).to(policy.device)
+        temperature = recipe.sampling.temperature
+        certainties = completion_certainties(policy.model, batch, temperature=temperature)
+        parts.append(certainties.double().cpu().numpy())
+    return np.concatenate(parts)
