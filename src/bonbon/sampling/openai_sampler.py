@@ -193,11 +193,11 @@ class OpenaiSampler:
             "repetition_penalty": 1.0,
             "seed": _request_seed(self.seed, prompt_id, first),
             "return_token_ids": True,
+            # Also where they are not used: llama.cpp tells token ids nowhere else.
+            "logprobs": True if self._engine.api == "chat" else 1,
         }
         if config.stop:
             settings["stop"] = list(config.stop)
-        if self.gives_logprobs:
-            settings["logprobs"] = True if self._engine.api == "chat" else 1
         return settings
 
     def _completions(self, answer: Answer, *, count: int) -> list[Completion]:
