@@ -202,9 +202,9 @@ class Job:
 
     def _refuse_long_prompts(self) -> None:
         """Refuse prompts that do not fit, those of all stages at once, before any is answered."""
-        sampler = TransformersSampler(self.base, self.recipe.sampling, seed=self.recipe.seed)
+        sampling = self.recipe.sampling
         for prompt in self.prompts:
-            sampler.encode(prompt)
+            self.base.encode(prompt, max_new_tokens=sampling.max_new_tokens)
 
     def _require_candidates(self) -> None:
         plan = self._train_plan

@@ -1,0 +1,73 @@
+"""Whether a model's completions can share their prompt: tried, not looked up."""
+
+import logging
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bonbon.sampling.decoder import Decoder, P
+from bonbon.sampling.plain import PlainDecoder
+from bonbon.sampling.shared_prompt import SharedPromptDecoder
+
+TOLERANCE = {torch.float32: 1e-3}
+"""Root mean square difference to a plain forward that rounding explains, in standard deviations
+of the logits. Attention that is not the model's own goes far beyond."""
+
+COARSE = 0.2
+"""The same for bfloat16 and float16: SmolLM2-135M's bfloat16 logits are 0.05 from its float32
+ones, whichever way they are computed."""
+
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+
+_log = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def why_not_shared(model: PreTrainedModel) -> str | None:
+    """Return what keeps a model's completions from sharing their prompt; None if nothing does.
+
+    The model answers two short prompts both ways, and the logits are compared.
+    """
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    if kinds - KNOWN_LAYERS:
+        return f"it has layers of kind {', '.join(sorted(kinds - KNOWN_LAYERS))}"
+    if not model._can_set_attn_implementation():
+        return "its attention cannot be replaced"
+    try:
+        shared = _answers(SharedPromptDecoder(model, capacity=4))
+    except Exception as error:  # model code of any kind may fail in any way
+        return f"its cache cannot be replaced ({type(error).__name__})"
+    plain = _answers(PlainDecoder(model))
+    difference = (shared - plain).square().mean().sqrt()
+    if not bool(difference <= TOLERANCE.get(model.dtype, COARSE) * plain.std()):
+        return "its answers would differ"
+    return None
+
+
+def choose_decoder(
+    model: PreTrainedModel, name: str, *, capacity: int
+) -> PlainDecoder | SharedPromptDecoder:
+    """Return the fastest decoder that is right for a model, and say so if it is the slow one."""
+    reason = why_not_shared(model)
+    if reason is None:
+        return SharedPromptDecoder(model, capacity=capacity)
+    _log.warning(
+        "%s is sampled the plain way, without a cache, which is slow: %s. "
+        "Try sampling.engine = vllm if vLLM knows the model.",
+        name,
+        reason,
+    )
+    return PlainDecoder(model)
+
+
+def _answers(decoder: Decoder[P]) -> Tensor:
+    """Return the logits that some fixed tokens lead to, rows of two prompts and two ages."""
+    short, long = decoder.prefill([(1, 2), (2, 0, 1, 1, 2, 0, 1)])
+    decoder.admit(long, 2)
+    logits = [decoder.step(torch.tensor([0, 1]))]
+    decoder.admit(short, 2)
+    logits += [decoder.step(torch.tensor([1, 2, 2, 0])), decoder.step(torch.tensor([2, 1, 0, 0]))]
+    decoder.shrink(3, [(3, 1)])
+    logits.append(decoder.step(torch.tensor([1, 0, 2])))
+    return torch.cat([short.logits[None], long.logits[None], *logits]).float()

@@ -1,0 +1,150 @@
+"""Which completion is drawn in which row, until all are drawn."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bonbon.models.policy import Policy
+from bonbon.sampling.base import Progress, Pruning
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.decoder import Decoder, PrefilledPrompt, moves_into_gaps
+from bonbon.sampling.draft import Draft, DraftGroup
+from bonbon.sampling.draw import draw_tokens
+from bonbon.sampling.ending import Ending
+from bonbon.sampling.truncation import truncate
+
+P = TypeVar("P", bound=PrefilledPrompt)
+
+
+class Schedule(Generic[P]):
+    """Fills rows from a queue of prompts, draws a token for every row, and clears what ended."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: SamplingConfig,
+        decoder: Decoder[P],
+        *,
+        num_rows: int,
+        on_progress: Progress,
+        on_group: Callable[[DraftGroup], None],
+        pruning: Pruning | None = None,
+    ) -> None:
+        """Take what draws, and the most rows side by side."""
+        self._device = policy.device
+        self._config = config
+        self._decoder = decoder
+        self._num_rows = num_rows
+        self._ending = Ending(policy, config.stop)
+        self._on_progress = on_progress
+        self._on_group = on_group
+        self._pruning = pruning
+        self._rows: list[tuple[Draft, DraftGroup]] = []
+        self._waiting: deque[tuple[P, Draft, DraftGroup]] = deque()
+
+    def run(self, groups: Sequence[DraftGroup]) -> None:
+        """Draw all completions."""
+        # Prompts of like length run side by side: less padding.
+        queue = deque(sorted(groups, key=lambda group: len(group.token_ids)))
+        while queue or self._waiting or self._rows:
+            self._fill(queue)
+            if self._rows:
+                tokens = [draft.token_ids[-1] for draft, _ in self._rows]
+                logits = self._decoder.step(torch.tensor(tokens, device=self._device))
+                self._draw(self._rows, logits)
+                self._clear()
+
+    def _fill(self, queue: deque[DraftGroup]) -> None:
+        """Start completions in the free rows; a prompt is read once, when its first one starts."""
+        while free := self._num_rows - len(self._rows):
+            if not self._waiting:
+                self._read(queue, free)
+            # What is judged side by side starts side by side.
+            together = len(self._waiting[0][2].drafts) if self._waiting and self._pruning else 1
+            if not self._waiting or free < together:
+                return
+            self._start(min(free - free % together, len(self._waiting)))
+
+    def _read(self, queue: deque[DraftGroup], free: int) -> None:
+        """Let the model read as many prompts as the free rows have room for."""
+        taken: list[DraftGroup] = []
+        while queue and sum(len(group.drafts) for group in taken) < free:
+            taken.append(queue.popleft())
+        if taken:
+            prompts = self._decoder.prefill([group.token_ids for group in taken])
+            for prompt, group in zip(prompts, taken, strict=True):
+                self._waiting.extend((prompt, draft, group) for draft in group.drafts)
+
+    def _start(self, count: int) -> None:
+        """Draw the first tokens of the next completions, and give rows to those that go on."""
+        started = [self._waiting.popleft() for _ in range(count)]
+        logits = torch.stack([prompt.logits for prompt, _, _ in started])
+        self._draw([(draft, group) for _, draft, group in started], logits)
+        for prompt, draft, group in started:
+            if draft.running:
+                self._decoder.admit(prompt, 1)
+                self._rows.append((draft, group))
+
+    def _draw(
+        self, rows: Sequence[tuple[Draft, DraftGroup]], logits: Float[Tensor, "rows vocabulary"]
+    ) -> None:
+        """Draw the next token of every row."""
+        numbers = [draft.uniform for draft, _ in rows]
+        uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
+        token, logprob = self._chosen(logits, uniform)
+        for (draft, _), one, its_logprob in zip(
+            rows, token.tolist(), logprob.tolist(), strict=True
+        ):
+            draft.token_ids.append(one)
+            draft.logprob += its_logprob
+            draft.ended = self._ending.reached(draft.token_ids)
+        self._prune(rows)
+        over = [group for draft, group in rows if not draft.running]
+        self._on_progress(len(rows), len(over))
+        for group in {id(group): group for group in over}.values():
+            if not any(draft.running for draft in group.drafts):
+                self._on_group(group)
+
+    def _chosen(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        config = self._config
+        if not config.truncated:
+            return draw_tokens(logits, uniform, config.temperature)
+        likely = truncate(
+            logits.float() / config.temperature, top_k=config.top_k, top_p=config.top_p
+        )
+        token, _ = draw_tokens(likely, uniform, 1.0)
+        whole = torch.log_softmax(logits.double() / config.temperature, dim=-1)
+        return token, whole.gather(1, token[:, None])[:, 0]
+
+    def _prune(self, rows: Sequence[tuple[Draft, DraftGroup]]) -> None:
+        """Judge the prompts whose completions have just reached one of the lengths."""
+        if self._pruning is None:
+            return
+        due = {
+            id(group): group
+            for draft, group in rows
+            if draft.running and len(draft.token_ids) in self._pruning.lengths
+        }
+        for group in due.values():
+            living = [draft for draft in group.drafts if not draft.dropped]
+            running = [draft.running for draft in living]
+            texts = [self._ending.text(draft.token_ids) for draft in living]
+            kept = self._pruning.keep(group.prompt, texts, running)
+            for draft, keep, runs in zip(living, kept, running, strict=True):
+                draft.dropped = runs and not keep
+
+    def _clear(self) -> None:
+        """Take the rows that ended away, so that the others stand without gaps."""
+        over = [number for number, (draft, _) in enumerate(self._rows) if not draft.running]
+        if not over:
+            return
+        moves = moves_into_gaps(len(self._rows), over)
+        kept = len(self._rows) - len(over)
+        for source, target in moves:
+            self._rows[target] = self._rows[source]
+        del self._rows[kept:]
+        self._decoder.shrink(kept, moves)
