@@ -1,6 +1,7 @@
 """Whether a model's completions can share their prompt: tried, not looked up."""
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     if kinds - KNOWN_LAYERS:
         return f"it has layers of kind {', '.join(sorted(kinds - KNOWN_LAYERS))}"
-    if not model._can_set_attn_implementation():
+    if not model._can_set_attn_implementation():  # pyright: ignore[reportPrivateUsage]
         return "its attention cannot be replaced"
     try:
         shared = _answers(SharedPromptDecoder(model, capacity=4))
@@ -45,9 +46,7 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     return None
 
 
-def choose_decoder(
-    model: PreTrainedModel, name: str, *, capacity: int
-) -> PlainDecoder | SharedPromptDecoder:
+def choose_decoder(model: PreTrainedModel, name: str, *, capacity: int) -> Decoder[Any]:
     """Return the fastest decoder that is right for a model, and say so if it is the slow one."""
     reason = why_not_shared(model)
     if reason is None:

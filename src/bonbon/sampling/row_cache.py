@@ -42,22 +42,33 @@ class CachedPrompt:
 
 
 @dataclass(frozen=True, eq=False)
-class Bucket:
-    """Prompts of like length, and the rows that answer them.
+class Stack:
+    """Prompts of like length, one on the other.
 
     Attributes:
-        rows: of each prompt, filled up with row 0, shape [prompts, most rows of a prompt].
         lengths: of the prompts, shape [prompts].
         keys: per layer, shape [prompts, heads, longest, head size].
         values: likewise.
         hidden: which keys are filling, shape [prompts, 1, 1, longest]; None if none is.
     """
 
-    rows: Int[Tensor, "prompts rows"]
     lengths: Int[Tensor, " prompts"]
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     hidden: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Prompts of like length, and the rows that answer them.
+
+    Attributes:
+        rows: of each prompt, filled up with row 0, shape [prompts, most rows of a prompt].
+        prompts: their keys and values.
+    """
+
+    rows: Int[Tensor, "prompts rows"]
+    prompts: Stack
 
 
 class RowLayer(CacheLayerMixin):
@@ -75,9 +86,9 @@ class RowLayer(CacheLayerMixin):
         self.value_buffer = self._room(value_states, ROOM)
         self.is_initialized = True
 
-    def update(
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple["RowLayer", "RowLayer"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    ) -> tuple["RowLayer", "RowLayer"]:
         """Store every row's newest key and value, shape [rows, heads, 1, head size]."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -208,10 +219,10 @@ class RowCache(Cache):
                 for column, row in enumerate(rows_of[prompt]):
                     place_of_row[row] = offset + number * most + column
             offset += len(group) * most
-            self.buckets.append(Bucket(self._tensor(table), *stack))
+            self.buckets.append(Bucket(self._tensor(table), stack))
         self.place_of_row = self._tensor(place_of_row)
 
-    def _stacks(self, groups: Sequence[Sequence[CachedPrompt]]) -> list[tuple]:
+    def _stacks(self, groups: Sequence[Sequence[CachedPrompt]]) -> list[Stack]:
         """Return every group's stacked prompts, those of the last step if they are the same."""
         prompts = tuple(prompt for group in groups for prompt in group)
         if prompts != self._stacked:
@@ -219,7 +230,7 @@ class RowCache(Cache):
             self._stack_list = [self._stack(group) for group in groups]
         return self._stack_list
 
-    def _stack(self, group: Sequence[CachedPrompt]) -> tuple:
+    def _stack(self, group: Sequence[CachedPrompt]) -> Stack:
         lengths = self._tensor([prompt.length for prompt in group])
         longest = group[-1].length
         num_layers = len(self.layers)
@@ -227,9 +238,9 @@ class RowCache(Cache):
         values = tuple(_padded([p.values[i] for p in group], longest) for i in range(num_layers))
         hidden = torch.arange(longest, device=self.device) >= lengths[:, None]
         filled = group[0].length < longest
-        return lengths, keys, values, hidden[:, None, None] if filled else None
+        return Stack(lengths, keys, values, hidden[:, None, None] if filled else None)
 
-    def _tensor(self, numbers: list) -> Tensor:
+    def _tensor(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(numbers, device=self.device)
 
 

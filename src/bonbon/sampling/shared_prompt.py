@@ -5,7 +5,7 @@ by their weights (as in cascade inference and Hydragen, arXiv 2402.05099): the p
 matrix product for all rows of the prompt, and neither part repeats keys for grouped heads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -124,7 +124,7 @@ def shared_prompt_attention(
     """
     if s_aux is not None or attention_mask is not None:
         raise NotImplementedError("attention sinks and masks of a model's own")
-    num_rows, num_heads, _, size = query.shape
+    num_rows, num_heads, size = query.shape[0], query.shape[1], query.shape[3]
     heads = key.own_keys.shape[1]
     scaled = query[:, :, 0] * (size**-0.5 if scaling is None else scaling)
     scaled = scaled.view(num_rows, heads, num_heads // heads, size)
@@ -171,25 +171,24 @@ class _View:
         _, heads, group, size = query.shape
         gathered = query[bucket.rows].transpose(1, 2).reshape(num_prompts, heads, -1, size)
         index = self._layer.index
-        scores = self._scores(gathered, bucket.keys[index])
-        if bucket.hidden is not None:
-            scores.masked_fill_(bucket.hidden, HIDDEN)
-        if self._window is not None:
-            self._hide_beyond_window(scores, bucket)
-        output, weight = _weighted(scores, bucket.values[index])
+        scores = self._scores(gathered, bucket.prompts.keys[index])
+        if bucket.prompts.hidden is not None:
+            scores.masked_fill_(bucket.prompts.hidden, HIDDEN)
+        longest = scores.shape[-1]
+        if self._window is not None and longest + self._cache.longest >= self._window:
+            self._hide_beyond_window(scores, bucket, self._window)
+        output, weight = _weighted(scores, bucket.prompts.values[index])
         shape = (num_prompts, heads, most, group, -1)
         return (
             output.view(shape).transpose(1, 2).flatten(0, 1),
             weight.view(shape).transpose(1, 2).flatten(0, 1),
         )
 
-    def _hide_beyond_window(self, scores: Tensor, bucket: Bucket) -> None:
+    def _hide_beyond_window(self, scores: Tensor, bucket: Bucket, window: int) -> None:
         longest = scores.shape[-1]
-        position = bucket.lengths[:, None] + self._cache.lengths[bucket.rows]
-        if longest + self._cache.longest < cast("int", self._window):
-            return
+        position = bucket.prompts.lengths[:, None] + self._cache.lengths[bucket.rows]
         place = torch.arange(longest, device=scores.device)
-        hidden = place <= position[..., None] - self._window
+        hidden = place <= position[..., None] - window
         shape = (*bucket.rows.shape[:1], scores.shape[1], bucket.rows.shape[1], -1, longest)
         scores.view(shape).masked_fill_(hidden[:, None, :, None], HIDDEN)
 
@@ -208,9 +207,9 @@ def _weighted(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _attention(model: PreTrainedModel) -> Iterator[None]:
+def _attention(model: PreTrainedModel) -> Generator[None]:
     """Let a model attend through rows for a while."""
-    before = model.config._attn_implementation
+    before = cast("str", model.config._attn_implementation)  # pyright: ignore[reportPrivateUsage]
     model.set_attn_implementation(IMPLEMENTATION)
     try:
         yield

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -10,13 +11,13 @@ from bonbon.models.policy import Policy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress, Pruning
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
+from bonbon.sampling.decoder import Decoder
 from bonbon.sampling.decoder_choice import choose_decoder
 from bonbon.sampling.draft import Draft, DraftGroup
 from bonbon.sampling.draw import uniforms
 from bonbon.sampling.ending import Ending
 from bonbon.sampling.plain import PlainDecoder
 from bonbon.sampling.schedule import Schedule
-from bonbon.sampling.shared_prompt import SharedPromptDecoder
 
 
 class TransformersSampler:
@@ -94,7 +95,7 @@ class TransformersSampler:
         return "plain" if isinstance(self._decoder, PlainDecoder) else "shared-prompt"
 
     @cached_property
-    def _decoder(self) -> PlainDecoder | SharedPromptDecoder:
+    def _decoder(self) -> Decoder[Any]:
         return choose_decoder(self.policy.model, self.policy.name, capacity=self._num_rows)
 
     def _group(self, prompt: Prompt, n: int) -> DraftGroup:
