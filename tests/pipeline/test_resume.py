@@ -19,6 +19,7 @@ from bonbon.pipeline import job, results, scores, trained_model
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import Recipe
 from bonbon.report.metrics import read_metrics
+from bonbon.rewards import base
 from bonbon.sampling.transformers_sampler import TransformersSampler
 from bonbon.training.checkpoints import KeepLastCheckpoint
 from bonbon.training.trainer import PreferenceTrainer
@@ -144,7 +145,7 @@ PLACES = {
 
 @pytest.fixture(autouse=True)
 def _score_in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "PROMPTS_AT_ONCE", 16)
+    monkeypatch.setattr(base, "PROMPTS_AT_ONCE", 16)
     monkeypatch.setattr(scores, "SAVING_SHARE", 1e9)
 
 

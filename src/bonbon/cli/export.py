@@ -39,10 +39,18 @@ def export(
     candidates: Annotated[
         CandidateSet, typer.Option("--of", help="Of the training prompts, or of the held-out ones.")
     ] = CandidateSet.TRAIN,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            "--reward", help="Rank by the scores of this name, such as `bonbon score --also` adds."
+        ),
+    ] = None,
 ) -> None:
     """Write a run's scored candidates as other trainers, such as TRL's, read them."""
     from bonbon.pipeline.exports import export_run  # noqa: PLC0415 - loads when a verb runs
 
-    count = export_run(directory, file, format=format.value, set_name=candidates.value)
+    count = export_run(
+        directory, file, format=format.value, set_name=candidates.value, reward=reward
+    )
     tied = f", {count.num_tied_groups} tied prompts left out" if count.num_tied_groups else ""
     typer.echo(f"{file}: {count.num_rows} rows{tied}")

@@ -1,10 +1,36 @@
-"""`bonbon score`: one stage of a recipe."""
+"""`bonbon score`: one stage of a recipe, or one more reward for a run."""
 
-from bonbon.cli.options import Out, Overrides, RecipeFile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bonbon.cli.options import Out, Overrides
 
 
-def score(recipe: RecipeFile, out: Out = None, override: Overrides = None) -> None:
-    """Score the stored completions with the recipe's reward."""
-    from bonbon.cli.session import run_stage  # noqa: PLC0415 - torch loads when a verb runs
+def score(
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe in YAML; with --also, a run directory does too."
+        ),
+    ],
+    out: Out = None,
+    override: Overrides = None,
+    also: Annotated[
+        str | None,
+        typer.Option(
+            "--also",
+            metavar="REWARD",
+            help="Add this reward's scores beside the recipe's, and leave the run as it is: one "
+            "word as in a recipe, YAML, or a YAML file.",
+        ),
+    ] = None,
+) -> None:
+    """Score the stored completions with the recipe's reward, or with one more."""
+    from bonbon.cli.session import add_reward, run_stage  # noqa: PLC0415 - torch loads only now
 
-    run_stage(recipe, out, override or [], lambda job: job.score())
+    if also is None:
+        run_stage(recipe, out, override or [], lambda job: job.score())
+    else:
+        add_reward(recipe, out, override or [], also)

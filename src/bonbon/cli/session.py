@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bonbon.cli.plain_words import in_plain_words
+from bonbon.errors import ConfigError
 from bonbon.pipeline.job import Job
 from bonbon.pipeline.run import run
+from bonbon.pipeline.second_reward import read_reward, score_also
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.report.narrator import Narrator
@@ -49,6 +51,19 @@ def run_stage(
         job = Job(Workspace(directory, recipe, Narrator()))
         with job.workspace.opened(fresh=fresh):
             stage(job)
+
+
+def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str) -> None:
+    """Score the candidates of a recipe, or of a run directory, with one more reward."""
+    reward = read_reward(also)
+    if path.is_dir() and out is not None:
+        raise ConfigError(f"--out: {path} is a run directory itself; leave --out out")
+    recipe = load_recipe(path / "recipe.yaml" if path.is_dir() else path, overrides)
+    directory = path if path.is_dir() else out or default_directory(recipe)
+    with in_plain_words(when_memory_is_full=MEND_MEMORY):
+        workspace = Workspace(directory, recipe, Narrator())
+        with workspace.opened():
+            score_also(workspace, reward)
 
 
 def default_directory(recipe: Recipe) -> Path:

@@ -24,7 +24,9 @@ WRITERS = {
 }
 
 
-def export_run(directory: Path, file: Path, *, format: str, set_name: str) -> ExportCount:
+def export_run(
+    directory: Path, file: Path, *, format: str, set_name: str, reward: str | None = None
+) -> ExportCount:
     """Write a set of a run's scored candidates, ranked as training ranks them.
 
     Args:
@@ -32,6 +34,7 @@ def export_run(directory: Path, file: Path, *, format: str, set_name: str) -> Ex
         file: .jsonl, .parquet or .csv.
         format: one of `WRITERS`.
         set_name: `train`, `eval-base` or `eval-bonbon`.
+        reward: name of the scores to rank by; by default the recipe's.
 
     Raises:
         BonbonError: not a run directory, or it has no such set, or the set is not scored.
@@ -43,7 +46,7 @@ def export_run(directory: Path, file: Path, *, format: str, set_name: str) -> Ex
             f"{directory} has no candidates of the set {set_name!r}; draw them first, or name "
             "another set with --of"
         )
-    groups = store.groups(set_name, reward_name(recipe.reward))
+    groups = store.groups(set_name, reward or reward_name(recipe.reward))
     orders = [
         rank_order(group.rewards, rng=tie_rng(recipe.seed, group.prompt_id)) for group in groups
     ]

@@ -10,12 +10,27 @@ from bonbon.pipeline.stage import digest
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
 from bonbon.rewards.classifier import ClassifierConfig
-from bonbon.rewards.config import RewardConfig
+from bonbon.rewards.config import (
+    LengthPenaltyConfig,
+    RewardConfig,
+    SumConfig,
+    rewards_within,
+)
 from bonbon.rewards.function import FunctionConfig
+from bonbon.rewards.pairwise import PairwiseConfig
+from bonbon.rewards.tfidf import TfidfConfig
 
 # These change what a user sees, where a stage runs or how fast, not what comes out of it.
 TRAINING_BOOKKEEPING = {"report_to", "checkpoints", "evaluations", "gradient_checkpointing"}
-REWARD_BOOKKEEPING = {"device", "batch_tokens", "trust_remote_code"}
+REWARD_BOOKKEEPING = {
+    "device",
+    "batch_tokens",
+    "trust_remote_code",
+    "api_key_env",
+    "concurrency",
+    "max_retries",
+    "timeout_s",
+}
 
 
 def sampling_settings(
@@ -26,20 +41,27 @@ def sampling_settings(
         "set": set_name,
         "seed": recipe.seed,
         "policy": _policy(recipe.policy),
-        "prompts": digest([[prompt.id, prompt.content] for prompt in prompts]),
+        "prompts": prompts_digest(prompts),
         "n": num_samples,
         "temperature": recipe.sampling.temperature,
         "max_new_tokens": recipe.sampling.max_new_tokens,
     }
 
 
-def scoring_settings(recipe: Recipe, sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what rewards of a set depend on.
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """Return a fingerprint of what is asked."""
+    return digest([[prompt.id, prompt.content] for prompt in prompts])
+
+
+def scoring_settings(recipe: Recipe, *samplings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rewards of a set depend on, or of several sets that are scored as one.
 
     Raises:
         ConfigError: the reward's function cannot be found.
     """
-    return {"reward": _reward(recipe.reward), "candidates": digest(dict(sampling))}
+    draws = [dict(sampling) for sampling in samplings]
+    candidates = digest(draws if len(draws) > 1 else draws[0])
+    return {"reward": _reward(recipe.reward), "candidates": candidates}
 
 
 def training_settings(
@@ -79,9 +101,33 @@ def _policy(config: PolicyConfig) -> dict[str, Any]:
 
 
 def _reward(config: RewardConfig) -> dict[str, Any]:
-    settings = config.model_dump(mode="json", exclude=REWARD_BOOKKEEPING)
-    if isinstance(config, FunctionConfig):
-        return {**settings, "source": fingerprint_function(config.function)}
-    if isinstance(config, ClassifierConfig):
-        return {**settings, "weights": fingerprint_model(config.model)}
-    return settings
+    """Return what a reward's scores depend on, the rewards it is made of included.
+
+    Raises:
+        ConfigError: a function cannot be found.
+    """
+    inner = rewards_within(config)
+    hidden = {*REWARD_BOOKKEEPING, "reward", "parts", "members"}
+    settings = {**config.model_dump(mode="json", exclude=hidden), **_outside(config)}
+    if isinstance(config, SumConfig):
+        settings["weights"] = [part.weight for part in config.parts]
+    if not inner:
+        return settings
+    # By place, so that a change is told by the part's own setting.
+    parts = {str(place): _reward(each) for place, each in enumerate(inner, start=1)}
+    return {**settings, "parts": parts}
+
+
+def _outside(config: RewardConfig) -> dict[str, str | None]:
+    """Return fingerprints of the files that a reward names."""
+    match config:
+        case FunctionConfig():
+            return {"source": fingerprint_function(config.function)}
+        case ClassifierConfig() | PairwiseConfig():
+            return {"weights": fingerprint_model(config.model)}
+        case TfidfConfig():
+            return {"weights": fingerprint_model(str(config.path))}
+        case LengthPenaltyConfig() if config.tokenizer is not None:
+            return {"tokenizer_files": fingerprint_model(config.tokenizer)}
+        case _:
+            return {}

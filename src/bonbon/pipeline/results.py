@@ -7,6 +7,7 @@ from bonbon.data.atomic_file import replace_text
 from bonbon.evaluation.evaluator import Evaluator, MethodResult
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy, policy_name
+from bonbon.pipeline.scores import SPLITS, num_unscored
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.pipeline.versions import versions
 from bonbon.pipeline.workspace import Workspace
@@ -68,6 +69,7 @@ def compare_methods(workspace: Workspace, reward_name: str, kl: PromptKL) -> Non
         "temperature": recipe.sampling.temperature,
         "seed": recipe.seed,
         "theory": _theory(workspace, evaluator),
+        "no_score": {name: num_unscored(workspace.store, name, reward_name) for name in SPLITS},
         "methods": {name: _row(result) for name, result in methods.items()},
         "timing": timing(workspace),
         "versions": versions(),

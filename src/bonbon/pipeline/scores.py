@@ -2,22 +2,46 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from bonbon.data.store import CandidateKey, CandidateStore
 from bonbon.errors import RewardError
-from bonbon.pipeline.stage import Stage
+from bonbon.pipeline.candidates import SetPlan
+from bonbon.pipeline.identity import scoring_settings
+from bonbon.pipeline.stage import Settings, Stage, digest
 from bonbon.pipeline.workspace import Workspace
-from bonbon.records import Candidate, Prompt
-from bonbon.rewards.base import Reward, checked_scores
-from bonbon.rewards.config import reward_name
+from bonbon.records import Candidate, Prompt, Split
+from bonbon.rewards.base import Reward, checked_scores, prompts_at_once
+from bonbon.rewards.config import compares_candidates, reward_name
 from bonbon.selection.ranks import is_tied
 
-PROMPTS_AT_ONCE = 64
-"""In one call of the reward."""
+SPLITS: Mapping[str, Split] = {"train": "train", "eval-base": "eval", "eval-bonbon": "eval"}
+"""The sets of a run, and which prompts each of them answers."""
 
 SAVING_SHARE = 0.05
 """Most of the time that may go into saving scores before all are there."""
+
+
+def score_plans(workspace: Workspace, plans: Sequence[SetPlan], load: Callable[[], Reward]) -> None:
+    """Score sets of candidates that answer the same prompts.
+
+    A reward that compares candidates gives scores that mean something only among those it was
+    given together, so it is given all sets' candidates of a prompt in one call.
+
+    Args:
+        workspace: holds the candidates.
+        plans: by which they were drawn.
+        load: gives the recipe's reward; not called when all is done already.
+
+    Raises:
+        RewardError: the reward failed; what it gave before stays stored.
+    """
+    recipe = workspace.recipe
+    as_one = compares_candidates(recipe.reward)
+    for part in [plans] if as_one else [[plan] for plan in plans]:
+        settings = scoring_settings(recipe, *(plan.settings for plan in part))
+        name = reward_name(recipe.reward)
+        tables = [_Table(workspace, plan.name, name, settings, of_recipe=True) for plan in part]
+        _complete(workspace, tables, part[0].prompts, load)
 
 
 def score_set(
@@ -25,7 +49,7 @@ def score_set(
     set_name: str,
     prompts: Sequence[Prompt],
     load: Callable[[], Reward],
-    settings: Mapping[str, Any],
+    settings: Settings,
 ) -> None:
     """Score the candidates of a set that have no score yet, and say what is missing.
 
@@ -33,35 +57,48 @@ def score_set(
         workspace: holds the candidates.
         set_name: which of them.
         prompts: what they answer.
-        load: gives the reward; not called when all is done already.
+        load: gives the recipe's reward; not called when all is done already.
         settings: everything the scores depend on.
 
     Raises:
         RewardError: the reward failed; what it gave before stays stored.
     """
-    stage = workspace.stage(f"score-{set_name}", settings)
     name = reward_name(workspace.recipe.reward)
-    if stage.finished and workspace.store.read_scores(set_name, name) is not None:
-        workspace.narrator.say(f"  {set_name}: scored already.")
-        return
-    if stage.changes:
-        workspace.narrator.say(f"  {set_name} is scored afresh: {'; '.join(stage.changes[:3])}.")
-    if not stage.started:
-        # Scores under this name may be an earlier reward's: none of them may count as done.
-        workspace.store.write_scores(set_name, name, [], [])
-        stage.begin()
-    candidates = workspace.store.read(set_name)
-    table = _Table(workspace.store, set_name, name, candidates)
-    try:
-        _fill(workspace, table, prompts, load(), stage)
-    finally:
-        table.save()
-    stage.finish()
-    if table.num_unscorable:
-        workspace.narrator.say(
-            f"  {table.num_unscorable} of {len(candidates)} candidates have no score; they are "
-            "left out of ranking."
-        )
+    table = _Table(workspace, set_name, name, settings, of_recipe=True)
+    _complete(workspace, [table], prompts, load)
+
+
+def add_scores(
+    workspace: Workspace,
+    sets: Mapping[str, Settings],
+    prompts: Sequence[Prompt],
+    load: Callable[[], Reward],
+    *,
+    name: str,
+) -> None:
+    """Score several sets as one with a reward that is not the recipe's; no stage hears of it.
+
+    Args:
+        workspace: holds the candidates.
+        sets: their names, with everything the scores of each depend on.
+        prompts: what they answer.
+        load: gives the reward; not called when all is done already.
+        name: of the reward.
+
+    Raises:
+        RewardError: the reward failed; what it gave before stays stored.
+    """
+    tables = [
+        _Table(workspace, set_name, name, settings, of_recipe=False)
+        for set_name, settings in sets.items()
+    ]
+    _complete(workspace, tables, prompts, load)
+
+
+def num_unscored(store: CandidateStore, set_name: str, reward_name: str) -> int:
+    """Return how many of a set's candidates the reward has seen and given no score."""
+    scores = store.read_scores(set_name, reward_name) or {}
+    return sum(score is None for score in scores.values())
 
 
 def refuse_ties(workspace: Workspace, set_name: str, reward_name: str) -> None:
@@ -91,37 +128,57 @@ def refuse_ties(workspace: Workspace, set_name: str, reward_name: str) -> None:
 
 
 class _Table:
-    """The scores of a set as far as they are known."""
+    """One reward's scores of one set, as far as they are known."""
 
     def __init__(
         self,
-        store: CandidateStore,
+        workspace: Workspace,
         set_name: str,
         reward_name: str,
-        candidates: Sequence[Candidate],
+        settings: Settings,
+        *,
+        of_recipe: bool,
     ) -> None:
-        self._store = store
         self.set_name = set_name
+        self.candidates: list[Candidate] = []
+        self._workspace = workspace
+        self._store = workspace.store
         self._reward_name = reward_name
-        self._known = store.read_scores(set_name, reward_name) or {}
+        self._settings = settings
+        self._record = f"score-{set_name}.{reward_name}"
+        self._of_recipe = of_recipe
+        # The recipe's stage is what a run's later stages ask for.
+        self.stage = workspace.stage(f"score-{set_name}" if of_recipe else self._record, settings)
+        stored = self._store.read_scores(set_name, reward_name)
+        self._is_stored = stored is not None
+        self._known = stored or {}
         self._saved_at = self._saving_takes = 0.0
-        self.candidates = candidates
 
     @property
-    def num_unscorable(self) -> int:
-        """Candidates that the reward has seen and given no score."""
-        return sum(score is None for score in self._known.values())
+    def finished(self) -> bool:
+        """Whether the whole table is stored."""
+        done = self._of_recipe and self.stage.finished and self._is_stored
+        return done or self._receipt().finished
 
-    def unscored(self) -> list[list[Candidate]]:
-        """Return the candidates of every prompt that has one without an entry."""
-        by_prompt: dict[str, list[Candidate]] = {}
-        for candidate in self.candidates:
-            by_prompt.setdefault(candidate.prompt_id, []).append(candidate)
-        return [
-            group
-            for group in by_prompt.values()
-            if not all(_key(candidate) in self._known for candidate in group)
-        ]
+    def settle(self) -> None:
+        """Let the recipe's stage count as done if the table holds these scores from before."""
+        if self._of_recipe and not self.stage.finished:
+            self.stage.begin()
+            self.stage.count(**self._receipt().counts)
+            self.stage.finish()
+
+    def open(self) -> None:
+        """Go on with the table if the stage has begun it, otherwise begin it afresh."""
+        if not self.stage.started:
+            # Scores under this name may be an earlier reward's: none of them may count as done.
+            self._known = {}
+            self.save()
+            self.stage.begin()
+        self.candidates = self._store.read(self.set_name)
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether the reward has seen a candidate, be it that it gave no score."""
+        return _key(candidate) in self._known
 
     def add(self, candidates: Sequence[Candidate], scores: Sequence[float | None]) -> None:
         """Note scores, and save them unless it was done only just before."""
@@ -132,34 +189,99 @@ class _Table:
     def save(self) -> None:
         """Write what is known as the whole table."""
         began = time.perf_counter()
-        scored = [candidate for candidate in self.candidates if _key(candidate) in self._known]
+        scored = [candidate for candidate in self.candidates if self.knows(candidate)]
         scores = [self._known[_key(candidate)] for candidate in scored]
         self._store.write_scores(self.set_name, self._reward_name, scores, scored)
         self._saved_at = time.perf_counter()
         self._saving_takes = self._saved_at - began
 
+    def finish(self) -> None:
+        """Record that the table is whole, and say how many candidates are out of the ranking."""
+        self.stage.finish()
+        receipt = self._receipt()
+        receipt.begin()
+        receipt.count(**self.stage.counts)
+        receipt.finish()
+        num_unscored = sum(score is None for score in self._known.values())
+        if num_unscored:
+            self._workspace.narrator.say(
+                f"  {num_unscored} of {len(self.candidates)} candidates have no score; they are "
+                "left out of ranking."
+            )
+
+    def _receipt(self) -> Stage:
+        """Return the record of what this table holds, whichever reward is the recipe's now.
+
+        It names the scores themselves, so a table that something else has written over since is
+        not taken for this reward's.
+        """
+        scores = digest(sorted([*key, score] for key, score in self._known.items()))
+        return self._workspace.stage(self._record, {**self._settings, "scores": scores})
+
+
+def _complete(
+    workspace: Workspace,
+    tables: Sequence[_Table],
+    prompts: Sequence[Prompt],
+    load: Callable[[], Reward],
+) -> None:
+    """Fill the tables, or say that there is nothing to do."""
+    names = " and ".join(table.set_name for table in tables)
+    if all(table.finished for table in tables):
+        for table in tables:
+            table.settle()
+        workspace.narrator.say(f"  {names}: scored already.")
+        return
+    changes = [change for table in tables for change in table.stage.changes]
+    if changes:
+        verb = "is" if len(tables) == 1 else "are"
+        workspace.narrator.say(f"  {names} {verb} scored afresh: {'; '.join(changes[:3])}.")
+    for table in tables:
+        table.open()
+    try:
+        _fill(workspace, tables, prompts, load())
+    finally:
+        for table in tables:
+            table.save()
+    for table in tables:
+        table.finish()
+
 
 def _fill(
-    workspace: Workspace,
-    table: _Table,
-    prompts: Sequence[Prompt],
-    reward: Reward,
-    stage: Stage,
+    workspace: Workspace, tables: Sequence[_Table], prompts: Sequence[Prompt], reward: Reward
 ) -> None:
     """Score what is not scored yet, the candidates of some prompts at a time."""
     by_id = {prompt.id: prompt for prompt in prompts}
-    groups = table.unscored()
-    total = len(table.candidates)
-    with workspace.narrator.bar(f"score {table.set_name}", total=total, counted="answers") as bar:
+    groups = _unscored(tables)
+    total = sum(len(table.candidates) for table in tables)
+    size = prompts_at_once(reward)
+    label = f"score {' + '.join(table.set_name for table in tables)}"
+    with workspace.narrator.bar(label, total=total, counted="answers") as bar:
         bar.advance(total - sum(map(len, groups)))
-        for start in range(0, len(groups), PROMPTS_AT_ONCE):
-            part = [each for group in groups[start : start + PROMPTS_AT_ONCE] for each in group]
+        for start in range(0, len(groups), size):
+            part = [each for group in groups[start : start + size] for each in group]
             began = time.perf_counter()
-            asked = [by_id[candidate.prompt_id] for candidate in part]
-            scores = checked_scores(reward, asked, [candidate.text for candidate in part])
-            table.add(part, scores)
-            stage.count(seconds=time.perf_counter() - began, work=len(part))
+            asked = [by_id[candidate.prompt_id] for _, candidate in part]
+            scores = checked_scores(reward, asked, [candidate.text for _, candidate in part])
+            seconds = time.perf_counter() - began
+            for place, table in enumerate(tables):
+                own = [row for row, (owner, _) in enumerate(part) if owner == place]
+                table.add([part[row][1] for row in own], [scores[row] for row in own])
+                table.stage.count(seconds=seconds * len(own) / len(part), work=len(own))
             bar.advance(len(part), extra=len(part))
+
+
+def _unscored(tables: Sequence[_Table]) -> list[list[tuple[int, Candidate]]]:
+    """Return all candidates of every prompt that has one without an entry, each with its table."""
+    by_prompt: dict[str, list[tuple[int, Candidate]]] = {}
+    for place, table in enumerate(tables):
+        for candidate in table.candidates:
+            by_prompt.setdefault(candidate.prompt_id, []).append((place, candidate))
+    return [
+        group
+        for group in by_prompt.values()
+        if not all(tables[place].knows(candidate) for place, candidate in group)
+    ]
 
 
 def _key(candidate: Candidate) -> CandidateKey:

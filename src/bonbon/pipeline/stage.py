@@ -86,6 +86,12 @@ def recorded_counts(directory: Path, stage: str) -> dict[str, int | float]:
     return {} if record is None else record.counts
 
 
+def recorded_settings(directory: Path, stage: str) -> dict[str, Any]:
+    """Return the settings a stage ran with, none if it never did."""
+    record = _read(stage_file(directory, stage))
+    return {} if record is None else record.settings
+
+
 def is_finished(directory: Path, stage: str) -> bool:
     """Return whether a stage is done, whatever its settings."""
     record = _read(stage_file(directory, stage))

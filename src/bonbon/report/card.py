@@ -17,6 +17,7 @@ from bonbon.report.wording import (
     percent,
     room,
     tied_name,
+    unscored,
     worth,
 )
 
@@ -39,7 +40,7 @@ def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
         f"---\n{front_matter}\n---",
         f"# {metrics['name']}: {metrics['policy']} towards {metrics['tilt']}",
         f"{headline(metrics)} {aim(metrics)}",
-        f"## What was measured\n\n{outcome(metrics)} {worth(metrics)} {room(metrics)}",
+        f"## What was measured\n\n{_measured(metrics)}",
         _table(metrics),
         "\n".join(f"- *{term}*: {meaning}" for term, meaning in GLOSSARY.items()),
         f"## How to sample from it\n\n{_sampling(metrics)}",
@@ -47,6 +48,11 @@ def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
         f"## The method\n\n{_METHOD}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _measured(metrics: Metrics) -> str:
+    said = [outcome(metrics), worth(metrics), room(metrics), unscored(metrics)]
+    return " ".join(sentence for sentence in said if sentence is not None)
 
 
 _METHOD = (

@@ -1,6 +1,7 @@
 """The layout of `metrics.json`, which the report reads and never computes."""
 
 from pathlib import Path
+from typing import NotRequired
 
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before 3.12
@@ -49,7 +50,11 @@ class MethodMetrics(TypedDict):
 
 
 class Metrics(TypedDict):
-    """All of `metrics.json`."""
+    """All of `metrics.json`.
+
+    `no_score` counts the candidates of each set that the reward gave no score, and which are
+    therefore in no ranking and no mean.
+    """
 
     schema: int
     name: str
@@ -61,6 +66,7 @@ class Metrics(TypedDict):
     temperature: float
     seed: int
     theory: Theory
+    no_score: NotRequired[dict[str, int]]  # metrics of earlier versions do without
     methods: dict[str, MethodMetrics]
     timing: dict[str, float]
     versions: dict[str, str]

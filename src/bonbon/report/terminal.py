@@ -4,7 +4,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bonbon.report.metrics import BASE, TRAINED, Interval, MethodMetrics, Metrics
-from bonbon.report.wording import headline, interval_text, outcome, percent, room, tied_name, worth
+from bonbon.report.wording import (
+    headline,
+    interval_text,
+    outcome,
+    percent,
+    room,
+    tied_name,
+    unscored,
+    worth,
+)
 
 _COLUMNS = ("win rate", "KL, nats", "mean reward", "tokens", "cut")
 
@@ -31,7 +40,8 @@ def summary_table(metrics: Metrics) -> Table:
 
 def summary_lines(metrics: Metrics) -> list[str]:
     """Return what the table means, a sentence or two to a line."""
-    return [headline(metrics), outcome(metrics), worth(metrics), room(metrics)]
+    lines = [headline(metrics), outcome(metrics), worth(metrics), room(metrics), unscored(metrics)]
+    return [line for line in lines if line is not None]
 
 
 def _cells(name: str, row: MethodMetrics) -> tuple[str, ...]:

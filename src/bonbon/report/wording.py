@@ -82,6 +82,15 @@ def room(metrics: Metrics) -> str:
     return f"{bound}: the {gain:.3f} between is what better training can still gain at this KL."
 
 
+def unscored(metrics: Metrics) -> str | None:
+    """Say how many answers the reward gave no score, None if there are none."""
+    counts = {name: count for name, count in metrics.get("no_score", {}).items() if count}
+    if not counts:
+        return None
+    listed = ", ".join(f"{count} of the set {name}" for name, count in counts.items())
+    return f"The reward gave no score to {listed}: those answers are in no ranking and no mean."
+
+
 GLOSSARY = {
     "Win rate": (
         "how often an answer’s reward is above that of an answer of the base to the same prompt; "

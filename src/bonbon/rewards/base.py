@@ -10,6 +10,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 from bonbon.errors import BonbonError, RewardError
 from bonbon.records import Prompt
 
+PROMPTS_AT_ONCE = 64
+"""Enough for a classifier to find inputs of the same length."""
+
 _KEPT = "the candidates stay stored: mend the reward and run the same command again"
 
 
@@ -38,6 +41,15 @@ class Reward(Protocol):
             candidate out of the ranking and is never a worst score.
         """
         ...
+
+
+def prompts_at_once(reward: Reward) -> int:
+    """Return of how many prompts a stage should hand a reward the candidates in one call.
+
+    A slow reward says by an attribute of this name that it wants fewer than usual, so that little
+    is lost to a kill.
+    """
+    return getattr(reward, "prompts_at_once", PROMPTS_AT_ONCE)
 
 
 def checked_scores(

@@ -45,7 +45,7 @@ def encode_pairs(
     Raises:
         RewardError: an input is too long and cannot be cut.
     """
-    texts = [_transcript(prompt) for prompt in prompts]
+    texts = [transcript(prompt) for prompt in prompts]
     # Lists even for one pair: given single texts, tokenizers drop an empty second one.
     batch = tokenizer(texts, list(completions), verbose=False)
     token_ids = cast("list[list[int]]", batch["input_ids"])
@@ -84,7 +84,8 @@ def encode_chats(
     ]
 
 
-def _transcript(prompt: Prompt) -> str:
+def transcript(prompt: Prompt) -> str:
+    """Return a prompt as one text: a chat of several turns as `Role: content` paragraphs."""
     if isinstance(prompt.content, str):
         return prompt.content
     if len(prompt.content) == 1:
@@ -103,7 +104,7 @@ def _chat(prompt: Prompt, completion: str) -> list[Message]:
 
 
 def _parts_of_pair(batch: BatchEncoding, row: int) -> list[Part]:
-    _require_fast(batch)
+    require_fast(batch)
     parts: dict[int | None, Part] = {None: "frame", 0: "prompt", 1: "completion"}
     return [parts[sequence] for sequence in batch.sequence_ids(row)]
 
@@ -116,7 +117,7 @@ def _parts_of_chat(
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Part]:
     """Tell by character offsets; all before the completion counts as prompt, except a BOS."""
-    _require_fast(batch)
+    require_fast(batch)
     written = completion if completion in text else completion.strip()  # many templates strip
     start = text.rfind(written)
     end = start + len(written)
@@ -134,7 +135,12 @@ def _part_at(span: tuple[int, int], start: int, end: int) -> Part:
     return "completion" if span[0] < end else "frame"
 
 
-def _require_fast(batch: BatchEncoding) -> None:
+def require_fast(batch: BatchEncoding) -> None:
+    """Refuse to cut what a tokenizer encoded that cannot say where its tokens stand in the text.
+
+    Raises:
+        RewardError: the tokenizer is a slow one.
+    """
     if not batch.is_fast:
         raise RewardError(
             "an input is longer than the reward model's limit, and its tokenizer (a slow one, in "
@@ -147,20 +153,39 @@ def _cut(
     token_ids: list[int], type_ids: list[int] | None, parts: list[Part], max_length: int
 ) -> Encoding:
     """Drop the prompt's oldest tokens, then, if that is not enough, the completion's last ones."""
-    excess = len(token_ids) - max_length
-    from_prompt = [i for i, part in enumerate(parts) if part == "prompt"][:excess]
-    rest = excess - len(from_prompt)
-    from_completion = [i for i, part in enumerate(parts) if part == "completion"][::-1][:rest]
-    if len(from_completion) < rest:
+    of_prompt = [place for place, part in enumerate(parts) if part == "prompt"]
+    of_completion = [place for place, part in enumerate(parts) if part == "completion"]
+    whole = Encoding(token_ids, type_ids)
+    return shortened(whole, of_prompt, of_completion[::-1], max_length=max_length)
+
+
+def shortened(
+    whole: Encoding, of_prompt: Sequence[int], of_completion: Sequence[int], *, max_length: int
+) -> Encoding:
+    """Drop tokens of the prompt, then of the completion, until the input fits.
+
+    Args:
+        whole: an input that is too long.
+        of_prompt: places of the prompt's tokens, in the order in which they may go.
+        of_completion: places of the completion's tokens, likewise.
+        max_length: in tokens.
+
+    Raises:
+        RewardError: nothing is left that may go.
+    """
+    length = len(whole.token_ids)
+    expendable = [*of_prompt, *of_completion]
+    dropped = set(expendable[: length - max_length])
+    if length - len(dropped) > max_length:
         raise RewardError(
             f"max_length {max_length} leaves no room for the completion beside the "
-            f"{parts.count('frame')} tokens that frame every input; raise it"
+            f"{length - len(expendable)} tokens that frame every input; raise it"
         )
-    dropped = {*from_prompt, *from_completion}
-    kept = [i for i in range(len(token_ids)) if i not in dropped]
+    kept = [place for place in range(length) if place not in dropped]
+    types = whole.type_ids
     return Encoding(
-        token_ids=[token_ids[i] for i in kept],
-        type_ids=None if type_ids is None else [type_ids[i] for i in kept],
-        prompt_tokens_cut=len(from_prompt),
-        completion_tokens_cut=len(from_completion),
+        token_ids=[whole.token_ids[place] for place in kept],
+        type_ids=None if types is None else [types[place] for place in kept],
+        prompt_tokens_cut=len(dropped.intersection(of_prompt)),
+        completion_tokens_cut=len(dropped.intersection(of_completion)),
     )
