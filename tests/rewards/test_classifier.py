@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -15,11 +16,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bonbon.errors import RewardError
+from bonbon.errors import ConfigError, RewardError
 from bonbon.records import Prompt
 from bonbon.rewards.base import checked_scores
 from bonbon.rewards.classifier import ClassifierConfig, ClassifierReward
 from bonbon.rewards.classifier_checkpoint import load_classifier
+from bonbon.rewards.encoding import Encoding
+from bonbon.rewards.sequence_classifier import SequenceClassifier
 
 MakeClassifier = Callable[..., Path]
 
@@ -128,7 +131,7 @@ def test_batches_stay_below_the_vocabulary_so_that_a_padding_id_is_free(
 
 
 def test_bfloat16_keeps_the_head_in_float32(make_classifier: MakeClassifier) -> None:
-    for options in ({"kind": "bert"}, {"kind": "llama", "chat": True}):
+    for options in ({"kind": "bert"}, {"kind": "deberta-v2"}, {"kind": "llama", "chat": True}):
         directory = make_classifier(**options)
         scores = torch.tensor(load(directory, dtype="bfloat16").score(PROMPTS, COMPLETIONS))
         exact = torch.tensor(load(directory).score(PROMPTS, COMPLETIONS))
@@ -143,6 +146,36 @@ def test_heads_are_chosen_by_index_or_label(make_classifier: MakeClassifier) -> 
     assert second == pytest.approx(alone(directory, head=1), abs=1e-5)
     assert load(directory, head="LABEL_1").score(PROMPTS, COMPLETIONS) == second
     assert load(directory, head=0).score(PROMPTS, COMPLETIONS) != second
+
+
+def test_several_heads_are_weighed_in_one_pass(
+    make_classifier: MakeClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_classifier("bert", num_labels=3)
+    single = [torch.tensor(alone(directory, head=head)) for head in (0, 2)]
+    expected = (0.7 * single[0] - 0.3 * single[1]).tolist()
+    rows = 0
+
+    def counting(self: SequenceClassifier, encodings: Sequence[Encoding]) -> torch.Tensor:
+        nonlocal rows
+        rows += len(encodings)
+        return read(self, encodings)
+
+    read = SequenceClassifier.logits
+    monkeypatch.setattr(SequenceClassifier, "logits", counting)
+    scores = load(directory, heads={"LABEL_0": 0.7, 2: -0.3}).score(PROMPTS, COMPLETIONS)
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert rows == len(PROMPTS)
+
+
+def test_heads_that_cannot_be_weighed(make_classifier: MakeClassifier) -> None:
+    directory = make_classifier("bert", num_labels=3)
+    with pytest.raises(ConfigError, match=r"got head 'LABEL_9', expected .* did you mean"):
+        load(directory, heads={"LABEL_9": 1.0})
+    with pytest.raises(ConfigError, match="heads weighs label 1 twice, the second time as '1'"):
+        load(directory, heads={"LABEL_1": 1.0, "1": 0.5})
+    with pytest.raises(ValidationError, match=r"got head 0 and heads .* expected one of them"):
+        load(directory, head=0, heads={"LABEL_1": 1.0})
 
 
 def test_cut_inputs_are_counted_and_scored_as_the_cut_text(

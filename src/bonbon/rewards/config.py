@@ -5,9 +5,9 @@ each of them and the union need one another.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bonbon.config import Config
 from bonbon.errors import ConfigError, PolicyError
@@ -37,6 +37,19 @@ from bonbon.rewards.pairwise_checkpoint import load_pairwise, read_pairwise
 from bonbon.rewards.tfidf import TfidfConfig, check_tfidf, load_tfidf, tfidf_name
 from bonbon.rewards.weighted_sum import WeightedSumReward
 from bonbon.rewards.z_score import Scale, ZScoreReward
+
+
+def _some(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Not pydantic's own check of the length, which counts a part that is wrong as missing.
+    if not parts:
+        raise ValueError("got a sum without parts, expected at least one")
+    return parts
+
+
+def _several(members: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(members) < 2:
+        raise ValueError(f"got an ensemble of {len(members)}, expected at least two members")
+    return members
 
 
 class LengthPenaltyConfig(Config):
@@ -88,7 +101,7 @@ class SumConfig(Config):
 
     kind: Literal["sum"] = "sum"
     """Marks this kind."""
-    parts: tuple[WeightedPart, ...] = Field(min_length=1)
+    parts: Annotated[tuple[WeightedPart, ...], AfterValidator(_some)]
     """The terms, `{reward: …, weight: …}` each."""
     name: RewardName | None = None
     """Name of the score in every table; by default made of the parts'."""
@@ -99,7 +112,7 @@ class EnsembleConfig(Config):
 
     kind: Literal["ensemble"] = "ensemble"
     """Marks this kind."""
-    members: tuple["RewardConfig", ...] = Field(min_length=2)
+    members: Annotated[tuple["RewardConfig", ...], AfterValidator(_several)]
     """Rewards on one scale."""
     combine: Combine = "mean"
     """`mean`; `min`, the least; or `mean-minus-std`, the mean minus c standard deviations."""
