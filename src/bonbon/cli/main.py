@@ -13,6 +13,7 @@ from bonbon.cli.export import export
 from bonbon.cli.process import prepare_process
 from bonbon.cli.quickstart import quickstart
 from bonbon.cli.report import report
+from bonbon.cli.reward import reward
 from bonbon.cli.run import run
 from bonbon.cli.sample import sample
 from bonbon.cli.score import score
@@ -28,6 +29,7 @@ INTERRUPTED = 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (quickstart, run, sample, score, train, evaluate, report, export, best, theory):
     app.command()(verb)
+app.add_typer(reward, name="reward")
 
 
 def _show_version(wanted: bool) -> bool:

@@ -1,0 +1,170 @@
+"""How well a reward agrees with people's judgement of texts it was not fitted to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.rewards.base import Reward, checked_scores
+
+NUM_RESAMPLES = 1000
+COVERAGE = 0.95
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""Takes how often each row is drawn, in a row for each resample; returns a number for each."""
+
+_MAX_WEIGHTS = 4_000_000
+"""Weights held at once, to bound the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95 % bootstrap interval; NaN where it is not defined.
+
+    Attributes:
+        value: on the rows as they are.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Agreement on some held-out rows.
+
+    Attributes:
+        source: which rows: `all`, or where they come from.
+        num_rows: how many have a score.
+        num_unscored: how many have none and are left out.
+        estimates: `pearson` and `spearman` for ratings, `accuracy` for comparisons.
+    """
+
+    source: str
+    num_rows: int
+    num_unscored: int
+    estimates: dict[str, Estimate]
+
+
+def agreements(reward: Reward, texts: Ratings | Comparisons, *, seed: int) -> tuple[Agreement, ...]:
+    """Score texts and compare with their labels, over all and then by source if there are several.
+
+    Intervals are percentiles over resampled groups. A tie counts as half a right answer.
+
+    Raises:
+        RewardError: the reward failed.
+    """
+    columns = _scored(reward, texts)
+    kept = np.asarray(np.isfinite(columns).all(axis=1))
+    sources = np.array([row.source for row in texts.rows], dtype=object)
+    groups = np.unique([row.group for row in texts.rows], return_inverse=True)[1]
+    names = sorted(set(sources.tolist()))
+    selections = {"all": np.ones(len(kept), dtype=bool)}
+    selections |= {name or "unnamed": sources == name for name in names if len(names) > 1}
+    rng = np.random.default_rng(seed)
+    return tuple(
+        Agreement(
+            source=name,
+            num_rows=int((chosen & kept).sum()),
+            num_unscored=int((chosen & ~kept).sum()),
+            estimates={
+                label: _estimate(statistic, groups[chosen & kept], rng)
+                for label, statistic in _statistics(columns[chosen & kept], texts).items()
+            },
+        )
+        for name, chosen in selections.items()
+    )
+
+
+def _scored(reward: Reward, texts: Ratings | Comparisons) -> Float[np.ndarray, "rows 2"]:
+    """Return scores and ratings, or scores of the chosen and of the rejected."""
+    prompts = [row.prompt for row in texts.rows]
+    if isinstance(texts, Ratings):
+        scores = checked_scores(reward, prompts, [row.completion for row in texts.rows])
+        return np.array([scores, [row.rating for row in texts.rows]], dtype=np.float64).T
+    chosen = checked_scores(reward, prompts, [row.chosen for row in texts.rows])
+    rejected = checked_scores(reward, prompts, [row.rejected for row in texts.rows])
+    return np.array([chosen, rejected], dtype=np.float64).T
+
+
+def _statistics(
+    columns: Float[np.ndarray, "rows 2"], texts: Ratings | Comparisons
+) -> dict[str, Statistic]:
+    first, second = columns.T
+    if isinstance(texts, Ratings):
+        return {
+            "pearson": lambda weights: _correlations(first[None], second[None], weights),
+            "spearman": lambda weights: _correlations(
+                _ranks(first, weights), _ranks(second, weights), weights
+            ),
+        }
+    right = (first > second) + 0.5 * (first == second)
+    return {"accuracy": lambda weights: weights @ right / weights.sum(axis=1)}
+
+
+def _estimate(
+    statistic: Statistic, groups: Int[np.ndarray, " rows"], rng: np.random.Generator
+) -> Estimate:
+    if len(groups) == 0:
+        return Estimate(np.nan, np.nan, np.nan)
+    value = float(statistic(np.ones((1, len(groups))))[0])
+    members = np.unique(groups, return_inverse=True)[1]
+    num_groups = int(members.max()) + 1
+    shares = np.full(num_groups, 1 / num_groups)
+    at_once = max(1, _MAX_WEIGHTS // len(groups))
+    resampled = [
+        statistic(rng.multinomial(num_groups, shares, size=size)[:, members].astype(np.float64))
+        for size in (min(at_once, NUM_RESAMPLES - i) for i in range(0, NUM_RESAMPLES, at_once))
+    ]
+    defined = np.concatenate(resampled)
+    defined = defined[np.isfinite(defined)]
+    if np.isnan(value) or len(defined) == 0:
+        return Estimate(np.nan, np.nan, np.nan)
+    tails = np.quantile(defined, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Estimate(value, float(tails[0]), float(tails[1]))
+
+
+def _correlations(
+    first: Float[np.ndarray, "#resamples rows"],
+    second: Float[np.ndarray, "#resamples rows"],
+    weights: Float[np.ndarray, "resamples rows"],
+) -> Float[np.ndarray, " resamples"]:
+    """Return the correlation in each resample, NaN where one side does not vary."""
+    first, second = _centred(first, weights), _centred(second, weights)
+    variances = (weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1)
+    covariances = (weights * first * second).sum(axis=1)
+    varies = _varies(first, weights) & _varies(second, weights)
+    return np.where(varies, covariances, np.nan) / np.sqrt(np.where(varies, variances, 1))
+
+
+def _centred(
+    values: Float[np.ndarray, "#resamples rows"], weights: Float[np.ndarray, "resamples rows"]
+) -> Float[np.ndarray, "resamples rows"]:
+    means = (weights * values).sum(axis=1) / weights.sum(axis=1)
+    return values - means[:, None]
+
+
+def _varies(
+    centred: Float[np.ndarray, "resamples rows"], weights: Float[np.ndarray, "resamples rows"]
+) -> Bool[np.ndarray, " resamples"]:
+    """Say where values differ by more than the rounding of their mean."""
+    drawn = weights > 0
+    highest = np.where(drawn, centred, -np.inf).max(axis=1)
+    lowest = np.where(drawn, centred, np.inf).min(axis=1)
+    return highest > lowest
+
+
+def _ranks(
+    values: Float[np.ndarray, " rows"], weights: Float[np.ndarray, "resamples rows"]
+) -> Float[np.ndarray, "resamples rows"]:
+    """Return ranks within each resample, where a row comes as often as its weight says."""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
+    counts = np.add.reduceat(weights[:, order], starts, axis=1)
+    middles = np.cumsum(counts, axis=1) - (counts - 1) / 2
+    return middles[:, np.unique(values, return_inverse=True)[1]]
