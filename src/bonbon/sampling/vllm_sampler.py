@@ -1,0 +1,294 @@
+"""vLLM's offline engine: on GPUs the fastest way to many completions, in this process."""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
+
+from bonbon.errors import ConfigError, EngineError
+from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
+from bonbon.models.tokenizer import PolicyTokenizer
+from bonbon.records import Candidate, Prompt
+from bonbon.sampling.base import OnPrompt, Progress
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.ending import Ending
+from bonbon.sampling.vllm_start import start_vllm
+
+MIN_TEMPERATURE = 0.01
+"""vLLM draws as if at this temperature when asked for a lower one."""
+IN_FLIGHT = 4096
+"""Completions handed to vLLM at a time: more than it draws side by side, so it never waits."""
+
+
+@runtime_checkable
+class CompletionOutput(Protocol):
+    """What a candidate needs of vLLM's class of this name."""
+
+    index: int
+    token_ids: Sequence[int]
+    cumulative_logprob: float | None
+    finish_reason: str | None
+
+
+@runtime_checkable
+class RequestOutput(Protocol):
+    """What a group of candidates needs of vLLM's class of this name."""
+
+    request_id: str
+    outputs: Sequence[CompletionOutput]
+    finished: bool
+
+
+@runtime_checkable
+class EngineCore(Protocol):
+    """The part of vLLM that holds the model, in processes of its own."""
+
+    def shutdown(self) -> None:
+        """End the processes."""
+        ...
+
+
+@runtime_checkable
+class LlmEngine(Protocol):
+    """The part of vLLM's `LLMEngine` that sampling uses."""
+
+    def add_request(
+        self, request_id: str, prompt: object, params: object, *, lora_request: object = None
+    ) -> object:
+        """Queue a prompt."""
+        ...
+
+    def step(self) -> Sequence[RequestOutput]:
+        """Draw a token for every running completion and return the requests that moved on."""
+        ...
+
+    def abort_request(self, request_ids: list[str]) -> None:
+        """Forget requests; ids of finished ones are ignored."""
+        ...
+
+    @property
+    def engine_core(self) -> EngineCore:
+        """What holds the model."""
+        ...
+
+
+@runtime_checkable
+class OfflineLlm(Protocol):
+    """The part of vLLM's `LLM` that sampling uses."""
+
+    @property
+    def llm_engine(self) -> LlmEngine:
+        """What runs the requests."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    prompt: Prompt
+    token_ids: tuple[int, ...]
+
+
+class VllmSampler:
+    """Draws completions from the policy's own distribution with vLLM.
+
+    A prompt's draws start from a seed of its own, so they depend on the other prompts only
+    through the floating-point differences between batches. No default of the model or of vLLM
+    takes part: every setting that shapes the distribution is sent, and the policy's own
+    end-of-sequence ids, not those that vLLM finds, end a completion.
+    """
+
+    def __init__(
+        self,
+        llm: OfflineLlm,
+        tokenizer: PolicyTokenizer,
+        config: SamplingConfig,
+        *,
+        seed: int | str,
+        sampling_params: Callable[..., object],
+        lora_request: object | None = None,
+    ) -> None:
+        """Take a running engine; `load_vllm_sampler` starts one.
+
+        Args:
+            llm: started with `logprobs_mode="processed_logprobs"`, so that log-probabilities are
+                those at the sampling temperature.
+            tokenizer: of the policy that the engine holds.
+            config: how to draw.
+            seed: starts the seed of every prompt.
+            sampling_params: makes vLLM's `SamplingParams`, for final outputs only.
+            lora_request: the adapter to draw with, vLLM's `LoRARequest`.
+
+        Raises:
+            ConfigError: the temperature is one that vLLM would replace by another.
+        """
+        if config.temperature < MIN_TEMPERATURE:
+            raise ConfigError(
+                f"got sampling.temperature = {config.temperature:g} with sampling.engine vllm, "
+                f"which draws at {MIN_TEMPERATURE} or more; raise it or use the engine transformers"
+            )
+        self.config = config
+        self.seed = seed
+        self._engine = llm.llm_engine
+        self.tokenizer = tokenizer
+        self._ending = Ending(tokenizer, config.stop)
+        self._sampling_params = sampling_params
+        self._lora_request = lora_request
+
+    @property
+    def gives_logprobs(self) -> bool:
+        """Whether candidates carry the policy's log-probability at its temperature; else NaN.
+
+        Under top-k or top-p vLLM tells those of what is left of the distribution, not the
+        policy's.
+        """
+        return self.config.logprobs != "rescored" and not self.config.truncated
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        on_progress: Progress | None = None,
+        on_prompt: OnPrompt | None = None,
+    ) -> list[Candidate]:
+        """Return n candidates for every prompt, in the prompts' order, by sample index.
+
+        Args:
+            prompts: what to answer.
+            n: completions of each.
+            on_progress: told of a prompt's tokens and completions when all have ended.
+            on_prompt: given each prompt's candidates when all have ended, in any order.
+
+        Raises:
+            PromptError: a prompt leaves no room for a completion in the engine's context.
+            EngineError: vLLM gave a completion up.
+        """
+        limit = self.config.max_new_tokens
+        questions = [
+            _Question(prompt, self.tokenizer.encode(prompt, max_new_tokens=limit))
+            for prompt in prompts
+        ]
+        groups: dict[int, list[Candidate]] = {}
+        with closing(self._answers(questions, n)) as answers:
+            for place, answer in answers:
+                group = self._candidates(questions[place], answer)
+                groups[place] = group
+                if on_progress is not None:
+                    on_progress(sum(len(candidate.token_ids) for candidate in group), len(group))
+                if on_prompt is not None:
+                    on_prompt(group)
+        return [candidate for place in range(len(questions)) for candidate in groups[place]]
+
+    def _answers(
+        self, questions: Sequence[_Question], n: int
+    ) -> Generator[tuple[int, RequestOutput], None, None]:
+        """Yield places and answers as they come; leave nothing queued, however it ends."""
+        waiting = iter(enumerate(questions))
+        room = max(1, IN_FLIGHT // n)
+        running: set[int] = set()
+        try:
+            while True:
+                for place, question in islice(waiting, room - len(running)):
+                    self._ask(place, question, n)
+                    running.add(place)
+                if not running:
+                    return
+                for answer in self._engine.step():
+                    if answer.finished:
+                        place = int(answer.request_id)
+                        running.remove(place)
+                        yield place, answer
+        finally:
+            if running:
+                self._engine.abort_request([str(place) for place in running])
+
+    def _ask(self, place: int, question: _Question, n: int) -> None:
+        settings = self._settings(question.prompt.id, n)
+        self._engine.add_request(
+            str(place),
+            {"type": "token", "prompt_token_ids": list(question.token_ids)},
+            self._sampling_params(**settings),
+            lora_request=self._lora_request,
+        )
+
+    def _settings(self, prompt_id: str, n: int) -> dict[str, Any]:
+        config = self.config
+        return {
+            "n": n,
+            "seed": prompt_seed(self.seed, prompt_id),
+            "temperature": config.temperature,
+            "max_tokens": config.max_new_tokens,
+            "top_p": 1.0 if config.top_p is None else config.top_p,
+            "top_k": -1 if config.top_k is None else config.top_k,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            # The policy knows its ends better than vLLM, which may find more or fewer of them.
+            "ignore_eos": True,
+            "stop_token_ids": list(self.tokenizer.eos_token_ids),
+            "stop": list(config.stop),
+            "detokenize": bool(config.stop),  # vLLM needs text only to find stop strings
+            "skip_special_tokens": True,
+            "logprobs": 0 if self.gives_logprobs else None,
+        }
+
+    def _candidates(self, question: _Question, answer: RequestOutput) -> list[Candidate]:
+        outputs = sorted(answer.outputs, key=lambda output: output.index)
+        return [self._candidate(question, output) for output in outputs]
+
+    def _candidate(self, question: _Question, output: CompletionOutput) -> Candidate:
+        if output.finish_reason not in ("stop", "length"):
+            raise EngineError(
+                f"vLLM gave up a completion of prompt {question.prompt.id!r} with the reason "
+                f"{output.finish_reason!r}, expected 'stop' or 'length'; its log says why"
+            )
+        token_ids = tuple(output.token_ids)
+        return Candidate(
+            prompt_id=question.prompt.id,
+            sample_index=output.index,
+            prompt_text=question.prompt.text,
+            prompt_token_ids=question.token_ids,
+            text=self._ending.text(token_ids),
+            token_ids=token_ids,
+            logprob=math.nan if output.cumulative_logprob is None else output.cumulative_logprob,
+            finish_reason=output.finish_reason,
+        )
+
+    def close(self) -> None:
+        """Stop the engine's processes and free its memory; nothing can be drawn afterwards."""
+        self._engine.engine_core.shutdown()
+
+
+def prompt_seed(seed: int | str, prompt_id: str) -> int:
+    """Return the seed of a prompt's draws; vLLM adds the sample index to it, within 63 bits."""
+    place = f"{seed}\x1f{prompt_id}".encode()
+    return int.from_bytes(blake2b(place, digest_size=8).digest(), "little") >> 2
+
+
+def load_vllm_sampler(
+    policy: PolicyConfig, config: SamplingConfig, *, seed: int | str
+) -> VllmSampler:
+    """Start vLLM with a policy: a model, or a LoRA adapter and the model that it was trained on.
+
+    Raises:
+        MissingExtraError: vLLM is not installed, or cannot be imported.
+        ConfigError: vLLM cannot do what is asked of it: the device, the adapter's rank.
+        PolicyError: there is no such model.
+        EngineError: vLLM does not start with it.
+    """
+    tokenizer = load_policy_tokenizer(policy)
+    started = start_vllm(policy, config)
+    # What vLLM takes may be less than what the model takes.
+    tokenizer = replace(tokenizer, context_length=started.max_model_len)
+    return VllmSampler(
+        started.llm,
+        tokenizer,
+        config,
+        seed=seed,
+        sampling_params=started.sampling_params,
+        lora_request=started.lora_request,
+    )
