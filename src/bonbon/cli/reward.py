@@ -32,6 +32,53 @@ class FitObjective(StrEnum):
     PAIRS = "pairs"
 
 
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A .jsonl, .csv or .parquet file with text and label, or with prompt, chosen and "
+        "rejected; or vader-ratings for 23,703 sentences with people's sentiment ratings.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="The directory to write the reward to.")]
+Kind = Annotated[
+    RewardKind,
+    typer.Option("--kind", help="Weighted words in seconds, or a fine-tuned model in minutes."),
+]
+Part = Annotated[
+    RatingPart | None,
+    typer.Option("--part", help="Half of vader-ratings: proxy to train on, gold to judge with."),
+]
+Holdout = Annotated[float, typer.Option(help="Share of the texts to hold out and measure on.")]
+SplitBy = Annotated[
+    str | None,
+    typer.Option(
+        help="Column whose values stay together when texts are held out; by default the prompt, "
+        "or the text."
+    ),
+]
+NumTrain = Annotated[int | None, typer.Option(min=1, help="Fit to at most this many texts.")]
+Base = Annotated[
+    str | None,
+    typer.Option("--base", help="Model to fine-tune, by hub name or directory; by default MiniLM."),
+]
+Objective = Annotated[
+    FitObjective | None,
+    typer.Option(help="Of a classifier on ratings: regression (the default), or pairs, by TRL."),
+]
+Epochs = Annotated[
+    int | None, typer.Option(help="How often a classifier sees each text; by default once.")
+]
+LearningRate = Annotated[float | None, typer.Option(help="Of a classifier; by default 1e-4.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Texts per step of a classifier; by default 32.")
+]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Longest text of a classifier in tokens; by default 512.")
+]
+Seed = Annotated[int, typer.Option(help="Decides what is held out, and all else.")]
+
+
 @reward.callback()
 def _several_verbs() -> None:
     """Fit a reward to texts that people judged."""
@@ -39,63 +86,20 @@ def _several_verbs() -> None:
 
 @reward.command()
 def fit(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="A .jsonl, .csv or .parquet file with text and label, or with prompt, chosen and "
-            "rejected; or vader-ratings for 23,703 sentences with people's sentiment ratings.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The directory to write the reward to.")],
-    kind: Annotated[
-        RewardKind,
-        typer.Option("--kind", help="Weighted words in seconds, or a fine-tuned model in minutes."),
-    ] = RewardKind.TFIDF,
-    part: Annotated[
-        RatingPart | None,
-        typer.Option(
-            "--part", help="Half of vader-ratings: proxy to train on, gold to judge with."
-        ),
-    ] = None,
-    holdout: Annotated[
-        float, typer.Option(help="Share of the texts to hold out and measure on.")
-    ] = 0.2,
-    split_by: Annotated[
-        str | None,
-        typer.Option(
-            help="Column whose values stay together when texts are held out; by default the "
-            "prompt, or the text."
-        ),
-    ] = None,
-    num_train: Annotated[
-        int | None, typer.Option(min=1, help="Fit to at most this many texts.")
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base", help="Model to fine-tune, by hub name or directory; by default MiniLM."
-        ),
-    ] = None,
-    objective: Annotated[
-        FitObjective | None,
-        typer.Option(
-            help="Of a classifier on ratings: regression (the default), or pairs through TRL."
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="How often a classifier sees each text; by default once.")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of a classifier; by default 1e-4.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Texts per step of a classifier; by default 32.")
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Longest text of a classifier in tokens; by default 512.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Decides what is held out, and all else.")] = 0,
+    data: Data,
+    out: Out,
+    kind: Kind = RewardKind.TFIDF,
+    part: Part = None,
+    holdout: Holdout = 0.2,
+    split_by: SplitBy = None,
+    num_train: NumTrain = None,
+    base: Base = None,
+    objective: Objective = None,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    seed: Seed = 0,
 ) -> None:
     """Fit a reward to rated texts or preference pairs, and say how well it does on others."""
     given = {
