@@ -18,7 +18,7 @@ from bonbon.pipeline.ray_worker import (
 )
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
-from bonbon.sampling.config import VllmEngine
+from bonbon.sampling.config import RayEngine
 
 
 @pytest.fixture
@@ -81,10 +81,22 @@ def test_a_shard_that_kills_its_workers_is_given_up(setup: WorkerSetup) -> None:
     assert f"died {MAX_TRIES} times at shard 2 of train" in error_of(draw_here(setup))
 
 
-def test_a_worker_refuses_an_engine_that_it_cannot_run(setup: WorkerSetup) -> None:
-    sampling = setup.sampling.model_copy(update={"engine": VllmEngine()})
+def test_a_worker_opens_the_engine_of_the_recipe(setup: WorkerSetup) -> None:
+    sampling = setup.sampling.model_copy(update={"engine": RayEngine()})
 
-    assert "'vllm'" in error_of(draw_here(replace(setup, sampling=sampling)))
+    assert "expected an engine of one process" in error_of(
+        draw_here(replace(setup, sampling=sampling))
+    )
+
+
+def test_a_worker_stores_the_log_probabilities_that_the_recipe_asks_for(
+    setup: WorkerSetup,
+) -> None:
+    sampling = setup.sampling.model_copy(update={"logprobs": "rescored"})
+    result = draw_here(replace(setup, sampling=sampling))
+
+    assert isinstance(result, FinishedShard)
+    assert result.engine["logprobs"] == "rescored"
 
 
 def test_a_worker_hands_back_what_a_disk_refuses(setup: WorkerSetup) -> None:

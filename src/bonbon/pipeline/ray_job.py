@@ -11,11 +11,7 @@ from typing import Any, cast
 from bonbon.data.store import CandidateKey
 from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
-from bonbon.pipeline.candidates import (
-    SetPlan,
-    _missing,  # pyright: ignore[reportPrivateUsage]
-    _shards,  # pyright: ignore[reportPrivateUsage]
-)
+from bonbon.pipeline.candidates import SetPlan, divide, missing_shards, write_set_manifest
 from bonbon.pipeline.identity import scoring_settings
 from bonbon.pipeline.ray_cluster import ray_cluster
 from bonbon.pipeline.ray_worker import (
@@ -27,7 +23,6 @@ from bonbon.pipeline.ray_worker import (
     tries_directory,
 )
 from bonbon.pipeline.stage import Stage
-from bonbon.pipeline.versions import versions
 from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.config import RewardConfig, reward_name
@@ -70,22 +65,22 @@ def draw_set_on_ray(
         if not stage.started:
             workspace.store.discard(plan.name)
             stage.begin()
-        _write_manifest(workspace, plan, engine, {"name": engine.worker.kind})
+        write_set_manifest(workspace, plan, _pool(engine, {"name": engine.worker.kind}))
         reward = workspace.recipe.reward if with_scores else None
         setup = _setup(workspace, plan, policy, reward, engine, seed)
         scores = _Scores(workspace, plan) if with_scores else None
         shutil.rmtree(tries_directory(workspace.directory), ignore_errors=True)
         try:
-            _draw_missing(workspace, plan, stage, setup, engine, scores)
+            _hand_out(workspace, plan, stage, setup, engine, scores)
         finally:
             if scores is not None:
                 scores.save()
+            shutil.rmtree(tries_directory(workspace.directory), ignore_errors=True)
     _refuse_unseen(workspace, plan)
-    shutil.rmtree(tries_directory(workspace.directory), ignore_errors=True)
     stage.finish()
 
 
-def _draw_missing(
+def _hand_out(
     workspace: Workspace,
     plan: SetPlan,
     stage: Stage,
@@ -94,7 +89,7 @@ def _draw_missing(
     scores: "_Scores | None",
 ) -> None:
     """Hand out the shards, and note each that comes back."""
-    division, missing = _shards(plan.prompts), sorted(_missing(workspace, plan))
+    division, missing = divide(plan.prompts), sorted(missing_shards(workspace, plan))
     shards = [Shard(index, division[index]) for index in missing]
     total = len(plan.prompts) * plan.num_samples
     with (
@@ -108,7 +103,7 @@ def _draw_missing(
                     f"  A worker died at shard {finished.index}; another has drawn it again."
                 )
             if place == 0:
-                _write_manifest(workspace, plan, engine, finished.engine)
+                write_set_manifest(workspace, plan, _pool(engine, finished.engine))
             stage.count(seconds=finished.sampling_seconds, work=finished.num_tokens)
             prompts = division[finished.index]
             if scores is not None:
@@ -169,16 +164,13 @@ def _setup(
         reward=reward,
         seed=seed,
         num_samples=plan.num_samples,
-        num_shards=len(_shards(plan.prompts)),
+        num_shards=len(divide(plan.prompts)),
     )
 
 
-def _write_manifest(
-    workspace: Workspace, plan: SetPlan, engine: RayEngine, worker: Mapping[str, Any]
-) -> None:
-    pool = {"name": engine.kind, "num_workers": engine.num_workers, "worker": dict(worker)}
-    manifest = {**plan.settings, "engine": pool, "versions": versions()}
-    workspace.store.write_manifest(plan.name, manifest)
+def _pool(engine: RayEngine, worker: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the manifest says of the pool, given what it says of a worker's engine."""
+    return {"name": engine.kind, "num_workers": engine.num_workers, "worker": dict(worker)}
 
 
 def _refuse_unseen(workspace: Workspace, plan: SetPlan) -> None:
@@ -187,7 +179,7 @@ def _refuse_unseen(workspace: Workspace, plan: SetPlan) -> None:
     Raises:
         BonbonError: there are such shards.
     """
-    unseen = _missing(workspace, plan)
+    unseen = missing_shards(workspace, plan)
     if unseen:
         raise BonbonError(
             f"{workspace.directory} lacks {len(unseen)} shards of {plan.name} that Ray workers "

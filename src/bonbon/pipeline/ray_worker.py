@@ -1,9 +1,11 @@
 """A worker of the Ray job: it draws and scores a shard of candidates and stores it itself."""
 
+import atexit
 import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +14,14 @@ from typing import Any
 import torch
 
 from bonbon.data.store import CandidateStore
-from bonbon.errors import BonbonError, ConfigError
-from bonbon.models.policy import PolicyConfig, load_policy
+from bonbon.errors import BonbonError
+from bonbon.models.policy import PolicyConfig
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, checked_scores, prompts_at_once
 from bonbon.rewards.config import RewardConfig, load_reward
 from bonbon.sampling.base import Sampler
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.engines import RunsOn, open_sampler
 
 MAX_TRIES = 4
 """Of a shard whose workers die: enough for bad luck, too few to hide a shard that kills."""
@@ -82,7 +84,7 @@ class FinishedShard:
     num_tokens: int
     sampling_seconds: float
     scoring_seconds: float
-    engine: Mapping[str, Any]
+    engine: RunsOn
 
 
 @dataclass(frozen=True)
@@ -169,31 +171,16 @@ class ShardWorker:
         return scores
 
     @cached_property
-    def _engine(self) -> tuple[Sampler, Mapping[str, Any]]:
-        return _load_sampler(self._setup)
+    def _engine(self) -> tuple[Sampler, RunsOn]:
+        setup, stack = self._setup, ExitStack()
+        # It serves every shard, so it closes with the process.
+        atexit.register(stack.close)
+        return stack.enter_context(open_sampler(setup.policy, setup.sampling, seed=setup.seed))
 
     @cached_property
     def _reward(self) -> Reward | None:
         config = self._setup.reward
         return None if config is None else load_reward(config)
-
-
-def _load_sampler(setup: WorkerSetup) -> tuple[Sampler, Mapping[str, Any]]:
-    """Return what draws, and what it runs on, for the manifest.
-
-    Raises:
-        BonbonError: it cannot be loaded.
-    """
-    engine = setup.sampling.engine
-    if not isinstance(engine, TransformersEngine):
-        raise ConfigError(
-            f"sampling.engine.worker: got {engine.kind!r}, but Ray workers draw with "
-            "'transformers' so far; leave it out"
-        )
-    policy = load_policy(setup.policy)
-    commit = getattr(policy.model.config, "_commit_hash", None)
-    runs_on = {"name": engine.kind, "device": policy.device.type, "commit": commit}
-    return TransformersSampler(policy, setup.sampling, seed=setup.seed), runs_on
 
 
 def tries_directory(directory: Path) -> Path:
