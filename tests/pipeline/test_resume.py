@@ -20,7 +20,8 @@ from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import Recipe
 from bonbon.report.metrics import read_metrics
 from bonbon.rewards import base
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.schedule import Schedule
+from bonbon.sampling.shared_prompt import SharedPromptDecoder
 from bonbon.training.checkpoints import KeepLastCheckpoint
 from bonbon.training.trainer import PreferenceTrainer
 
@@ -122,8 +123,8 @@ def assert_same_run(directory: Path, uninterrupted: Path) -> None:
 
 
 PLACES = {
-    "sampling, before any shard": Kill(TransformersSampler, "_draw_batch"),
-    "sampling, inside a shard": Kill(TransformersSampler, "_draw_batch", call=2),
+    "sampling, before any shard": Kill(Schedule, "run"),
+    "sampling, inside a shard": Kill(SharedPromptDecoder, "step", call=5),
     "sampling, with a shard half written": Kill(table_file, "_write_parquet", 2, before=False),
     "sampling, between shards": Kill(CandidateStore, "write_shard", 2, before=False),
     "sampling, with every shard written": Kill(CandidateStore, "write_shard", 3, before=False),

@@ -1,12 +1,14 @@
 """The sampling stage: draw completions shard by shard, and never draw one twice."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from bonbon.data.journal import CandidateJournal
 from bonbon.errors import ConfigError
-from bonbon.pipeline.stage import Stage
+from bonbon.pipeline.stage import Stage, digest
 from bonbon.pipeline.versions import versions
 from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Candidate, Prompt
@@ -61,16 +63,14 @@ def open_set(workspace: Workspace, plan: SetPlan) -> Stage:
 
 def is_drawn(workspace: Workspace, plan: SetPlan, stage: Stage) -> bool:
     """Return whether the whole set is stored."""
-    return stage.finished and not _missing(workspace, plan)
+    return stage.finished and not missing_shards(workspace, plan)
 
 
 def draw_set(
     workspace: Workspace,
     plan: SetPlan,
     stage: Stage,
-    sampler: Sampler,
-    *,
-    engine: Mapping[str, Any],
+    open_engine: Callable[[], AbstractContextManager[tuple[Sampler, Mapping[str, Any]]]],
 ) -> None:
     """Draw the shards that are still missing, and store each as soon as it is complete.
 
@@ -78,15 +78,29 @@ def draw_set(
         workspace: where to.
         plan: what to draw.
         stage: from `open_set`.
-        sampler: draws.
-        engine: what the sampler runs on, for the manifest.
+        open_engine: gives what draws, and what it runs on, for the manifest.
     """
     if not stage.started:
         workspace.store.discard(plan.name)
         stage.begin()
-    manifest = {**plan.settings, "engine": dict(engine), "versions": versions()}
+    with open_engine() as (sampler, runs_on):
+        write_set_manifest(workspace, plan, runs_on)
+        _draw_shards(workspace, plan, stage, sampler)
+    stage.finish()
+
+
+def write_set_manifest(workspace: Workspace, plan: SetPlan, runs_on: Mapping[str, Any]) -> None:
+    """Note what a set is drawn with."""
+    manifest = {**plan.settings, "engine": dict(runs_on), "versions": versions()}
     workspace.store.write_manifest(plan.name, manifest)
-    shards, missing = _shards(plan.prompts), _missing(workspace, plan)
+
+
+def _draw_shards(workspace: Workspace, plan: SetPlan, stage: Stage, sampler: Sampler) -> None:
+    shards, missing = divide(plan.prompts), missing_shards(workspace, plan)
+    journal = CandidateJournal(
+        workspace.directory / "candidates" / f"{plan.name}.journal",
+        settings=digest(dict(plan.settings)),
+    )
     total = len(plan.prompts) * plan.num_samples
     with workspace.narrator.bar(f"draw {plan.name}", total=total) as bar:
         for index, prompts in enumerate(shards):
@@ -94,28 +108,40 @@ def draw_set(
                 bar.advance(len(prompts) * plan.num_samples)
                 continue
             began = time.perf_counter()
-            candidates = _draw_shard(sampler, prompts, plan.num_samples, bar)
+            candidates = _draw_shard(sampler, prompts, plan.num_samples, bar, journal)
             workspace.store.write_shard(plan.name, index, len(shards), candidates)
+            journal.clear()
             tokens = sum(len(candidate.token_ids) for candidate in candidates)
             stage.count(seconds=time.perf_counter() - began, work=tokens)
-    stage.finish()
 
 
 def _draw_shard(
-    sampler: Sampler, prompts: Sequence[Prompt], num_samples: int, bar: Bar
+    sampler: Sampler,
+    prompts: Sequence[Prompt],
+    num_samples: int,
+    bar: Bar,
+    journal: CandidateJournal,
 ) -> list[Candidate]:
-    return sampler.sample(
-        prompts,
+    """Draw what the journal does not hold of a shard; prompts are noted there as they end."""
+    drawn = journal.read()
+    left = [prompt for prompt in prompts if prompt.id not in drawn]
+    bar.advance((len(prompts) - len(left)) * num_samples)
+    for candidate in sampler.sample(
+        left,
         n=num_samples,
         on_progress=lambda tokens, ended: bar.advance(ended, extra=tokens),
-    )
+        on_prompt=journal.add,
+    ):
+        drawn.setdefault(candidate.prompt_id, []).append(candidate)
+    return [candidate for prompt in prompts for candidate in drawn[prompt.id]]
 
 
-def _missing(workspace: Workspace, plan: SetPlan) -> set[int]:
-    return set(range(len(_shards(plan.prompts)))) - workspace.store.finished_shards(plan.name)
+def missing_shards(workspace: Workspace, plan: SetPlan) -> set[int]:
+    """Return the numbers of the shards that are not stored."""
+    return set(range(len(divide(plan.prompts)))) - workspace.store.finished_shards(plan.name)
 
 
-def _shards(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
+def divide(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
     """Cut the prompts into shards: small enough to lose little to a kill, at most about 100."""
     size = min(max(PROMPTS_PER_SHARD, len(prompts) // 100), 512)
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]

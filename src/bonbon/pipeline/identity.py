@@ -19,6 +19,7 @@ from bonbon.rewards.config import (
 from bonbon.rewards.function import FunctionConfig
 from bonbon.rewards.pairwise import PairwiseConfig
 from bonbon.rewards.tfidf import TfidfConfig
+from bonbon.sampling.config import OpenaiEngine, RayEngine, SamplingConfig, TransformersEngine
 
 # These change what a user sees, where a stage runs or how fast, not what comes out of it.
 TRAINING_BOOKKEEPING = {"report_to", "checkpoints", "evaluations", "gradient_checkpointing"}
@@ -27,6 +28,7 @@ REWARD_BOOKKEEPING = {
     "batch_tokens",
     "trust_remote_code",
     "api_key_env",
+    "base_url",
     "concurrency",
     "max_retries",
     "timeout_s",
@@ -45,6 +47,7 @@ def sampling_settings(
         "n": num_samples,
         "temperature": recipe.sampling.temperature,
         "max_new_tokens": recipe.sampling.max_new_tokens,
+        **_drawing(recipe.sampling),
     }
 
 
@@ -85,10 +88,28 @@ def trained_sampling_settings(
     """Return what the trained model's draws depend on."""
     return {
         **base_sampling,
+        **_drawing(trained_sampling(recipe.sampling)),
         "set": "eval-bonbon",
         "n": recipe.evaluation.policy_samples,
         "model": digest(dict(training)),
     }
+
+
+def trained_sampling(config: SamplingConfig) -> SamplingConfig:
+    """Return how the trained model is drawn from: a server has the base only."""
+    if isinstance(config.engine, OpenaiEngine):
+        return config.model_copy(update={"engine": TransformersEngine()})
+    return config
+
+
+def _drawing(config: SamplingConfig) -> dict[str, Any]:
+    """Return what makes draws other than the policy's own; where an engine runs does not."""
+    engine = config.engine.worker if isinstance(config.engine, RayEngine) else config.engine
+    name: dict[str, Any] = {"kind": engine.kind}
+    if isinstance(engine, OpenaiEngine):
+        name |= {"model": engine.model, "api": engine.api}
+    settings = config.model_dump(mode="json", include={"stop", "top_k", "top_p", "logprobs"})
+    return {"drawn_by": name, **settings}
 
 
 def _policy(config: PolicyConfig) -> dict[str, Any]:

@@ -7,11 +7,18 @@ from typing import Any
 
 from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
-from bonbon.models.policy import Policy, load_policy
+from bonbon.models.policy import (
+    Policy,
+    PolicyConfig,
+    load_policy,
+    load_policy_tokenizer,
+    policy_name,
+)
 from bonbon.pipeline.candidates import SetPlan, draw_set, is_drawn, open_set
 from bonbon.pipeline.identity import (
     sampling_settings,
     scoring_settings,
+    trained_sampling,
     trained_sampling_settings,
     training_settings,
 )
@@ -24,8 +31,9 @@ from bonbon.pipeline.trained_model import METHODS, is_trained, train_model
 from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
-from bonbon.rewards.config import load_reward, reward_name
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.rewards.config import compares_candidates, load_reward, reward_name
+from bonbon.sampling.config import RayEngine, SamplingConfig
+from bonbon.sampling.engines import open_sampler
 
 
 class Job:
@@ -60,11 +68,11 @@ class Job:
         else:
             self._refuse_long_prompts()
             self._say(
-                f"{self.base.name} answers at temperature {self.recipe.sampling.temperature}, "
-                "nothing truncated; every answer is stored with its token ids and log-probability."
+                f"{policy_name(self.recipe.policy)} answers {_how(self.recipe.sampling)}; every "
+                "answer is stored with its token ids and log-probability."
             )
         self.workspace.write_recipe()
-        self._draw(plan, stage, lambda: self.base)
+        self._draw(plan, stage, self.recipe.policy, self.recipe.sampling, lambda: self.base)
 
     def score(self) -> None:
         """Score the training candidates."""
@@ -108,11 +116,17 @@ class Job:
             self._say(f"Done afresh: {'; '.join(stage.changes[:3])}.")
         stage.begin()
         self._refuse_long_prompts()
-        for plan, load in (
-            (self._base_plan, lambda: self.base),
-            (self._trained_plan, lambda: self.trained),
+        recipe = self.recipe
+        for plan, policy, sampling, load in (
+            (self._base_plan, recipe.policy, recipe.sampling, lambda: self.base),
+            (
+                self._trained_plan,
+                self._trained_policy,
+                trained_sampling(recipe.sampling),
+                lambda: self.trained,
+            ),
         ):
-            self._draw(plan, open_set(self.workspace, plan), load)
+            self._draw(plan, open_set(self.workspace, plan), policy, sampling, load)
             self._score(plan)
         self._forget("reward")
         self._compare(stage)
@@ -137,8 +151,12 @@ class Job:
     @cached_property
     def trained(self) -> Policy:
         """The policy after training."""
+        return load_policy(self._trained_policy)
+
+    @property
+    def _trained_policy(self) -> PolicyConfig:
         place = {"model": str(self.workspace.model_directory), "revision": None}
-        return load_policy(self.recipe.policy.model_copy(update=place))
+        return self.recipe.policy.model_copy(update=place)
 
     @cached_property
     def _train_plan(self) -> SetPlan:
@@ -177,17 +195,33 @@ class Job:
             ),
         }
 
-    def _draw(self, plan: SetPlan, stage: Stage, load: Callable[[], Policy]) -> None:
+    def _draw(
+        self,
+        plan: SetPlan,
+        stage: Stage,
+        policy: PolicyConfig,
+        sampling: SamplingConfig,
+        load: Callable[[], Policy],
+    ) -> None:
         """Draw what is missing of a set; the policy is loaded only if something is."""
         if is_drawn(self.workspace, plan, stage):
             return
-        policy = load()
         # Sets must be independent of each other, so each has random numbers of its own.
         seed = f"{self.recipe.seed}/{plan.name}"
-        sampler = TransformersSampler(policy, self.recipe.sampling, seed=seed)
-        commit = getattr(policy.model.config, "_commit_hash", None)
-        engine = {"name": "transformers", "device": policy.device.type, "commit": commit}
-        draw_set(self.workspace, plan, stage, sampler, engine=engine)
+        if isinstance(sampling.engine, RayEngine):
+            from bonbon.pipeline.ray_job import draw_set_on_ray  # noqa: PLC0415 - an extra
+
+            alone = not compares_candidates(self.recipe.reward)
+            draw_set_on_ray(
+                self.workspace, plan, stage, policy, sampling.engine, seed=seed, with_scores=alone
+            )
+        else:
+            draw_set(
+                self.workspace,
+                plan,
+                stage,
+                lambda: open_sampler(policy, sampling, seed=seed, load=load),
+            )
 
     def _score(self, plan: SetPlan) -> None:
         settings = scoring_settings(self.recipe, plan.settings)
@@ -202,9 +236,9 @@ class Job:
 
     def _refuse_long_prompts(self) -> None:
         """Refuse prompts that do not fit, those of all stages at once, before any is answered."""
-        sampling = self.recipe.sampling
+        tokenizer = load_policy_tokenizer(self.recipe.policy)
         for prompt in self.prompts:
-            self.base.encode(prompt, max_new_tokens=sampling.max_new_tokens)
+            tokenizer.encode(prompt, max_new_tokens=self.recipe.sampling.max_new_tokens)
 
     def _require_candidates(self) -> None:
         plan = self._train_plan
@@ -243,3 +277,10 @@ class Job:
 
     def _say(self, text: str) -> None:
         self.workspace.narrator.say(f"  {text}")
+
+
+def _how(sampling: SamplingConfig) -> str:
+    """Say how answers are drawn."""
+    cuts = {"top-k": sampling.top_k, "top-p": sampling.top_p}
+    named = " and ".join(f"{name} {cut}" for name, cut in cuts.items() if cut is not None)
+    return f"at temperature {sampling.temperature}, {named or 'nothing truncated'}"

@@ -12,6 +12,7 @@ from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.models.policy import resolve_device
 from bonbon.recipe import Recipe
 from bonbon.rewards.config import check_reward
+from bonbon.sampling.config import RayEngine
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -29,9 +30,18 @@ def check_sampling(recipe: Recipe) -> None:
     """Find what would keep the policy from answering.
 
     Raises:
-        PolicyError: the device is not there.
+        ConfigError: the device is not there.
+        MissingExtraError: the engine's package is not installed.
     """
     resolve_device(recipe.policy.device)
+    engine = recipe.sampling.engine
+    kinds = {engine.kind, engine.worker.kind} if isinstance(engine, RayEngine) else {engine.kind}
+    for kind in sorted(kinds - {"transformers"}):
+        if find_spec(kind) is None:
+            raise MissingExtraError(
+                f"sampling.engine = {kind} needs the package {kind}, which is not installed; run "
+                f"`pip install 'bonbon-align[{kind}]'`"
+            )
 
 
 def check_scoring(recipe: Recipe) -> None:
@@ -47,13 +57,19 @@ def check_training(recipe: Recipe) -> None:
     """Find what would keep the policy from being trained.
 
     Raises:
-        ConfigError: n < 2, or a tracker that nobody knows.
+        ConfigError: n < 2, draws with top-k or top-p, or a tracker that nobody knows.
         MissingExtraError: an optional package is not installed.
     """
     if recipe.sampling.n < 2:
         raise ConfigError(
             f"sampling.n = {recipe.sampling.n}, but training compares candidates of one prompt: "
             "expected at least 2 (8 is usual)"
+        )
+    if recipe.sampling.truncated:
+        raise ConfigError(
+            f"sampling.top_k = {recipe.sampling.top_k}, sampling.top_p = {recipe.sampling.top_p}, "
+            "but training needs draws from the whole policy: leave both out "
+            "(`bonbon sample` and `bonbon score` take them)"
         )
     if recipe.training.lora is not None and find_spec("peft") is None:
         raise MissingExtraError(

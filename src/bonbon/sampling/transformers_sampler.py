@@ -17,6 +17,7 @@ from bonbon.sampling.draft import Draft, DraftGroup
 from bonbon.sampling.draw import uniforms
 from bonbon.sampling.ending import Ending
 from bonbon.sampling.plain import PlainDecoder
+from bonbon.sampling.prepacked import PrepackedLinears
 from bonbon.sampling.schedule import Schedule
 
 
@@ -85,7 +86,7 @@ class TransformersSampler:
             on_group=lambda group: on_prompt(candidates(group)) if on_prompt else None,
             pruning=pruning,
         )
-        with torch.inference_mode():
+        with torch.inference_mode(), self._linears.in_use():
             schedule.run(groups)
         return [candidate for group in groups for candidate in candidates(group)]
 
@@ -97,6 +98,10 @@ class TransformersSampler:
     @cached_property
     def _decoder(self) -> Decoder[Any]:
         return choose_decoder(self.policy.model, self.policy.name, capacity=self._num_rows)
+
+    @cached_property
+    def _linears(self) -> PrepackedLinears:
+        return PrepackedLinears(self.policy.model)
 
     def _group(self, prompt: Prompt, n: int) -> DraftGroup:
         length = self.config.max_new_tokens

@@ -1,0 +1,94 @@
+"""The engine that a config names, ready to draw."""
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from bonbon.errors import ConfigError
+from bonbon.models.policy import Policy, PolicyConfig, load_policy, load_policy_tokenizer
+from bonbon.sampling.base import Sampler
+from bonbon.sampling.config import (
+    OpenaiEngine,
+    RayEngine,
+    SamplingConfig,
+    TransformersEngine,
+    VllmEngine,
+)
+from bonbon.sampling.rescored import RescoredSampler
+from bonbon.sampling.transformers_sampler import TransformersSampler
+
+RunsOn = Mapping[str, Any]
+"""What a manifest says of an engine."""
+
+
+@contextmanager
+def open_sampler(
+    policy: PolicyConfig,
+    config: SamplingConfig,
+    *,
+    seed: int | str,
+    load: Callable[[], Policy] | None = None,
+) -> Generator[tuple[Sampler, RunsOn]]:
+    """Open the engine of a config, close it afterwards.
+
+    Args:
+        policy: to draw from.
+        config: how, and with which engine.
+        seed: starts every random number.
+        load: gives the policy to an engine that needs its weights here; by default they are
+            loaded from the config.
+
+    Raises:
+        BonbonError: the engine cannot be had; the line says why.
+    """
+    loaded = load or (lambda: load_policy(policy))
+    sampler, runs_on = _open(policy, config, seed, loaded)
+    try:
+        if config.logprobs == "rescored" or (config.logprobs == "auto" and _lacks(sampler)):
+            yield (
+                RescoredSampler(sampler, policy, config.temperature),
+                {
+                    **runs_on,
+                    "logprobs": "rescored",
+                },
+            )
+        else:
+            yield sampler, {**runs_on, "logprobs": "sampler"}
+    finally:
+        close = getattr(sampler, "close", None)
+        if close is not None:
+            close()
+
+
+def _lacks(sampler: Sampler) -> bool:
+    return not sampler.gives_logprobs
+
+
+def _open(
+    policy: PolicyConfig, config: SamplingConfig, seed: int | str, load: Callable[[], Policy]
+) -> tuple[Sampler, dict[str, Any]]:
+    engine = config.engine
+    match engine:
+        case TransformersEngine():
+            sampler = TransformersSampler(load(), config, seed=seed)
+            return sampler, {
+                "name": engine.kind,
+                "device": sampler.policy.device.type,
+                "decoder": sampler.decoder_name,
+                "commit": getattr(sampler.policy.model.config, "_commit_hash", None),
+            }
+        case VllmEngine():
+            from bonbon.sampling.vllm_sampler import load_vllm_sampler  # noqa: PLC0415 - an extra
+
+            return load_vllm_sampler(policy, config, seed=seed), {"name": engine.kind}
+        case OpenaiEngine():
+            from bonbon.sampling.openai_sampler import OpenaiSampler  # noqa: PLC0415 - an extra
+
+            name, tokenizer = engine.model or policy.model, load_policy_tokenizer(policy)
+            served = OpenaiSampler(tokenizer, config, seed=seed, model_name=name)
+            return served, {"name": engine.kind, "url": engine.base_url, "model": name}
+        case RayEngine():
+            raise ConfigError(
+                "got the engine 'ray', which draws whole runs (`bonbon run`, `bonbon sample`); "
+                "expected an engine of one process here: transformers, vllm or openai"
+            )

@@ -1,0 +1,71 @@
+"""Any engine's draws, with the log-probabilities of a full float32 forward of the policy."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+
+from bonbon.models.logprobs import completion_logprobs
+from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.policy import Policy, PolicyConfig, load_policy
+from bonbon.records import Candidate, Prompt
+from bonbon.sampling.base import OnPrompt, Progress, Sampler
+
+
+class RescoredSampler:
+    """Draws with an engine and computes log-probabilities here, prompt by prompt."""
+
+    gives_logprobs = True
+
+    def __init__(self, sampler: Sampler, policy: PolicyConfig, temperature: float | int) -> None:
+        """Take what draws, and the policy that it draws from; that loads when first used."""
+        self._sampler = sampler
+        self._policy_config = policy
+        self._temperature = temperature
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        on_progress: Progress | None = None,
+        on_prompt: OnPrompt | None = None,
+    ) -> list[Candidate]:
+        """Return n candidates for every prompt, in the prompts' order, by sample index."""
+        done: dict[str, list[Candidate]] = {}
+
+        def rescore(candidates: Sequence[Candidate]) -> None:
+            rescored = rescored_candidates(self._policy, candidates, self._temperature)
+            done[rescored[0].prompt_id] = rescored
+            if on_prompt is not None:
+                on_prompt(rescored)
+
+        self._sampler.sample(prompts, n=n, on_progress=on_progress, on_prompt=rescore)
+        return [candidate for prompt in prompts for candidate in done[prompt.id]]
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return load_policy(self._policy_config, dtype="float32")
+
+
+@torch.inference_mode()
+def rescored_candidates(
+    policy: Policy, candidates: Sequence[Candidate], temperature: float | int
+) -> list[Candidate]:
+    """Return a prompt's candidates with the log-probabilities that a full forward gives.
+
+    Args:
+        policy: in the precision to compute with.
+        candidates: at least one, all of one prompt.
+        temperature: divides the logits.
+    """
+    group = PromptGroup(
+        candidates[0].prompt_token_ids, tuple(candidate.token_ids for candidate in candidates)
+    )
+    batch = pack([group]).to(policy.device)
+    logprobs = completion_logprobs(policy.model, batch, temperature=float(temperature))
+    return [
+        replace(candidate, logprob=logprob)
+        for candidate, logprob in zip(candidates, logprobs.double().tolist(), strict=True)
+    ]
