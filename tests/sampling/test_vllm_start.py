@@ -57,9 +57,16 @@ class FakeVllm:
             module = ModuleType(name)
             vars(module).update(content)
             monkeypatch.setitem(sys.modules, name, module)
-        for variable in ("VLLM_LOGGING_LEVEL", "VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS"):
-            monkeypatch.setenv(variable, "")  # so that what the code sets is undone
-            monkeypatch.delenv(variable)
+        forget_variables(monkeypatch)
+
+
+def forget_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start without them, and undo at the end what the code sets."""
+    for place in ("LOGGING_LEVEL", "LOGGING_STREAM", "CPU_OMP_THREADS_BIND"):
+        monkeypatch.setenv(f"VLLM_{place}", "")
+        monkeypatch.delenv(f"VLLM_{place}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
 
 
 @pytest.fixture
@@ -103,6 +110,12 @@ def test_threads_are_the_policys(on_cpu: FakeVllm, toy_place: Path) -> None:
     start_vllm(policy(toy_place, num_threads=3), SamplingConfig())
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+def test_vllm_is_quiet_and_leaves_standard_output_alone(on_gpu: FakeVllm, toy_place: Path) -> None:
+    start_vllm(policy(toy_place), SamplingConfig())
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "ERROR"
+    assert os.environ["VLLM_LOGGING_STREAM"] == "ext://sys.stderr"
 
 
 def test_the_users_own_variables_stay(
@@ -183,7 +196,7 @@ def test_a_start_that_fails_says_why_and_what_to_do(on_gpu: FakeVllm, toy_place:
 
 
 def test_without_vllm_the_extra_is_named(toy_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "WARNING")
+    forget_variables(monkeypatch)
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'bonbon-align\[vllm\]'"):
         start_vllm(policy(toy_place), SamplingConfig())

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -25,7 +25,7 @@ from bonbon.models.policy import Policy, PolicyConfig
 from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.config import SamplingConfig, VllmEngine
-from bonbon.sampling.vllm_sampler import VllmSampler, load_vllm_sampler
+from bonbon.sampling.vllm_sampler import EngineCore, VllmSampler, load_vllm_sampler
 from bonbon.sampling.vllm_start import StartedVllm, start_vllm
 
 DRAWS = 2000
@@ -56,13 +56,17 @@ class Recorder:
         self,
         request_id: str,
         prompt: object,
-        params: tuple[Mapping[str, object], object],
+        params: object,
         *,
         lora_request: object = None,
     ) -> None:
-        settings, real_params = params
+        settings, real_params = cast("tuple[Mapping[str, object], object]", params)
         self.requests.append({"request_id": request_id, "prompt": prompt, "params": settings})
         self._engine.add_request(request_id, prompt, real_params, lora_request=lora_request)
+
+    @property
+    def engine_core(self) -> EngineCore:
+        return self._engine.engine_core
 
     def step(self) -> Sequence[Any]:
         answers = self._engine.step()
@@ -242,7 +246,7 @@ def _adapter(policy: Policy, base: Path) -> dict[str, Any]:
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.3)
-    adapted.save_pretrained(directory)
+    adapted.save_pretrained(str(directory))
     policy.tokenizer.save_pretrained(directory)
     config = directory / "adapter_config.json"
     saved = json.loads(config.read_text())

@@ -53,8 +53,9 @@ def start_vllm(policy: PolicyConfig, config: SamplingConfig) -> StartedVllm:
             rank is too large.
         EngineError: vLLM does not start with it.
     """
-    # Its informational log is pages long at every start; whoever wants it sets the variable.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # Its log is pages long at every start, on standard output; whoever wants it sets the variables.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     vllm = _import_vllm("vllm")
     built_for = _import_vllm("vllm.platforms").current_platform.device_type
     _check_device(policy, built_for)
@@ -170,6 +171,7 @@ def _import_vllm(name: str) -> ModuleType:
 def _cannot_start(policy: PolicyConfig, error: Exception) -> EngineError:
     reason = " ".join(str(error).split())[:300].rstrip(".")
     return EngineError(
-        f"vLLM does not start with the policy {policy.model}: {reason}; its log above says more "
-        "(short of memory: lower sampling.engine.max_model_len or gpu_memory_utilization)"
+        f"vLLM does not start with the policy {policy.model}: {reason}; its log above says more, "
+        "and all with VLLM_LOGGING_LEVEL=INFO (short of memory: lower "
+        "sampling.engine.max_model_len or gpu_memory_utilization)"
     )
