@@ -9,9 +9,12 @@ after the other in every repeat; only tokens up to the end of a completion count
 at every batch size of a list and is quoted at its best one. Medians over repeats.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -23,25 +26,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-parser = argparse.ArgumentParser(description="Time the sampling engines side by side.")
-parser.add_argument("--quick", action="store_true", help="short prompts only, fewer repeats")
-parser.add_argument("--json", type=Path, help="write the results to this file")
-parser.add_argument("--threads", type=int, default=2)
-parser.add_argument("--repeats", type=int)
-parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
-parser.add_argument("--vllm-python", type=Path, help="the interpreter of a venv that has vLLM")
-
-if __name__ == "__main__":
-    arguments = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-
-from bonbon.cli.process import prepare_process
-
-prepare_process()
-
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from bonbon.cli.process import prepare_process
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.models.embedded import embedded_policy_directory
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
@@ -70,6 +58,8 @@ class Case:
 
 def main() -> None:
     """Time the engines and write a table."""
+    arguments = parse_arguments()
+    prepare_process()
     torch.set_num_threads(arguments.threads)
     repeats = arguments.repeats or (3 if arguments.quick else 5)
     write(machine())
@@ -78,11 +68,23 @@ def main() -> None:
         policy = load_policy(PolicyConfig(dtype=dtype))
         results[f"ceilings_{dtype}"] = ceilings(policy.model.dtype)
         for case in cases(policy)[: 1 if arguments.quick else None]:
-            result = compare(policy, case, repeats)
+            result = compare(policy, case, repeats, arguments.vllm_python)
             results["cases"].append({"dtype": dtype, **result})
     results["ratio_vs_generate"] = results["cases"][0]["ratio_vs_generate"]
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Time the sampling engines side by side.")
+    parser.add_argument("--quick", action="store_true", help="short prompts only, fewer repeats")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    parser.add_argument("--vllm-python", type=Path, help="the interpreter of a venv with vLLM")
+    return parser.parse_args()
 
 
 def cases(policy: Policy) -> list[Case]:
@@ -108,7 +110,7 @@ def _of_length(policy: Policy, prompt: Prompt, length: int) -> Prompt:
     return Prompt(prompt.id, " ".join(words[:low]), prompt.split)
 
 
-def compare(policy: Policy, case: Case, repeats: int) -> dict[str, Any]:
+def compare(policy: Policy, case: Case, repeats: int, vllm_python: Path | None) -> dict[str, Any]:
     """Time every engine on one case, in turns, and write its lines."""
     config = SamplingConfig(n=case.n, max_new_tokens=NEW_TOKENS)
     sampler = TransformersSampler(policy, config, seed=0)
@@ -134,8 +136,8 @@ def compare(policy: Policy, case: Case, repeats: int) -> dict[str, Any]:
             tokens = draw()
             rates[name].append(tokens / (time.perf_counter() - began))
     peers = {"bonbon": rates["bonbon"], "generate": rates[_best(rates)]}
-    if arguments.vllm_python:
-        peers["vllm"] = vllm_rates(policy, case, repeats)
+    if vllm_python:
+        peers["vllm"] = vllm_rates(vllm_python, policy, case, repeats)
     medians = {name: statistics.median(values) for name, values in peers.items()}
     write(f"\n{case.name}, {policy.model.dtype}, {repeats} repeats ({_best(rates)})")
     for name, rate in medians.items():
@@ -179,7 +181,7 @@ def generate(policy: Policy, case: Case, size: int) -> int:
     return tokens
 
 
-def vllm_rates(policy: Policy, case: Case, repeats: int) -> list[float]:
+def vllm_rates(python: Path, policy: Policy, case: Case, repeats: int) -> list[float]:
     """Draw with vLLM in its own interpreter."""
     job = {
         "model": str(embedded_policy_directory()),
@@ -188,12 +190,12 @@ def vllm_rates(policy: Policy, case: Case, repeats: int) -> list[float]:
         "max_new_tokens": NEW_TOKENS,
         "temperature": 1.0,
         "dtype": str(policy.model.dtype).removeprefix("torch."),
-        "threads": arguments.threads,
+        "threads": torch.get_num_threads(),
         "repeats": repeats,
         "ignore_eos": False,
     }
     worker = Path(__file__).parent / "engines" / "vllm_worker.py"
-    command = [str(arguments.vllm_python), str(worker)]
+    command = [str(python), str(worker)]
     done = subprocess.run(
         command, input=json.dumps(job), capture_output=True, text=True, check=True
     )

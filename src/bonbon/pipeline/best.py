@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from jaxtyping import Float
@@ -17,8 +17,9 @@ from bonbon.recipe import Recipe
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, checked_scores
 from bonbon.rewards.config import load_reward
-from bonbon.sampling.base import Progress
-from bonbon.sampling.config import TransformersEngine
+from bonbon.sampling.base import Progress, Sampler
+from bonbon.sampling.config import SamplingConfig, TransformersEngine
+from bonbon.sampling.engines import open_sampler
 from bonbon.sampling.transformers_sampler import TransformersSampler
 from bonbon.selection.rule import Choice, Evidence, Rule
 from bonbon.selection.ties import tie_rng
@@ -104,16 +105,16 @@ def answer_prompt(
         BonbonError: the model or the reward cannot do what is asked.
     """
     if reject is not None:
-        check_fraction(reject)
-    if not isinstance(recipe.sampling.engine, TransformersEngine):
-        kind = recipe.sampling.engine.kind
-        raise ConfigError(f"bonbon best draws with the engine 'transformers', got {kind!r}")
+        _check_rejection(recipe, reject)
     reward = load_reward(recipe.reward) if rule.needs_rewards or reject is not None else None
-    policy = load_policy(recipe.policy)
-    began = time.perf_counter()
-    drawn, num_tokens = _draw(prompt, recipe, policy, reward, reject, on_progress)
+    load = cache(partial(load_policy, recipe.policy))
+    sampling = _sampling_for(rule, recipe.sampling)
+    with open_sampler(recipe.policy, sampling, seed=recipe.seed, load=load) as (sampler, _):
+        began = time.perf_counter()
+        pruning = _pruning(recipe, reward, reject)
+        drawn, num_tokens = _draw(sampler, prompt, sampling.n, pruning, on_progress)
     candidates, rewards = _scored(prompt, drawn, reward)
-    certainties = _certainties(policy, candidates, recipe) if rule.needs_certainties else None
+    certainties = _certainties(load(), candidates, recipe) if rule.needs_certainties else None
     evidence = Evidence(
         texts=[candidate.text for candidate in candidates],
         logprobs=np.array([candidate.logprob for candidate in candidates]),
@@ -134,12 +135,39 @@ def answer_prompt(
     )
 
 
+def _check_rejection(recipe: Recipe, reject: float) -> None:
+    """Refuse to give up early on what another engine draws, or what is drawn in two steps."""
+    check_fraction(reject)
+    sampling = recipe.sampling
+    if not isinstance(sampling.engine, TransformersEngine) or sampling.logprobs == "rescored":
+        raise ConfigError(
+            "giving up on answers early takes the engine 'transformers' and its own "
+            f"log-probabilities, got engine {sampling.engine.kind!r} and logprobs "
+            f"{sampling.logprobs!r}; leave --reject out, or change these"
+        )
+
+
+def _sampling_for(rule: Rule, sampling: SamplingConfig) -> SamplingConfig:
+    """Spare engines without log-probabilities the rescoring that no rule but one would read."""
+    if sampling.logprobs != "auto" or rule.method == "likelihood":
+        return sampling
+    return sampling.model_copy(update={"logprobs": "sampler"})
+
+
+def _pruning(
+    recipe: Recipe, reward: Reward | None, reject: float | None
+) -> SpeculativeRejection | None:
+    if reward is None or reject is None:
+        return None
+    lengths = rejection_lengths(recipe.sampling.max_new_tokens)
+    return SpeculativeRejection(partial(checked_scores, reward), fraction=reject, lengths=lengths)
+
+
 def _draw(
+    sampler: Sampler,
     prompt: Prompt,
-    recipe: Recipe,
-    policy: Policy,
-    reward: Reward | None,
-    reject: float | None,
+    n: int,
+    pruning: SpeculativeRejection | None,
     on_progress: Progress | None,
 ) -> tuple[list[Candidate], int]:
     """Return the finished completions, and how many tokens were drawn for all of them."""
@@ -151,13 +179,11 @@ def _draw(
         if on_progress is not None:
             on_progress(tokens, ended)
 
-    pruning = None
-    if reward is not None and reject is not None:
-        lengths = rejection_lengths(recipe.sampling.max_new_tokens)
-        score = partial(checked_scores, reward)
-        pruning = SpeculativeRejection(score, fraction=reject, lengths=lengths)
-    sampler = TransformersSampler(policy, recipe.sampling, seed=recipe.seed)
-    candidates = sampler.sample([prompt], n=recipe.sampling.n, on_progress=count, pruning=pruning)
+    if pruning is None:
+        candidates = sampler.sample([prompt], n=n, on_progress=count)
+    else:
+        assert isinstance(sampler, TransformersSampler), "_check_rejection refuses the others"
+        candidates = sampler.sample([prompt], n=n, on_progress=count, pruning=pruning)
     return candidates, num_tokens
 
 

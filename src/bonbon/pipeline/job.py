@@ -23,6 +23,7 @@ from bonbon.pipeline.identity import (
     training_settings,
 )
 from bonbon.pipeline.preflight import check_sampling, check_scoring, check_training
+from bonbon.pipeline.ray_job import draw_set_on_ray
 from bonbon.pipeline.reports import report_run
 from bonbon.pipeline.results import compare_methods, measure_kl
 from bonbon.pipeline.scores import refuse_ties, score_set
@@ -209,9 +210,7 @@ class Job:
         # Sets must be independent of each other, so each has random numbers of its own.
         seed = f"{self.recipe.seed}/{plan.name}"
         if isinstance(sampling.engine, RayEngine):
-            from bonbon.pipeline.ray_job import draw_set_on_ray  # noqa: PLC0415 - an extra
-
-            alone = not compares_candidates(self.recipe.reward)
+            alone = plan.name == "train" or not compares_candidates(self.recipe.reward)
             draw_set_on_ray(
                 self.workspace, plan, stage, policy, sampling.engine, seed=seed, with_scores=alone
             )

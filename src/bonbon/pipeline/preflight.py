@@ -33,8 +33,9 @@ def check_sampling(recipe: Recipe) -> None:
         ConfigError: the device is not there.
         MissingExtraError: the engine's package is not installed.
     """
-    resolve_device(recipe.policy.device)
     engine = recipe.sampling.engine
+    if not isinstance(engine, RayEngine):  # its workers may run on other machines
+        resolve_device(recipe.policy.device)
     kinds = {engine.kind, engine.worker.kind} if isinstance(engine, RayEngine) else {engine.kind}
     for kind in sorted(kinds - {"transformers"}):
         if find_spec(kind) is None:

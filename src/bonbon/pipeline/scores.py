@@ -239,7 +239,8 @@ def _complete(
     for table in tables:
         table.open()
     try:
-        _fill(workspace, tables, prompts, load())
+        if _unscored(tables):
+            _fill(workspace, tables, prompts, load())
     finally:
         for table in tables:
             table.save()

@@ -70,7 +70,8 @@ class RayEngine(Config):
     gpus_per_worker: float | int = Field(default=0, ge=0)
     """GPUs that Ray sets aside for a worker."""
     address: str | None = None
-    """The cluster; by default the one that `ray` finds, or a new one on this machine."""
+    """`host:port`, `local` for a new cluster on this machine, or `auto`; by default the one that
+    `RAY_ADDRESS` names or `ray start` began here, or else a new one."""
 
 
 def _in_full(value: object) -> object:
