@@ -170,3 +170,20 @@ def test_a_reward_that_scores_nothing(best: Command, tmp_path: Path) -> None:
 
     assert outcome.code == 2
     assert "gives none of the 3 completions a score" in outcome.err
+
+
+def test_a_served_policy_answers_too_and_is_not_loaded_here(
+    best: Command, openai_url: str, put_model: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("bonbon.pipeline.best.load_policy", refuse)
+    name = put_model(logits={"1 2": [0.0] * 8 + [-30.0]}, end=8)
+    engine = f"{{kind: openai, base_url: '{openai_url}', model: {name}}}"
+    served = ("--set", f"sampling.engine={engine}", "--set", "sampling.max_new_tokens=1")
+    told = document(best("1 2", "--n", "6", *served, *WARM, "--json"))
+
+    rewards = [total(row["text"]) for row in told["candidates"]]
+    assert len(rewards) == 6
+    assert total(told["answer"]) == max(rewards)
