@@ -14,7 +14,7 @@ from bonbon.data.store import CandidateStore
 from bonbon.models.toy import toy_policy
 from bonbon.pipeline import reports
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.base import Progress
+from bonbon.sampling.base import OnPrompt, Progress
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 
@@ -179,10 +179,15 @@ def noted_draws(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     original = TransformersSampler.sample
 
     def noting(
-        self: TransformersSampler, prompts: Sequence[Prompt], *, n: int, on_progress: Progress
+        self: TransformersSampler,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        on_progress: Progress,
+        on_prompt: OnPrompt,
     ) -> list[Candidate]:
         splits.append(prompts[0].split)
-        return original(self, prompts, n=n, on_progress=on_progress)
+        return original(self, prompts, n=n, on_progress=on_progress, on_prompt=on_prompt)
 
     monkeypatch.setattr(TransformersSampler, "sample", noting)
     return splits

@@ -22,6 +22,7 @@ from bonbon.report.metrics import read_metrics
 from bonbon.rewards import base
 from bonbon.sampling.schedule import Schedule
 from bonbon.sampling.shared_prompt import SharedPromptDecoder
+from bonbon.sampling.transformers_sampler import TransformersSampler
 from bonbon.training.checkpoints import KeepLastCheckpoint
 from bonbon.training.trainer import PreferenceTrainer
 

@@ -46,7 +46,14 @@ def test_the_manifest_says_how_a_set_was_drawn(finished_run: Path) -> None:
     assert manifest is not None
     assert manifest["policy"]["model"] == "policy"
     assert (manifest["n"], manifest["temperature"], manifest["seed"]) == (4, 0.9, 0)
-    assert manifest["engine"] == {"name": "transformers", "device": "cpu", "commit": None}
+    assert manifest["engine"] == {
+        "name": "transformers",
+        "device": "cpu",
+        "decoder": "shared-prompt",
+        "commit": None,
+        "logprobs": "sampler",
+    }
+    assert (manifest["top_k"], manifest["top_p"], manifest["stop"]) == (None, None, [])
     assert manifest["versions"]["torch"] == torch.__version__
 
 

@@ -105,7 +105,6 @@ def check_logprobs(policy: Policy) -> str:
     assert [(c.prompt_id, c.sample_index) for c in candidates] == [
         (prompt.id, index) for prompt in PROMPTS for index in range(3)
     ]
-    assert len({len(candidate.token_ids) for candidate in candidates}) > 1
     for candidate in candidates:
         exact = plain_logprob(
             policy.model, candidate.prompt_token_ids, candidate.token_ids, temperature=0.9

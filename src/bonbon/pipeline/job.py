@@ -26,7 +26,7 @@ from bonbon.pipeline.preflight import check_sampling, check_scoring, check_train
 from bonbon.pipeline.ray_job import draw_set_on_ray
 from bonbon.pipeline.reports import report_run
 from bonbon.pipeline.results import compare_methods, measure_kl
-from bonbon.pipeline.scores import refuse_ties, score_set
+from bonbon.pipeline.scores import refuse_ties, score_plans
 from bonbon.pipeline.stage import Stage, digest
 from bonbon.pipeline.trained_model import METHODS, is_trained, train_model
 from bonbon.pipeline.workspace import Workspace
@@ -128,7 +128,7 @@ class Job:
             ),
         ):
             self._draw(plan, open_set(self.workspace, plan), policy, sampling, load)
-            self._score(plan)
+        self._score(self._base_plan, self._trained_plan)
         self._forget("reward")
         self._compare(stage)
 
@@ -222,9 +222,8 @@ class Job:
                 lambda: open_sampler(policy, sampling, seed=seed, load=load),
             )
 
-    def _score(self, plan: SetPlan) -> None:
-        settings = scoring_settings(self.recipe, plan.settings)
-        score_set(self.workspace, plan.name, plan.prompts, lambda: self.reward, settings)
+    def _score(self, *plans: SetPlan) -> None:
+        score_plans(self.workspace, plans, lambda: self.reward)
 
     def _compare(self, stage: Stage) -> None:
         began = time.perf_counter()
