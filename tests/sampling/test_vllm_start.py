@@ -11,6 +11,7 @@ import pytest
 
 from bonbon.errors import ConfigError, EngineError, MissingExtraError
 from bonbon.models.policy import PolicyConfig
+from bonbon.records import Prompt
 from bonbon.sampling.config import SamplingConfig, VllmEngine
 from bonbon.sampling.vllm_sampler import load_vllm_sampler
 from bonbon.sampling.vllm_start import start_vllm
@@ -112,6 +113,11 @@ def test_threads_are_the_policys(on_cpu: FakeVllm, toy_place: Path) -> None:
     assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
 
 
+def test_threads_are_left_alone_on_a_gpu(on_gpu: FakeVllm, toy_place: Path) -> None:
+    start_vllm(policy(toy_place, num_threads=3), SamplingConfig())
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
 def test_vllm_is_quiet_and_leaves_standard_output_alone(on_gpu: FakeVllm, toy_place: Path) -> None:
     start_vllm(policy(toy_place), SamplingConfig())
     assert os.environ["VLLM_LOGGING_LEVEL"] == "ERROR"
@@ -160,6 +166,26 @@ def test_an_adapter_is_served_on_its_base(
         "max_loras": 1,
     }
     assert on_gpu.adapters == [("policy", 1, str(tmp_path))] == [started.lora_request]
+
+
+def test_a_loaded_adapter_is_what_is_drawn_from(
+    on_gpu: FakeVllm, toy_place: Path, tmp_path: Path
+) -> None:
+    asked: list[object] = []
+
+    def add_request(*_: object, lora_request: object) -> None:
+        asked.append(lora_request)
+
+    def step() -> list[SimpleNamespace]:
+        drawn = {"index": 0, "token_ids": [8], "cumulative_logprob": -1.0, "finish_reason": "stop"}
+        outputs = [SimpleNamespace(**drawn)]
+        return [SimpleNamespace(request_id="0", finished=True, outputs=outputs)]
+
+    on_gpu.engine.add_request, on_gpu.engine.step = add_request, step
+    config = SamplingConfig(max_new_tokens=3)
+    sampler = load_vllm_sampler(adapter(toy_place, tmp_path), config, seed=0)
+    sampler.sample([Prompt(id="a", content="1", split="train")], n=1)
+    assert asked == on_gpu.adapters == [("policy", 1, str(tmp_path))]
 
 
 def test_an_adapter_of_too_high_a_rank_is_refused(
