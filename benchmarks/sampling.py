@@ -67,7 +67,7 @@ def main() -> None:
     for dtype in arguments.dtypes:
         policy = load_policy(PolicyConfig(dtype=dtype))
         results[f"ceilings_{dtype}"] = ceilings(policy.model.dtype)
-        for case in cases(policy)[: 1 if arguments.quick else None]:
+        for case in cases(policy)[arguments.long : 1 if arguments.quick else None]:
             result = compare(policy, case, repeats, arguments.vllm_python)
             results["cases"].append({"dtype": dtype, **result})
     results["ratio_vs_generate"] = results["cases"][0]["ratio_vs_generate"]
@@ -79,6 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Time the sampling engines side by side.")
     parser.add_argument("--quick", action="store_true", help="short prompts only, fewer repeats")
+    parser.add_argument("--long", action="store_true", help="long prompts only")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int)
