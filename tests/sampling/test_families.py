@@ -1,6 +1,7 @@
 """The families of decoders that people align, each tiny and with random weights."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -30,8 +31,13 @@ from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 VOCABULARY = 8
-IDS = {"vocab_size": VOCABULARY, "bos_token_id": 6, "eos_token_id": 7, "pad_token_id": 7}
-SIZES = {
+IDS: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "bos_token_id": 6,
+    "eos_token_id": 7,
+    "pad_token_id": 7,
+}
+SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 3,
@@ -40,7 +46,7 @@ SIZES = {
     "initializer_range": 0.3,
     **IDS,
 }
-GROUPED = {**SIZES, "num_key_value_heads": 2}
+GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
 SHARED: dict[str, PreTrainedConfig] = {
     "Llama": LlamaConfig(**GROUPED),
     "Qwen2, some layers with a window": Qwen2Config(
@@ -141,5 +147,5 @@ def test_the_plain_decoder_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_models_own_attention_is_put_back() -> None:
     policy = policy_of(SHARED["Llama"])
     TransformersSampler(policy, SamplingConfig(max_new_tokens=2), seed=0).sample(PROMPTS, n=2)
-    assert policy.model.config._attn_implementation == "sdpa"
+    assert policy.model.config._attn_implementation == "sdpa"  # pyright: ignore[reportPrivateUsage]
     assert not any("forward" in vars(module) for module in policy.model.modules())

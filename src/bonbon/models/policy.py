@@ -73,10 +73,7 @@ def load_policy(config: PolicyConfig, *, dtype: DType | None = None) -> Policy:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     device, source = resolve_device(config.device), policy_source(config)
-    options: dict[str, Any] = {
-        "revision": config.revision,
-        "trust_remote_code": config.trust_remote_code,
-    }
+    options = _hub_options(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(
@@ -98,10 +95,7 @@ def load_policy_tokenizer(config: PolicyConfig) -> PolicyTokenizer:
         PolicyError: there is no such model, or it has no end-of-sequence token.
     """
     source = policy_source(config)
-    options: dict[str, Any] = {
-        "revision": config.revision,
-        "trust_remote_code": config.trust_remote_code,
-    }
+    options = _hub_options(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model_config = AutoConfig.from_pretrained(_weights_source(source), **options)
