@@ -12,15 +12,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import platform
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import numpy as np
+from machine import machine, write
 
 from bonbon.theory.curves import best_of_n_curve, best_of_n_win_rate_curve
 
@@ -38,7 +35,8 @@ def main() -> None:
     rewards = rng.normal(size=(arguments.num_prompts, arguments.num_draws))
     gold = rewards + rng.normal(size=rewards.shape)
     tied = np.round(rewards, 1)
-    write(f"{rewards.shape[0]:,} prompts × {rewards.shape[1]} draws; {machine()}")
+    where = machine(f"numpy {np.__version__}", "one thread")
+    write(f"{rewards.shape[0]:,} prompts × {rewards.shape[1]} draws; {where}")
     sort = least_time(lambda: np.sort(rewards, axis=1), arguments.runs)
     write(f"{'numpy.sort':<44}{sort:>9.3f} s      1.0")
     cases: dict[str, Callable[[], object]] = {
@@ -73,29 +71,6 @@ def least_time(case: Callable[[], object], runs: int) -> float:
         case()
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def machine() -> str:
-    """Return date, commit, numpy version and processor."""
-    revision = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip()
-    today = datetime.now(tz=UTC).date()
-    return f"{today}, commit {commit}, numpy {np.__version__}, {processor()}, one thread"
-
-
-def processor() -> str:
-    """Return the processor's name where Linux tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
-def write(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -15,16 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
+from machine import machine, write
 from transformers.utils import logging
 
 from bonbon.data.vader_ratings import Part, load_vader_ratings
@@ -49,7 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    write(machine())
+    write(machine(f"{os.environ['OMP_NUM_THREADS']} thread"))
     asked: dict[Objective, bool] = {"regression": arguments.classifier, "pairs": arguments.pairs}
     objectives: list[Objective] = [name for name, is_asked in asked.items() if is_asked]
     results = [measured_lexicon(part, seed=arguments.seed) for part in PARTS]
@@ -115,29 +113,6 @@ def write_table(title: str, found: Sequence[Agreement]) -> None:
         ]
         line = "".join(f"{cell:<26}" for cell in cells)
         write(f"  {agreement.source:<16}{agreement.num_rows:>6}   {line}".rstrip())
-
-
-def machine() -> str:
-    """Return date, commit and processor."""
-    revision = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip()
-    threads = os.environ["OMP_NUM_THREADS"]
-    return f"{datetime.now(tz=UTC).date()}, commit {commit}, {processor()}, {threads} thread"
-
-
-def processor() -> str:
-    """Return the processor's name where Linux tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
-def write(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -15,18 +15,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from machine import machine, write
 from torch.profiler import ProfilerActivity, profile
 
 from bonbon.cli.process import prepare_process
@@ -62,8 +60,12 @@ def main() -> None:
     prepare_process()
     torch.set_num_threads(arguments.threads)
     repeats = arguments.repeats or (3 if arguments.quick else 5)
-    write(machine())
-    results: dict[str, Any] = {"machine": machine(), "threads": arguments.threads, "cases": []}
+    write(machine(f"torch {torch.__version__}", f"{torch.get_num_threads()} threads"))
+    results: dict[str, Any] = {
+        "machine": machine(f"torch {torch.__version__}", f"{torch.get_num_threads()} threads"),
+        "threads": arguments.threads,
+        "cases": [],
+    }
     for dtype in arguments.dtypes:
         policy = load_policy(PolicyConfig(dtype=dtype))
         results[f"ceilings_{dtype}"] = ceilings(policy.model.dtype)
@@ -243,23 +245,6 @@ def _least(work: Callable[[], object]) -> float:
         work()
         times.append(time.perf_counter() - began)
     return min(times)
-
-
-def machine() -> str:
-    """Return date, commit, versions and processor."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, torch {torch.__version__}, "
-        f"{os.cpu_count()} cores {platform.machine()}, load {os.getloadavg()[0]:.1f}"
-    )
-
-
-def write(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -20,20 +20,18 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import argparse
 import json
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from machine import machine, write
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoTokenizer,
@@ -91,7 +89,7 @@ def main() -> None:
     tokenizer, model = load_tokenizer(), load_model()
     texts = mixed_texts(num_texts, tokenizer)
     reward = ClassifierReward(model, tokenizer, name="scores", input="pair", max_length=MAX_TOKENS)
-    write(f"{description(texts)}; {machine(arguments.threads)}")
+    write(f"{description(texts)}; {place(arguments.threads)}")
     batch_size = best_batch_size(model, tokenizer, texts)
     ways: dict[str, Callable[[], list[float]]] = {
         "padded loop": lambda: padded_loop(model, tokenizer, texts, batch_size),
@@ -260,7 +258,7 @@ def summary(
         "threads": threads,
         "timings": {name: [asdict(each) for each in passes] for name, passes in timings.items()},
         "lengths": description(texts),
-        "machine": machine(threads),
+        "machine": place(threads),
     }
 
 
@@ -300,28 +298,10 @@ def description(texts: Texts) -> str:
     )
 
 
-def machine(threads: int) -> str:
-    """Return date, commit, versions and processor."""
-    revision = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip()
-    today = datetime.now(tz=UTC).date()
-    versions = f"torch {torch.__version__}, transformers {version('transformers')}"
-    return f"{today}, commit {commit}, {versions}, {processor()}, {threads} threads, float32"
-
-
-def processor() -> str:
-    """Return the processor's name where Linux tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
-def write(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def place(threads: int) -> str:
+    """Return what the numbers depend on."""
+    versions = f"torch {torch.__version__}", f"transformers {version('transformers')}"
+    return machine(*versions, f"{threads} threads", "float32")
 
 
 if __name__ == "__main__":

@@ -17,18 +17,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import json
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from machine import machine, write
 from transformers.utils import logging as transformers_logging
 
 from bonbon.data.prompts import PromptsConfig, load_prompts
@@ -116,7 +113,8 @@ def main() -> None:
     draw = partial(draws, policy, reward, **settings)
     draw(prompts[:1], fraction=None)  # warms up
     size = f"{len(prompts)} prompts × {arguments.n} × {arguments.max_new_tokens} tokens"
-    write(f"{size}, judged at {', '.join(map(str, lengths))} tokens\n{machine()}")
+    where = machine(f"torch {torch.__version__}", "one thread")
+    write(f"{size}, judged at {', '.join(map(str, lengths))} tokens\n{where}")
     write(HEAD)
     plain = draw(prompts, fraction=None)
     write(f"{'plain':<12}{plain.num_tokens:>8,}{'':>8}{plain.wall_s:>6.0f}s{plain.cpu_s:>6.0f}s")
@@ -130,7 +128,7 @@ def main() -> None:
     )
     if arguments.json is not None:
         report = {
-            "machine": machine(),
+            "machine": machine(f"torch {torch.__version__}", "one thread"),
             "num_prompts": len(prompts),
             "n": arguments.n,
             "max_new_tokens": arguments.max_new_tokens,
@@ -232,29 +230,6 @@ def matrix(plain: Draws, prompts: Sequence[Prompt], n: int) -> np.ndarray:
     """Return plain sampling's rewards, prompts × draws."""
     assert len(plain.candidates) == len(plain.rewards) == n * len(prompts)
     return np.array(plain.rewards).reshape(len(prompts), n)
-
-
-def machine() -> str:
-    """Return date, commit, torch version and processor."""
-    revision = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip()
-    today = datetime.now(tz=UTC).date()
-    return f"{today}, commit {commit}, torch {torch.__version__}, {processor()}, one thread"
-
-
-def processor() -> str:
-    """Return the processor's name where Linux tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
-def write(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

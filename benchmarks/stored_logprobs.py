@@ -7,10 +7,10 @@ bfloat16 forward as in training, and from a packed float32 forward.
 """
 
 import argparse
-import sys
 
 import numpy as np
 import torch
+from machine import write
 
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.models.policy import PolicyConfig, load_policy
@@ -59,12 +59,6 @@ def main() -> None:
             f"mean size {np.abs(difference).mean():.3f}, within a group {within:.3f} "
             f"({within / targets:.1%} of the targets' variance)"
         )
-
-
-def write(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
