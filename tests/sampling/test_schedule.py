@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from threading import Event, current_thread
 
 import pytest
 import torch
@@ -16,10 +17,12 @@ from bonbon.records import Candidate, Prompt
 from bonbon.sampling.config import RayEngine, SamplingConfig, TransformersEngine
 from bonbon.sampling.decoder import moves_into_gaps
 from bonbon.sampling.engines import open_sampler
+from bonbon.sampling.lanes import run_lanes
 from bonbon.sampling.prepacked import PrepackedLinears
 from bonbon.sampling.shared_prompt import SharedPromptDecoder
 from bonbon.sampling.transformers_sampler import TransformersSampler
 from bonbon.sampling.truncation import truncate
+from bonbon.sampling.twin import twin
 
 POLICY = toy_policy(num_words=4, seed=1)
 PROMPTS = [
@@ -163,11 +166,58 @@ def test_prepacked_layers_compute_the_same() -> None:
     ids = torch.tensor([[0, 1, 2]])
     with torch.inference_mode():
         plain = model(ids).logits
-        linears = PrepackedLinears(model)
+        copy = twin(model)
+        PrepackedLinears(model).install(copy)
         replaced = sum(type(module) is nn.Linear for module in model.modules())
-        with linears.in_use():
-            assert sum("forward" in vars(module) for module in model.modules()) in {0, replaced}
-            assert torch.allclose(model(ids).logits, plain, atol=1e-5)
+        assert sum("forward" in vars(module) for module in copy.modules()) in {0, replaced}
+        assert not any("forward" in vars(module) for module in model.modules())
+        assert torch.allclose(copy(ids).logits, plain, atol=1e-5)
+
+
+def test_lanes_share_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads draw what one draws, and report every token and prompt once."""
+    alone = draw()
+    monkeypatch.setattr("bonbon.sampling.lanes.ROWS_PER_LANE", 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    told, ended, lanes = [], [], set[str]()
+    step = SharedPromptDecoder.step
+
+    def seen(self: SharedPromptDecoder, tokens: torch.Tensor) -> torch.Tensor:
+        lanes.add(current_thread().name)
+        return step(self, tokens)
+
+    monkeypatch.setattr(SharedPromptDecoder, "step", seen)
+    try:
+        sampler = TransformersSampler(POLICY, CONFIG, seed=0)
+        together = sampler.sample(
+            PROMPTS,
+            n=8,
+            on_progress=lambda tokens, over: ended.append((tokens, over)),
+            on_prompt=lambda group: told.append(group[0].prompt_id),
+        )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert len(lanes) == 2
+    assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+    assert sorted(told) == sorted(prompt.id for prompt in PROMPTS)
+    tokens, over = map(sum, zip(*ended, strict=True))
+    assert (tokens, over) == (sum(len(one.token_ids) for one in alone), len(alone))
+
+
+def test_a_lane_that_fails_stops_the_others() -> None:
+    closed = Event()
+
+    def fails() -> None:
+        raise ValueError("in a lane")
+
+    with pytest.raises(ValueError, match="in a lane"):
+        run_lanes([fails, lambda: assert_set(closed)], stop=closed.set)
+
+
+def assert_set(event: Event) -> None:
+    assert event.wait(10)
 
 
 def test_a_config_opens_its_engine(tmp_path_factory: pytest.TempPathFactory) -> None:

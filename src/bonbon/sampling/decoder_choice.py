@@ -1,7 +1,6 @@
 """Whether a model's completions can share their prompt: tried, not looked up."""
 
 import logging
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,18 +45,17 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     return None
 
 
-def choose_decoder(model: PreTrainedModel, name: str, *, capacity: int) -> Decoder[Any]:
-    """Return the fastest decoder that is right for a model, and say so if it is the slow one."""
+def shares_prompts(model: PreTrainedModel, name: str) -> bool:
+    """Say whether the fast decoder is right for a model; log why if it is not."""
     reason = why_not_shared(model)
-    if reason is None:
-        return SharedPromptDecoder(model, capacity=capacity)
-    _log.warning(
-        "%s is sampled the plain way, without a cache, which is slow: %s. "
-        "Try sampling.engine = vllm if vLLM knows the model.",
-        name,
-        reason,
-    )
-    return PlainDecoder(model)
+    if reason is not None:
+        _log.warning(
+            "%s is sampled the plain way, without a cache, which is slow: %s. "
+            "Try sampling.engine = vllm if vLLM knows the model.",
+            name,
+            reason,
+        )
+    return reason is None
 
 
 def _answers(decoder: Decoder[P]) -> Tensor:

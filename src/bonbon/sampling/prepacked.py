@@ -1,7 +1,6 @@
 """Weights in the layout that the CPU's matrix products want, made once instead of at every step."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +21,13 @@ class PrepackedLinears:
         size = sum(layer.weight.nbytes for layer in layers)
         fits = model.device.type == "cpu" and layers and size <= MOST_BYTES
         useful = fits and _agrees(layers[0])
-        self._forwards = {layer: _forward(layer) for layer in layers} if useful else {}
+        self._forwards = {id(layer.weight): _forward(layer) for layer in layers} if useful else {}
 
-    @contextmanager
-    def in_use(self) -> Generator[None]:
-        """Let the model compute with the copies for a while."""
-        for layer, forward in self._forwards.items():
-            layer.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
-        try:
-            yield
-        finally:
-            for layer in self._forwards:
-                del layer.forward
+    def install(self, model: PreTrainedModel) -> None:
+        """Let a twin of the model compute with the copies."""
+        for module in model.modules():
+            if type(module) is nn.Linear and id(module.weight) in self._forwards:
+                module.forward = self._forwards[id(module.weight)]
 
 
 def _forward(layer: nn.Linear) -> Forward:

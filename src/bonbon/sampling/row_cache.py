@@ -14,8 +14,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from bonbon.sampling.decoder import Move
 
-ROOM = 32
-"""Tokens for which a row gets room at first; more is added as rows grow."""
+ROOM = 16
+"""Rows get room for so many tokens at a time. Attention runs over all of it: a buffer that is used
+whole goes into the matrix products as it is, where a part of it would be copied at every step."""
 
 HIDDEN = -1e30
 """Score of a key that a row may not see; finite, so that hiding all of them makes no NaN."""
@@ -82,8 +83,8 @@ class RowLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Reserve room for all rows."""
-        self.key_buffer = self._room(key_states, ROOM)
-        self.value_buffer = self._room(value_states, ROOM)
+        self.key_buffer = self._room(key_states)
+        self.value_buffer = self._room(value_states)
         self.is_initialized = True
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -92,7 +93,7 @@ class RowLayer(CacheLayerMixin):
         """Store every row's newest key and value, shape [rows, heads, 1, head size]."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if self.cache.longest >= self.key_buffer.shape[2]:
+        if self.cache.room > self.key_buffer.shape[2]:
             self._grow()
         rows, places = self.cache.row_numbers, self.cache.lengths
         self.key_buffer[rows, :, places] = key_states[:, :, 0]
@@ -100,14 +101,14 @@ class RowLayer(CacheLayerMixin):
         return self, self
 
     @property
-    def own_keys(self) -> Float[Tensor, "rows heads length size"]:
-        """What the rows added to their prompts, the newest token included."""
-        return self.key_buffer[: self.cache.num_rows, :, : self.cache.longest + 1]
+    def own_keys(self) -> Float[Tensor, "rows heads room size"]:
+        """What the rows added to their prompts, and room for more; `RowCache.hidden` says which."""
+        return self.key_buffer[: self.cache.num_rows]
 
     @property
-    def own_values(self) -> Float[Tensor, "rows heads length size"]:
-        """What the rows added to their prompts, the newest token included."""
-        return self.value_buffer[: self.cache.num_rows, :, : self.cache.longest + 1]
+    def own_values(self) -> Float[Tensor, "rows heads room size"]:
+        """What the rows added to their prompts, and room for more."""
+        return self.value_buffer[: self.cache.num_rows]
 
     def move(self, moves: Sequence[Move]) -> None:
         """Copy rows into other rows' places."""
@@ -128,15 +129,15 @@ class RowLayer(CacheLayerMixin):
         """Say that a row may grow without limit."""
         return -1
 
-    def _room(self, states: Tensor, length: int) -> Tensor:
+    def _room(self, states: Tensor) -> Tensor:
         _, heads, _, size = states.shape
-        return states.new_zeros(self.cache.capacity, heads, length, size)
+        return states.new_zeros(self.cache.capacity, heads, self.cache.room, size)
 
     def _grow(self) -> None:
         length = self.key_buffer.shape[2]
         for name in ("key_buffer", "value_buffer"):
             old: Tensor = getattr(self, name)
-            new = self._room(old, 2 * length)
+            new = self._room(old)
             new[:, :, :length] = old
             setattr(self, name, new)
 
@@ -150,6 +151,8 @@ class RowCache(Cache):
         row_numbers: 0 … num_rows − 1.
         lengths: tokens that each row added to its prompt before this step, shape [rows].
         longest: the largest of them.
+        room: tokens for which every row has room.
+        hidden: which of a row's room holds nothing yet, shape [rows, room].
         buckets: the prompts with their rows.
         place_of_row: where the buckets, one after the other, hold each row, shape [rows].
     """
@@ -164,6 +167,7 @@ class RowCache(Cache):
         self._stacked: tuple[CachedPrompt, ...] = ()
         self.buckets: list[Bucket] = []
         self._changed = False
+        self.room = ROOM
 
     @property
     def num_rows(self) -> int:
@@ -194,7 +198,8 @@ class RowCache(Cache):
             self._changed = False
         self.lengths = torch.tensor(self._lengths, device=self.device)
         self.longest = max(self._lengths)
-        self.ragged = min(self._lengths) < self.longest
+        self.room = max(self.room, -(-(self.longest + 1) // ROOM) * ROOM)
+        self.hidden = torch.arange(self.room, device=self.device) > self.lengths[:, None]
         return (self._starts + self.lengths)[:, None]
 
     def end_step(self) -> None:

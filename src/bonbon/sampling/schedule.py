@@ -1,7 +1,7 @@
 """Which completion is drawn in which row, until all are drawn."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bonbon.models.policy import Policy
-from bonbon.sampling.base import Progress, Pruning
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.decoder import Decoder, PrefilledPrompt, moves_into_gaps
 from bonbon.sampling.draft import Draft, DraftGroup
 from bonbon.sampling.draw import draw_tokens
 from bonbon.sampling.ending import Ending
+from bonbon.sampling.listener import Listener
+from bonbon.sampling.prompt_queue import PromptQueue
 from bonbon.sampling.truncation import truncate
 
 P = TypeVar("P", bound=PrefilledPrompt)
@@ -28,11 +29,9 @@ class Schedule(Generic[P]):
         policy: Policy,
         config: SamplingConfig,
         decoder: Decoder[P],
+        listener: Listener,
         *,
         num_rows: int,
-        on_progress: Progress,
-        on_group: Callable[[DraftGroup], None],
-        pruning: Pruning | None = None,
     ) -> None:
         """Take what draws, and the most rows side by side."""
         self._device = policy.device
@@ -40,43 +39,41 @@ class Schedule(Generic[P]):
         self._decoder = decoder
         self._num_rows = num_rows
         self._ending = Ending(policy, config.stop)
-        self._on_progress = on_progress
-        self._on_group = on_group
-        self._pruning = pruning
+        self._listener = listener
         self._rows: list[tuple[Draft, DraftGroup]] = []
         self._waiting: deque[tuple[P, Draft, DraftGroup]] = deque()
 
-    def run(self, groups: Sequence[DraftGroup]) -> None:
-        """Draw all completions."""
-        # Prompts of like length run side by side: less padding.
-        queue = deque(sorted(groups, key=lambda group: len(group.token_ids)))
-        while queue or self._waiting or self._rows:
+    def run(self, queue: PromptQueue) -> None:
+        """Draw completions until the queue is empty, or closed."""
+        while not queue.closed:
             self._fill(queue)
-            if self._rows:
-                tokens = [draft.token_ids[-1] for draft, _ in self._rows]
-                logits = self._decoder.step(torch.tensor(tokens, device=self._device))
-                self._draw(self._rows, logits)
-                self._clear()
+            if not self._rows:
+                return
+            tokens = [draft.token_ids[-1] for draft, _ in self._rows]
+            logits = self._decoder.step(torch.tensor(tokens, device=self._device))
+            self._draw(self._rows, logits)
+            self._clear()
 
-    def _fill(self, queue: deque[DraftGroup]) -> None:
+    def _fill(self, queue: PromptQueue) -> None:
         """Start completions in the free rows; a prompt is read once, when its first one starts."""
         while free := self._num_rows - len(self._rows):
             if not self._waiting:
-                self._read(queue, free)
+                self._read(queue.take(free))
             # What is judged side by side starts side by side.
-            together = len(self._waiting[0][2].drafts) if self._waiting and self._pruning else 1
+            together = (
+                len(self._waiting[0][2].drafts)
+                if self._waiting and self._listener.judged_lengths
+                else 1
+            )
             if not self._waiting or free < together:
                 return
             self._start(min(free - free % together, len(self._waiting)))
 
-    def _read(self, queue: deque[DraftGroup], free: int) -> None:
-        """Let the model read as many prompts as the free rows have room for."""
-        taken: list[DraftGroup] = []
-        while queue and sum(len(group.drafts) for group in taken) < free:
-            taken.append(queue.popleft())
-        if taken:
-            prompts = self._decoder.prefill([group.token_ids for group in taken])
-            for prompt, group in zip(prompts, taken, strict=True):
+    def _read(self, groups: Sequence[DraftGroup]) -> None:
+        """Let the model read prompts; their completions then wait for rows."""
+        if groups:
+            prompts = self._decoder.prefill([group.token_ids for group in groups])
+            for prompt, group in zip(prompts, groups, strict=True):
                 self._waiting.extend((prompt, draft, group) for draft in group.drafts)
 
     def _start(self, count: int) -> None:
@@ -104,10 +101,10 @@ class Schedule(Generic[P]):
             draft.ended = self._ending.reached(draft.token_ids)
         self._prune(rows)
         over = [group for draft, group in rows if not draft.running]
-        self._on_progress(len(rows), len(over))
+        self._listener.progress(len(rows), len(over))
         for group in {id(group): group for group in over}.values():
             if not any(draft.running for draft in group.drafts):
-                self._on_group(group)
+                self._listener.group(group)
 
     def _chosen(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         config = self._config
@@ -122,18 +119,16 @@ class Schedule(Generic[P]):
 
     def _prune(self, rows: Sequence[tuple[Draft, DraftGroup]]) -> None:
         """Judge the prompts whose completions have just reached one of the lengths."""
-        if self._pruning is None:
-            return
         due = {
             id(group): group
             for draft, group in rows
-            if draft.running and len(draft.token_ids) in self._pruning.lengths
+            if draft.running and len(draft.token_ids) in self._listener.judged_lengths
         }
         for group in due.values():
             living = [draft for draft in group.drafts if not draft.dropped]
             running = [draft.running for draft in living]
             texts = [self._ending.text(draft.token_ids) for draft in living]
-            kept = self._pruning.keep(group.prompt, texts, running)
+            kept = self._listener.keep(group.prompt, texts, running)
             for draft, keep, runs in zip(living, kept, running, strict=True):
                 draft.dropped = runs and not keep
 

@@ -5,8 +5,7 @@ by their weights (as in cascade inference and Hydragen, arXiv 2402.05099): the p
 matrix product for all rows of the prompt, and neither part repeats keys for grouped heads.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from bonbon.sampling.decoder import Move
 from bonbon.sampling.row_cache import HIDDEN, Bucket, CachedPrompt, RowCache, RowLayer, alike
+from bonbon.sampling.twin import twin
 
 IMPLEMENTATION = "bonbon_shared_prompt"
 
@@ -29,7 +29,9 @@ class SharedPromptDecoder:
 
     def __init__(self, model: PreTrainedModel, *, capacity: int) -> None:
         """Take a model in evaluation mode, and the most rows to hold."""
-        self._model = model
+        self._reader = model
+        self._stepper = twin(model)
+        self._stepper.set_attn_implementation(IMPLEMENTATION)
         self._num_layers = model.config.get_text_config().num_hidden_layers
         self._cache = RowCache(self._num_layers, capacity, model.device)
 
@@ -53,13 +55,12 @@ class SharedPromptDecoder:
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocabulary"]:
         """Append a token to every row; return the logits of the next ones."""
         positions = self._cache.begin_step()
-        with _attention(self._model):
-            output = self._model(
-                input_ids=tokens[:, None],
-                position_ids=positions,
-                past_key_values=self._cache,
-                use_cache=True,
-            )
+        output = self._stepper(
+            input_ids=tokens[:, None],
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
         self._cache.end_step()
         return output.logits[:, -1]
 
@@ -69,14 +70,14 @@ class SharedPromptDecoder:
         padding = [longest - len(token_ids) for token_ids in prompts]
         input_ids = torch.tensor(
             [[0] * pad + list(ids) for pad, ids in zip(padding, prompts, strict=True)],
-            device=self._model.device,
+            device=self._reader.device,
         )
         mask = torch.arange(longest)[None] >= torch.tensor(padding)[:, None]
         cache = Cache(layers=[DynamicLayer() for _ in range(self._num_layers)])
-        output = self._model(
+        output = self._reader(
             input_ids=input_ids,
-            attention_mask=mask.long().to(self._model.device) if any(padding) else None,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self._model.device),
+            attention_mask=mask.long().to(self._reader.device) if any(padding) else None,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self._reader.device),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
@@ -147,15 +148,12 @@ class _View:
 
     def of_own(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Attend to the rows' own tokens; queries have shape [rows, heads, group, size]."""
-        keys, lengths = self._layer.own_keys, self._cache.lengths
-        scores = self._scores(query, keys)
-        window, longest = self._window, self._cache.longest
-        if self._cache.ragged or (window is not None and longest >= window):
-            place = torch.arange(longest + 1, device=query.device)
-            hidden = place > lengths[:, None]
-            if window is not None:
-                hidden |= place <= lengths[:, None] - window
-            scores.masked_fill_(hidden[:, None, None], HIDDEN)
+        scores = self._scores(query, self._layer.own_keys)
+        hidden, window = self._cache.hidden, self._window
+        if window is not None and self._cache.longest >= window:
+            place = torch.arange(hidden.shape[1], device=query.device)
+            hidden = hidden | (place <= self._cache.lengths[:, None] - window)
+        scores.masked_fill_(hidden[:, None, None], HIDDEN)
         return _weighted(scores, self._layer.own_values)
 
     def of_prompts(self, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,17 +202,6 @@ def _weighted(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     share = torch.softmax(scores, dim=-1)
     weight = scores.amax(dim=-1, keepdim=True) - share.amax(dim=-1, keepdim=True).log()
     return torch.matmul(share.to(values.dtype), values), weight
-
-
-@contextmanager
-def _attention(model: PreTrainedModel) -> Generator[None]:
-    """Let a model attend through rows for a while."""
-    before = cast("str", model.config._attn_implementation)  # pyright: ignore[reportPrivateUsage]
-    model.set_attn_implementation(IMPLEMENTATION)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 AttentionInterface.register(IMPLEMENTATION, shared_prompt_attention)

@@ -12,13 +12,18 @@ from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress, Pruning
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.sampling.decoder import Decoder
-from bonbon.sampling.decoder_choice import choose_decoder
+from bonbon.sampling.decoder_choice import shares_prompts
 from bonbon.sampling.draft import Draft, DraftGroup
 from bonbon.sampling.draw import uniforms
 from bonbon.sampling.ending import Ending
+from bonbon.sampling.lanes import num_lanes, run_lanes
+from bonbon.sampling.listener import Listener
 from bonbon.sampling.plain import PlainDecoder
 from bonbon.sampling.prepacked import PrepackedLinears
+from bonbon.sampling.prompt_queue import PromptQueue
 from bonbon.sampling.schedule import Schedule
+from bonbon.sampling.shared_prompt import SharedPromptDecoder
+from bonbon.sampling.twin import twin
 
 
 class TransformersSampler:
@@ -77,27 +82,39 @@ class TransformersSampler:
                 if not draft.dropped
             ]
 
-        schedule = Schedule(
-            self.policy,
-            self.config,
-            self._decoder,
-            num_rows=self._num_rows,
+        queue = PromptQueue(groups)
+        num_rows = min(self._num_rows, n * len(groups))
+        lanes = num_lanes(self.policy.device, num_rows, at_least=n if pruning else 1)
+        listener = Listener(
             on_progress=on_progress or (lambda tokens, ended: None),
             on_group=lambda group: on_prompt(candidates(group)) if on_prompt else None,
             pruning=pruning,
         )
-        with torch.inference_mode(), self._linears.in_use():
-            schedule.run(groups)
+
+        @torch.inference_mode()
+        def run_lane() -> None:
+            rows = -(-num_rows // lanes)
+            decoder = self._new_decoder(rows)
+            Schedule(self.policy, self.config, decoder, listener, num_rows=rows).run(queue)
+
+        run_lanes([run_lane] * lanes, stop=queue.close)
         return [candidate for group in groups for candidate in candidates(group)]
 
     @property
     def decoder_name(self) -> str:
         """`shared-prompt`, or `plain` where the model's cache cannot be shared."""
-        return "plain" if isinstance(self._decoder, PlainDecoder) else "shared-prompt"
+        return "shared-prompt" if self._shared else "plain"
+
+    def _new_decoder(self, capacity: int) -> Decoder[Any]:
+        model = twin(self.policy.model)
+        self._linears.install(model)
+        return (
+            SharedPromptDecoder(model, capacity=capacity) if self._shared else PlainDecoder(model)
+        )
 
     @cached_property
-    def _decoder(self) -> Decoder[Any]:
-        return choose_decoder(self.policy.model, self.policy.name, capacity=self._num_rows)
+    def _shared(self) -> bool:
+        return shares_prompts(self.policy.model, self.policy.name)
 
     @cached_property
     def _linears(self) -> PrepackedLinears:
