@@ -27,7 +27,8 @@ class PrepackedLinears:
         """Let a twin of the model compute with the copies."""
         for module in model.modules():
             if type(module) is nn.Linear and id(module.weight) in self._forwards:
-                module.forward = self._forwards[id(module.weight)]
+                forward = self._forwards[id(module.weight)]
+                module.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _forward(layer: nn.Linear) -> Forward:
