@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from threading import Event, current_thread
+from threading import Barrier, Event, current_thread
 
 import pytest
 import torch
@@ -176,22 +176,27 @@ def test_prepacked_layers_compute_the_same() -> None:
 
 def test_lanes_share_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads draw what one draws, and report every token and prompt once."""
-    alone = draw()
+    prompts = [replace(prompt, id=f"{prompt.id}{i}") for i in range(4) for prompt in PROMPTS]
+    alone = TransformersSampler(POLICY, CONFIG, seed=0).sample(prompts, n=8)
     monkeypatch.setattr("bonbon.sampling.lanes.ROWS_PER_LANE", 2)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     told, ended, lanes = [], [], set[str]()
+    both_started = Barrier(2)
     step = SharedPromptDecoder.step
 
     def seen(self: SharedPromptDecoder, tokens: torch.Tensor) -> torch.Tensor:
-        lanes.add(current_thread().name)
+        name = current_thread().name
+        if name.startswith("lane") and name not in lanes:
+            lanes.add(name)
+            both_started.wait(timeout=30)  # else one lane may draw it all before the other runs
         return step(self, tokens)
 
     monkeypatch.setattr(SharedPromptDecoder, "step", seen)
     try:
         sampler = TransformersSampler(POLICY, CONFIG, seed=0)
         together = sampler.sample(
-            PROMPTS,
+            prompts,
             n=8,
             on_progress=lambda tokens, over: ended.append((tokens, over)),
             on_prompt=lambda group: told.append(group[0].prompt_id),
@@ -201,7 +206,7 @@ def test_lanes_share_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(threads)
     assert len(lanes) == 2
     assert [one.token_ids for one in together] == [one.token_ids for one in alone]
-    assert sorted(told) == sorted(prompt.id for prompt in PROMPTS)
+    assert sorted(told) == sorted(prompt.id for prompt in prompts)
     tokens, over = map(sum, zip(*ended, strict=True))
     assert (tokens, over) == (sum(len(one.token_ids) for one in alone), len(alone))
 

@@ -1,7 +1,7 @@
 """The built-in engine: any transformers causal language model, on CPU or GPU."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -91,13 +91,14 @@ class TransformersSampler:
             pruning=pruning,
         )
 
+        rows = -(-num_rows // lanes)
+
         @torch.inference_mode()
-        def run_lane() -> None:
-            rows = -(-num_rows // lanes)
-            decoder = self._new_decoder(rows)
+        def run_lane(decoder: Decoder[Any]) -> None:
             Schedule(self.policy, self.config, decoder, listener, num_rows=rows).run(queue)
 
-        run_lanes([run_lane] * lanes, stop=queue.close)
+        jobs = [partial(run_lane, self._new_decoder(rows)) for _ in range(lanes)]
+        run_lanes(jobs, stop=queue.close)
         return [candidate for group in groups for candidate in candidates(group)]
 
     @property
@@ -105,6 +106,7 @@ class TransformersSampler:
         """`shared-prompt`, or `plain` where the model's cache cannot be shared."""
         return "shared-prompt" if self._shared else "plain"
 
+    @torch.inference_mode()
     def _new_decoder(self, capacity: int) -> Decoder[Any]:
         model = twin(self.policy.model)
         self._linears.install(model)
