@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("rewards_importable", "without_pictures")
         ["tilt=best-of-32"],
         ["tilt=optimal(kl=1.0)"],
         ["tilt=top-fraction(0.25)", "training.objective=sft"],
-        ["training.gradient_accumulation=3", "training.gradient_checkpointing=true"],
+        ["training.tokens_per_forward=30", "training.gradient_checkpointing=true"],
         ["policy.dtype=bfloat16", "training.precision=bfloat16"],
         ["training.lora={}", "training.gradient_checkpointing=true"],
     ],

@@ -1,5 +1,8 @@
 """Scored groups become ranked examples: order, ties, targets, and which ranks are trained on."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,8 +10,10 @@ from bonbon.errors import TrainingError
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import ObjectiveName, TrainingConfig
-from bonbon.training.examples import example_loss, ranked_examples
+from bonbon.training.examples import LONG, example_loss, fresh_examples, ranked_examples
 from bonbon.training.objectives import dpo_loss, ipo_loss, pair_loss, rank_loss
+
+RANK = TrainingConfig(alpha=0.05)
 
 
 def group(prompt_id: str, *rewards: float) -> ScoredGroup:
@@ -30,8 +35,8 @@ def group(prompt_id: str, *rewards: float) -> ScoredGroup:
 
 def test_completions_are_in_increasing_order_of_reward() -> None:
     [example] = ranked_examples(
-        [group("a", 0.5, -1.0, 2.0)], tilt=BestOf(3), objective="rank", seed=0
-    )
+        [group("a", 0.5, -1.0, 2.0)], tilt=BestOf(3), config=RANK, seed=0
+    ).kept
     assert example.group.completions == ((1, 2), (0, 1), (2, 3))
     assert example.reference == (-11.0, -10.0, -12.0)
     assert example.targets == pytest.approx((0.0, 2.0 * 2 / 3, 3.0 * 2 / 3))
@@ -45,24 +50,36 @@ def test_only_the_ranks_an_objective_needs_are_kept(
     objective: ObjectiveName, expected: tuple[int, ...]
 ) -> None:
     [example] = ranked_examples(
-        [group("a", 0.5, -1.0, 2.0)], tilt=BestOf(3), objective=objective, seed=0
-    )
-    assert tuple(completion[0] for completion in example.group.completions) == expected
+        [group("a", 0.5, -1.0, 2.0)],
+        tilt=BestOf(3),
+        config=TrainingConfig(objective=objective),
+        seed=0,
+    ).kept
+    kept = example.trained_group.completions
+    assert tuple(completion[0] for completion in kept) == expected
+    assert len(example.group.completions) == 3
 
 
 def test_other_n_than_drawn() -> None:
     [example] = ranked_examples(
-        [group("a", 0.0, 1.0, 2.0)], tilt=BestOf(32), objective="pair", seed=0
-    )
-    assert example.targets[1] - example.targets[0] == pytest.approx(31 * 1.5)
+        [group("a", 0.0, 1.0, 2.0)],
+        tilt=BestOf(32),
+        config=TrainingConfig(objective="pair"),
+        seed=0,
+    ).kept
+    assert example.targets[-1] - example.targets[0] == pytest.approx(31 * 1.5)
 
 
 def test_tied_and_single_groups_carry_no_preference() -> None:
     groups = [group("tied", 1.0, 1.0), group("single", 3.0), group("good", 1.0, 2.0)]
-    examples = ranked_examples(groups, tilt=BestOf(2), objective="rank", seed=0)
-    assert len(examples) == 1
-    with pytest.raises(TrainingError, match="none of the 2 prompts"):
-        ranked_examples(groups[:2], tilt=BestOf(2), objective="rank", seed=0)
+    examples = ranked_examples(groups, tilt=BestOf(2), config=RANK, seed=0)
+    assert len(examples.kept) == 1
+    assert examples.remark == (
+        "Of 3 prompts 1 are trained on; left out: 1 whose candidates all have the same reward, "
+        "1 with fewer than two scored candidates."
+    )
+    with pytest.raises(TrainingError, match=r"no preference to learn: 1 whose .*, 1 with fewer"):
+        ranked_examples(groups[:2], tilt=BestOf(2), config=RANK, seed=0)
 
 
 def test_ties_are_broken_by_a_seeded_coin() -> None:
@@ -70,11 +87,11 @@ def test_ties_are_broken_by_a_seeded_coin() -> None:
     groups = [group(f"p{number}", 0.0, 1.0, 1.0) for number in range(60)]
     best = [
         example.group.completions[-1][0]
-        for example in ranked_examples(groups, tilt=BestOf(3), objective="rank", seed=0)
+        for example in ranked_examples(groups, tilt=BestOf(3), config=RANK, seed=0).kept
     ]
     assert set(best) == {1, 2}
     assert 15 <= best.count(1) <= 45  # outside with a chance of about 1 in 10,000
-    again = ranked_examples(groups[::-1], tilt=BestOf(3), objective="rank", seed=0)[::-1]
+    again = ranked_examples(groups[::-1], tilt=BestOf(3), config=RANK, seed=0).kept[::-1]
     assert [example.group.completions[-1][0] for example in again] == best
 
 
@@ -83,14 +100,15 @@ def test_example_loss_is_the_public_loss() -> None:
     policy = torch.tensor([-9.0, -12.0, -8.0, -11.5])
     objectives: tuple[ObjectiveName, ...] = ("rank", "pair", "ipo", "dpo")
     for objective in objectives:
-        [example] = ranked_examples(groups, tilt=BestOf(4), objective=objective, seed=0)
-        ours = policy[: len(example.reference)]
+        alpha = 0.05 if objective in ("rank", "pair") else None
+        config = TrainingConfig(objective=objective, alpha=alpha, beta=0.2)
+        [example] = ranked_examples(groups, tilt=BestOf(4), config=config, seed=0).kept
         reference = torch.tensor(example.reference)
-        loss = example_loss(objective, example, ours, alpha=0.05, beta=0.2)
-        ends = (ours[-1:], ours[:1], reference[-1:], reference[:1])
+        loss = example_loss(config, example, policy[list(example.trained)])
+        ends = (policy[-1:], policy[:1], reference[-1:], reference[:1])
         expected = {
             "rank": rank_loss(
-                ours,
+                policy,
                 reference,
                 targets=torch.tensor(example.targets),
                 weights=torch.tensor(example.weights),
@@ -101,6 +119,52 @@ def test_example_loss_is_the_public_loss() -> None:
             "dpo": dpo_loss(*ends, beta=0.2),
         }[objective]
         torch.testing.assert_close(loss, expected.squeeze())
+
+
+def test_only_the_named_ranks_are_trained_on() -> None:
+    config = TrainingConfig(ranks=(1, -1, -2))
+    [example] = ranked_examples(
+        [group("a", 0.5, -1.0, 2.0, 3.0, -2.0)], tilt=BestOf(5), config=config, seed=0
+    ).kept
+    assert example.trained == (0, 3, 4)
+    assert [tokens[0] for tokens in example.trained_group.completions] == [4, 2, 3]
+    with pytest.raises(TrainingError, match=r"ranks = \[1, 6\], but a prompt has 5 candidates"):
+        ranked_examples(
+            [group("a", 0.5, -1.0, 2.0, 3.0, -2.0)],
+            tilt=BestOf(5),
+            config=TrainingConfig(ranks=(1, 6)),
+            seed=0,
+        )
+
+
+def test_what_the_model_cannot_read_is_left_out() -> None:
+    groups = [group("a", 0.0, 1.0), group("b", 0.0, 1.0)]
+    short = replace(groups[1].candidates[0], token_ids=(0, 1, 2, 3))
+    groups[1] = ScoredGroup((short, groups[1].candidates[1]), groups[1].rewards)
+    examples = ranked_examples(groups, tilt=BestOf(2), config=RANK, seed=0, context_length=5)
+    assert examples.left_out == {LONG: 1}
+
+
+def test_fresh_draws_are_ranked_among_the_bases() -> None:
+    """Rewards −2, 0.5 and 9 stand above 0, 2 and 4 of the base's four; H_0, H_2, H_4 times n−1."""
+    base = {"a": [0.0, 0.4, 1.0, 2.0]}
+    [example] = fresh_examples(
+        [group("a", 9.0, -2.0, 0.5)], base, tilt=BestOf(3), config=RANK, seed=0
+    ).kept
+    assert example.targets == pytest.approx((0.0, 2 * 1.5, 2 * (1 + 1 / 2 + 1 / 3 + 1 / 4)))
+    assert example.weights == (0.0, 0.0, 0.0)
+    assert [tokens[0] for tokens in example.group.completions] == [1, 2, 0]
+    assert example.reference == (-11.0, -12.0, -10.0)
+
+
+def test_fresh_draws_that_tie_with_the_base_are_placed_by_a_coin() -> None:
+    """All four of the base's rewards tie: K is Binomial(4, 1/2), mean 2."""
+    groups = [group(f"p{number}", 1.0, 2.0) for number in range(200)]
+    base = {one.prompt_id: [1.0, 1.0, 1.0, 1.0] for one in groups}
+    examples = fresh_examples(groups, base, tilt=BestOf(2), config=RANK, seed=0).kept
+    expected = sum(math.comb(4, k) / 16 * sum(1 / j for j in range(1, k + 1)) for k in range(5))
+    mean = sum(example.targets[0] for example in examples) / len(examples)
+    assert mean == pytest.approx(expected, abs=0.16)  # four standard errors
 
 
 def test_alpha_is_refused_where_it_would_do_nothing() -> None:

@@ -1,11 +1,15 @@
 """The trainer on the enumerable toy, whose best-of-n distribution is known exactly."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from bonbon.errors import TrainingError
 from bonbon.models.policy import Policy
@@ -40,7 +44,9 @@ def examples(num_groups: int, *, objective: ObjectiveName = "rank") -> list[Rank
     sampler = TransformersSampler(policy(), config, seed=0)
     drawn = sampler.sample([PROMPT], n=8 * num_groups)
     groups = [_group(drawn[start : start + 8]) for start in range(0, len(drawn), 8)]
-    return ranked_examples(groups, tilt=BestOf(8), objective=objective, seed=0)
+    return ranked_examples(
+        groups, tilt=BestOf(8), config=TrainingConfig(objective=objective), seed=0
+    ).kept
 
 
 def _group(candidates: list[Candidate]) -> ScoredGroup:
@@ -51,7 +57,7 @@ def config(**changes: object) -> TrainingConfig:
     settings: dict[str, object] = {
         "learning_rate": 3e-3,
         "epochs": 3,
-        "groups_per_batch": 32,
+        "batch_size": 32,
         "precision": "float32",
         "validation_groups": 0,
         "checkpoints": 1,
@@ -198,7 +204,29 @@ def test_adapters_train_and_the_base_stays(tmp_path: Path) -> None:
     assert any(moved)
 
 
-def test_a_loss_that_is_no_number_is_refused(tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_is_refused_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    settings = config(batch_size=4, checkpoints=8, warmup_ratio=0.0, epochs=1)
+    trained = policy()
+    trainer = PreferenceTrainer(
+        trained, examples(32), settings, temperature=TEMPERATURE, output_dir=tmp_path
+    )
+
+    def spoil(taken: int, tokens: int) -> None:
+        if last_checkpoint(tmp_path / "checkpoints"):
+            with torch.no_grad():
+                for weight in trained.model.parameters():
+                    weight.fill_(float("nan"))
+
+    trainer.add_callback(_OnStep(spoil))
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 1; lower"):
+        trainer.fit()
+    checkpoint = last_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    weights = load_file(checkpoint / "model.safetensors")
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+
+
+def test_a_policy_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
     broken = policy()
     with torch.no_grad():
         for weight in broken.model.parameters():
@@ -206,5 +234,97 @@ def test_a_loss_that_is_no_number_is_refused(tmp_path: Path) -> None:
     trainer = PreferenceTrainer(
         broken, examples(8), config(), temperature=TEMPERATURE, output_dir=tmp_path
     )
-    with pytest.raises(TrainingError, match=r"the loss became nan at step 0; lower"):
+    with pytest.raises(TrainingError, match=r"log-probabilities of nan before any training"):
         trainer.fit()
+
+
+def test_another_policys_candidates_are_refused(tmp_path: Path) -> None:
+    trainer = PreferenceTrainer(
+        toy_policy(num_words=4, sharpness=1.5, seed=3),
+        examples(8),
+        config(),
+        temperature=TEMPERATURE,
+        output_dir=tmp_path,
+    )
+    with pytest.raises(TrainingError, match=r"differ from the policy's by .* nats per token"):
+        trainer.fit()
+    with pytest.raises(TrainingError, match="hold token id 4, but toy knows 4 tokens"):
+        PreferenceTrainer(
+            toy_policy(num_words=3),
+            examples(8),
+            config(),
+            temperature=TEMPERATURE,
+            output_dir=tmp_path,
+        )
+
+
+@pytest.mark.parametrize("reference", ["auto", "recomputed", "stored"])
+def test_stored_references_that_disagree_are_computed_afresh(
+    reference: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Noise of 2 nats stands for an engine whose arithmetic is not the trainer's."""
+    rng = np.random.default_rng(0)
+    exact = examples(40)
+    noisy = [
+        replace(one, reference=tuple(np.array(one.reference) + rng.normal(0, 2, size=8)))
+        for one in exact
+    ]
+    settings = config(reference=reference, validation_groups=4, alpha=0.0, epochs=1)
+    with caplog.at_level("WARNING", logger="bonbon"):
+        trainer = PreferenceTrainer(
+            policy(), noisy, settings, temperature=TEMPERATURE, output_dir=tmp_path
+        )
+        trainer.fit()
+    first = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
+    variance = float(np.var(BestOf(8).rank_targets(8) * 7 / 8))
+    if reference == "stored":
+        assert first["loss"] > variance + 1.0
+    else:
+        assert first["loss"] == pytest.approx(variance, rel=1e-4)
+    assert ("are computed afresh" in caplog.text) == (reference == "auto")
+
+
+def test_a_batch_in_parts_gives_the_same_weights(tmp_path: Path) -> None:
+    whole, parts = policy(), policy()
+    data = examples(24)
+    for trained, budget in ((whole, 100_000), (parts, 60)):
+        settings = config(batch_size=8, tokens_per_forward=budget, epochs=1)
+        PreferenceTrainer(
+            trained, data, settings, temperature=TEMPERATURE, output_dir=tmp_path / str(budget)
+        ).fit()
+    for ours, theirs in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
+    """A learning rate that first helps and then overshoots."""
+    settings = config(
+        early_stopping=2,
+        validation_groups=16,
+        evaluations=40,
+        epochs=10,
+        learning_rate=3e-2,
+        lr_scheduler="constant_with_warmup",
+        batch_size=8,
+    )
+    trained = policy()
+    trainer = PreferenceTrainer(
+        trained, examples(160), settings, temperature=TEMPERATURE, output_dir=tmp_path
+    )
+    trainer.fit()
+    log = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    measured = [(one["residual_variance"], one["step"]) for one in log if one["split"] == "eval"]
+    assert trainer.state.global_step < 180
+    best = min(measured[1:])
+    assert measured[-1][1] > best[1]
+    with trainer._packed_forward(trained.model):  # pyright: ignore[reportPrivateUsage]
+        again = trainer.evaluate()
+    assert again["eval_residual_variance"] == pytest.approx(best[0], rel=1e-3)
+
+
+class _OnStep(TrainerCallback):
+    def __init__(self, action: Callable[[int, int], None]) -> None:
+        self.action = action
+
+    def on_step_begin(self, *unused: object, **others: object) -> None:
+        self.action(0, 0)

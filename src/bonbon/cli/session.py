@@ -14,7 +14,7 @@ from bonbon.report.narrator import Narrator
 from bonbon.report.terminal import summary_lines, summary_table
 
 MEND_MEMORY = (
-    "lower sampling.engine.rows, training.groups_per_batch or evaluation.groups_per_batch, set "
+    "lower sampling.engine.rows, training.tokens_per_forward or evaluation.groups_per_batch, set "
     "training.gradient_checkpointing, or train with training.lora, and run the same command "
     "again: what is done stays done"
 )

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bonbon.models.logprobs import CHUNK, completion_hidden_states, vocabulary_logits
+from bonbon.models.hidden_states import completion_hidden_states
+from bonbon.models.logprobs import chunk_size, vocabulary_logits
 from bonbon.models.packing import PromptGroup, pack
 from bonbon.records import ScoredGroup
 
@@ -69,7 +70,8 @@ def _sequence_estimates(
     """Return the Monte Carlo and the Rao-Blackwell estimate of every completion."""
     batch = pack([_prompt_group(group) for group in groups]).to(policy.device)
     states = (completion_hidden_states(model, batch) for model in (policy, base))
-    chunks = zip(*(part.split(CHUNK) for part in states), batch.target.split(CHUNK), strict=True)
+    size = chunk_size(policy.config.get_text_config().vocab_size)
+    chunks = zip(*(part.split(size) for part in states), batch.target.split(size), strict=True)
     tokens: list[Tensor] = []
     for policy_states, base_states, target in chunks:
         ours = vocabulary_logits(policy, policy_states, temperature).log_softmax(dim=-1)

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bonbon.models.logprobs import CHUNK, completion_hidden_states, vocabulary_logits
+from bonbon.models.hidden_states import completion_hidden_states
+from bonbon.models.logprobs import chunk_size, vocabulary_logits
 from bonbon.models.packing import PackedBatch
 
 
@@ -23,8 +24,9 @@ def completion_certainties(
         temperature: part of the policy; logits are divided by it.
     """
     hidden = completion_hidden_states(model, batch)
+    size = chunk_size(model.config.get_text_config().vocab_size)
     certainties = torch.cat(
-        [_token_certainties(model, states, temperature) for states in hidden.split(CHUNK)]
+        [_token_certainties(model, states, temperature) for states in hidden.split(size)]
     )
     sums = certainties.new_zeros(batch.num_sequences).index_add(0, batch.sequence, certainties)
     return sums / torch.bincount(batch.sequence, minlength=batch.num_sequences)

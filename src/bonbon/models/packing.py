@@ -1,12 +1,14 @@
-"""Packing: all completions of a prompt share one copy of the prompt, in one row.
+"""Packing: all completions of a prompt share one copy of the prompt.
 
-A row is `prompt | completion 1 | completion 2 | …`. Every completion attends to the prompt and to
-itself and counts its positions on from the prompt, so each gets the log-probability it would get
-alone. A completion's last token predicts nothing, so it is not fed at all.
+Every completion attends to the prompt and to itself and counts its positions on from the prompt,
+so each gets the log-probability it would get alone. A completion's last token predicts nothing, so
+it is not fed at all. Groups lie `prompt | completion 1 | completion 2 | …`, either a row each, for
+models that take a mask, or all in one line without padding, for attention that knows the spans.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Int
@@ -22,6 +24,30 @@ class PromptGroup:
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
 
+    @property
+    def num_fed(self) -> int:
+        """Tokens that a model reads of it."""
+        return len(self.prompt) + sum(len(completion) - 1 for completion in self.completions)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where prompts and completions lie in a line of groups.
+
+    Attributes:
+        prompts: fed tokens of each group's prompt.
+        completions: fed tokens of each group's completions; those of one token are not fed.
+    """
+
+    prompts: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """All spans' lengths in the order of the line."""
+        groups = zip(self.prompts, self.completions, strict=True)
+        return [length for prompt, rest in groups for length in (prompt, *rest)]
+
 
 @dataclass(frozen=True)
 class PackedBatch:
@@ -30,20 +56,25 @@ class PackedBatch:
     Attributes:
         input_ids: what the model reads.
         position_ids: each completion's count on from its prompt's end.
-        segments: 0 in the prompt, 1 … in the completions, `PADDING` after the last.
+        segments: the number, within its row, of the prompt or completion that a token is part of;
+            `PADDING` after the last.
+        prompts: the number of the segment that is a token's prompt.
         source: for every completion token, the flat place whose hidden state predicts it.
         target: for every completion token, its id.
         sequence: for every completion token, the completion it belongs to, groups in order.
         num_sequences: completions in the batch.
+        spans: of all groups, if they lie in one line; None if each has a row.
     """
 
     input_ids: Int[Tensor, "rows length"]
     position_ids: Int[Tensor, "rows length"]
     segments: Int[Tensor, "rows length"]
+    prompts: Int[Tensor, "rows length"]
     source: Int[Tensor, " tokens"]
     target: Int[Tensor, " tokens"]
     sequence: Int[Tensor, " tokens"]
     num_sequences: int
+    spans: Spans | None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedBatch":
         """Return the batch on another device."""
@@ -55,63 +86,106 @@ class PackedBatch:
         }
         return replace(self, **moved)
 
-    def attention_mask(self) -> Bool[Tensor, "rows 1 length length"]:
-        """Return who may attend to whom: [query, key], True where allowed."""
+    def attention_mask(self, window: int | None = None) -> Bool[Tensor, "rows 1 length length"]:
+        """Return who may attend to whom: [query, key], True where allowed.
+
+        Args:
+            window: of sliding attention, in tokens; None where all that came before is seen.
+        """
         query, key = self.segments[:, :, None], self.segments[:, None, :]
         length = self.segments.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-        return (causal & ((key == query) | ((key == 0) & (query > 0))))[:, None]
+        allowed = causal & ((key == query) | ((key == self.prompts[:, :, None]) & (key >= 0)))
+        if window is not None:
+            distance = self.position_ids[:, :, None] - self.position_ids[:, None, :]
+            allowed &= distance < window
+        return allowed[:, None]
 
 
-def pack(groups: Sequence[PromptGroup]) -> PackedBatch:
-    """Lay groups out in rows, one row a group, padded at the end to the longest."""
-    rows = [_row(group) for group in groups]
-    length = max(len(row.input_ids) for row in rows)
-    tokens = _completion_tokens(groups, rows, length)
+def pack(groups: Sequence[PromptGroup], *, in_line: bool = False) -> PackedBatch:
+    """Lay groups out for one forward pass.
+
+    Args:
+        groups: at least one.
+        in_line: all in one row; otherwise a row each, padded at the end to the longest.
+    """
+    parts = [_segments(group) for group in groups]
+    rows = [[segment for part in parts for segment in part]] if in_line else parts
+    lengths = [sum(len(segment.token_ids) for segment in row) for row in rows]
+    length = max(lengths)
+    tokens = _completion_tokens(groups, length=None if in_line else length)
     return PackedBatch(
-        input_ids=_padded([row.input_ids for row in rows], length, fill=0),
-        position_ids=_padded([row.position_ids for row in rows], length, fill=0),
-        segments=_padded([row.segments for row in rows], length, fill=PADDING),
+        input_ids=_padded([_joined(row, "token_ids") for row in rows], length, fill=0),
+        position_ids=_padded([_joined(row, "positions") for row in rows], length, fill=0),
+        segments=_padded([_numbered(row) for row in rows], length, fill=PADDING),
+        prompts=_padded([_prompt_numbers(row) for row in rows], length, fill=PADDING),
         source=torch.tensor([token[0] for token in tokens]),
         target=torch.tensor([token[1] for token in tokens]),
         sequence=torch.tensor([token[2] for token in tokens]),
         num_sequences=sum(len(group.completions) for group in groups),
+        spans=_spans(groups) if in_line else None,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    input_ids: list[int]
-    position_ids: list[int]
-    segments: list[int]
-    starts: list[int]
+class _Segment:
+    """A prompt or the fed part of a completion."""
+
+    token_ids: tuple[int, ...]
+    start: int
+    is_prompt: bool
+
+    @property
+    def positions(self) -> range:
+        return range(self.start, self.start + len(self.token_ids))
 
 
-def _row(group: PromptGroup) -> _Row:
-    prompt_length = len(group.prompt)
-    row = _Row(list(group.prompt), list(range(prompt_length)), [0] * prompt_length, [])
-    for number, completion in enumerate(group.completions, start=1):
-        fed = completion[:-1]
-        row.starts.append(len(row.input_ids))
-        row.input_ids.extend(fed)
-        row.position_ids.extend(range(prompt_length, prompt_length + len(fed)))
-        row.segments.extend([number] * len(fed))
-    return row
+def _segments(group: PromptGroup) -> list[_Segment]:
+    length = len(group.prompt)
+    completions = [_Segment(tokens[:-1], length, False) for tokens in group.completions]
+    return [_Segment(group.prompt, 0, True), *completions]
+
+
+def _joined(row: Sequence[_Segment], name: str) -> list[int]:
+    return [value for segment in row for value in getattr(segment, name)]
+
+
+def _numbered(row: Sequence[_Segment]) -> list[int]:
+    return [number for number, segment in enumerate(row) for _ in segment.token_ids]
+
+
+def _prompt_numbers(row: Sequence[_Segment]) -> list[int]:
+    latest = accumulate(
+        (number if segment.is_prompt else -1 for number, segment in enumerate(row)), max
+    )
+    return [number for number, segment in zip(latest, row, strict=True) for _ in segment.token_ids]
+
+
+def _spans(groups: Sequence[PromptGroup]) -> Spans:
+    return Spans(
+        prompts=tuple(len(group.prompt) for group in groups),
+        completions=tuple(
+            tuple(len(tokens) - 1 for tokens in group.completions if len(tokens) > 1)
+            for group in groups
+        ),
+    )
 
 
 def _completion_tokens(
-    groups: Sequence[PromptGroup], rows: Sequence[_Row], length: int
+    groups: Sequence[PromptGroup], *, length: int | None
 ) -> list[tuple[int, int, int]]:
-    """Return (source, target, sequence) of every completion token."""
+    """Return (source, target, sequence) of every completion token; rows have a common length."""
     tokens: list[tuple[int, int, int]] = []
-    sequence = 0
-    for number, (group, row) in enumerate(zip(groups, rows, strict=True)):
-        origin = number * length
-        for start, completion in zip(row.starts, group.completions, strict=True):
-            own = range(origin + start, origin + start + len(completion) - 1)
-            sources = [origin + len(group.prompt) - 1, *own]
+    origin = sequence = 0
+    for group in groups:
+        end_of_prompt = origin + len(group.prompt) - 1
+        start = end_of_prompt + 1
+        for completion in group.completions:
+            sources = [end_of_prompt, *range(start, start + len(completion) - 1)]
             tokens.extend(zip(sources, completion, [sequence] * len(completion), strict=True))
+            start += len(completion) - 1
             sequence += 1
+        origin = start if length is None else origin + length
     return tokens
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from transformers import GenerationConfig
 
-from bonbon.models.policy import Policy, load_policy
+from bonbon.models.policy import Policy, load_policy, load_policy_tokenizer
 from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.workspace import Workspace
 from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
@@ -19,7 +19,7 @@ from bonbon.training.trainer import PreferenceTrainer, num_steps
 RESULTS = ("model", "training.jsonl", "metrics.json", REPORT_NAME, FRONTIER_NAME)
 """What training leads to: set aside together when training starts afresh."""
 
-LEFTOVERS = ("checkpoints", ".model.partial")
+LEFTOVERS = ("checkpoints", "reference.json", ".model.partial")
 
 METHODS: dict[ObjectiveName, str] = {
     "rank": "Theory sets how much likelier each rank should become; the base's log-probabilities "
@@ -63,12 +63,15 @@ def train_model(workspace: Workspace, reward_name: str, stage: Stage) -> None:
     examples = ranked_examples(
         workspace.store.groups("train", reward_name),
         tilt=recipe.goal,
-        objective=recipe.training.objective,
+        config=recipe.training,
         seed=recipe.seed,
+        context_length=load_policy_tokenizer(recipe.policy).context_length,
     )
+    if examples.remark:
+        workspace.narrator.say(f"  {examples.remark}")
     # Weights that move are kept in float32; under adapters the policy's own do not move.
     policy = load_policy(recipe.policy, dtype=None if recipe.training.lora else "float32")
-    _save(workspace, policy, _fit(workspace, policy, examples, stage))
+    _save(workspace, policy, _fit(workspace, policy, examples.kept, stage))
     stage.finish()
     shutil.rmtree(workspace.directory / "checkpoints", ignore_errors=True)
 

@@ -11,7 +11,8 @@ MARK = "complete"
 class KeepLastCheckpoint(TrainerCallback):
     """Marks a checkpoint once all its files are there, and only then removes the others.
 
-    So a kill cannot leave half of a checkpoint to resume from, nor none at all.
+    So a kill cannot leave half of a checkpoint to resume from, nor none at all. The best one by
+    the metric that early stopping watches is kept too.
     """
 
     def on_save(
@@ -27,8 +28,9 @@ class KeepLastCheckpoint(TrainerCallback):
         directory = Path(str(args.output_dir))
         written = directory / f"checkpoint-{state.global_step}"
         (written / MARK).touch()
+        best = state.best_model_checkpoint and Path(state.best_model_checkpoint)
         for other in directory.glob("checkpoint-*"):
-            if other != written:
+            if other not in (written, best):
                 shutil.rmtree(other, ignore_errors=True)
 
 

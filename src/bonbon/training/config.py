@@ -39,10 +39,11 @@ class TrainingConfig(Config):
     """Peak learning rate of AdamW; by default 2e-5, or 5e-4 for adapters."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the training prompts."""
-    groups_per_batch: int = Field(default=4, ge=1)
-    """Prompts, each with its candidates, in one forward pass."""
-    gradient_accumulation: int = Field(default=1, ge=1)
-    """Forward passes per optimiser step."""
+    batch_size: int = Field(default=4, ge=1)
+    """Prompts, each with its candidates, per optimiser step, all processes together."""
+    tokens_per_forward: int = Field(default=4096, ge=1)
+    """A batch is run in parts of at most so many tokens (one prompt's candidates at least): less
+    memory, same gradients."""
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
     lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
@@ -53,8 +54,13 @@ class TrainingConfig(Config):
     """AdamW's second-moment decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
+    ranks: tuple[int, ...] | None = None
+    """Which candidates `rank` trains on, 1 the worst, −1 the best; by default all of them."""
     validation_groups: int = Field(default=16, ge=0)
     """Training prompts set aside to watch the loss on; at most a tenth of them is taken."""
+    early_stopping: int | None = Field(default=None, ge=1)
+    """Stop after so many evaluations without a lower residual variance on the set-aside prompts,
+    and keep the weights of the best one. By default training runs to its end."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """`bfloat16` is autocast over float32 master weights."""
     gradient_checkpointing: bool = False
@@ -68,6 +74,10 @@ class TrainingConfig(Config):
     report_to: tuple[str, ...] = ()
     """Trackers that transformers knows: `tensorboard`, `wandb`, `mlflow`."""
 
+    reference: Literal["auto", "stored", "recomputed"] = "auto"
+    """The base's log-probabilities: those that came with the candidates, or computed afresh by
+    the policy before training. `auto` recomputes where a sample of them disagrees."""
+
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate in force."""
@@ -80,7 +90,7 @@ class TrainingConfig(Config):
         return DEFAULT_ALPHA.get(self.objective, 0.0) if self.alpha is None else self.alpha
 
     @model_validator(mode="after")
-    def _alpha_belongs(self) -> "TrainingConfig":
+    def _settings_fit_the_objective(self) -> "TrainingConfig":
         if self.alpha is not None and self.objective not in DEFAULT_ALPHA:
             raise ValueError(
                 f"alpha = {self.alpha} is set, but objective {self.objective!r} has no alpha; "
@@ -88,4 +98,9 @@ class TrainingConfig(Config):
             )
         if self.objective == "pair" and self.sft_weight > 1:
             raise ValueError(f"alpha must lie in [0, 1] for pair, got {self.alpha}")
+        if self.ranks is not None and (self.objective != "rank" or 0 in self.ranks):
+            raise ValueError(
+                f"ranks = {list(self.ranks)} is set with objective {self.objective!r}; ranks are "
+                "for rank alone, and count from 1 (worst) or back from −1 (best)"
+            )
         return self

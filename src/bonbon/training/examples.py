@@ -1,8 +1,10 @@
 """Scored candidates, made ready to train on: ranked, with theory's target for every rank."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,104 +16,246 @@ from bonbon.selection.ranks import is_tied, rank_order
 from bonbon.selection.ties import tie_rng
 from bonbon.theory.ranks import in_group_targets
 from bonbon.theory.tilt import Tilt
-from bonbon.training.config import ObjectiveName
+from bonbon.training.config import TrainingConfig
 from bonbon.training.objectives import bonbon_loss, dpo_loss, rank_loss, sft_loss
 
 
 @dataclass(frozen=True, slots=True)
 class RankedExample:
-    """One prompt's trained completions in increasing order of reward.
+    """One prompt's completions in increasing order of reward.
 
     Attributes:
-        group: the token ids.
+        group: the token ids of all of them.
         reference: each completion's summed log-probability under the base policy, in nats.
-        targets: the tilt's target log-ratio for each completion's rank.
-        weights: the tilt's SFT weight for each completion's rank.
+        targets: the tilt's target log-ratio for each completion.
+        weights: the tilt's SFT weight for each completion.
+        trained: places, from 0, of the completions that the objective trains on.
     """
 
     group: PromptGroup
     reference: tuple[float, ...]
     targets: tuple[float, ...]
     weights: tuple[float, ...]
+    trained: tuple[int, ...]
+
+    @property
+    def trained_group(self) -> PromptGroup:
+        """The prompt with the completions that are trained on."""
+        kept = tuple(self.group.completions[place] for place in self.trained)
+        return PromptGroup(self.group.prompt, kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What there is to train on, and what there is not.
+
+    Attributes:
+        kept: ready examples.
+        left_out: how many groups were left out, by reason.
+    """
+
+    kept: list[RankedExample]
+    left_out: Mapping[str, int]
+
+    @property
+    def remark(self) -> str | None:
+        """Say what was left out, None if nothing was."""
+        if not self.left_out:
+            return None
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        total = len(self.kept) + sum(self.left_out.values())
+        return f"Of {total} prompts {len(self.kept)} are trained on; left out: {reasons}."
+
+
+SINGLE = "with fewer than two scored candidates"
+TIED = "whose candidates all have the same reward"
+LONG = "longer than the model's context"
 
 
 def ranked_examples(
-    groups: Sequence[ScoredGroup], *, tilt: Tilt, objective: ObjectiveName, seed: int
-) -> list[RankedExample]:
-    """Rank every group, ties broken by a seeded coin, and keep the ranks the objective trains on.
+    groups: Sequence[ScoredGroup],
+    *,
+    tilt: Tilt,
+    config: TrainingConfig,
+    seed: int,
+    context_length: int | None = None,
+) -> Examples:
+    """Rank every group, ties broken by a seeded coin, and mark what the objective trains on.
 
-    Groups of fewer than two candidates, or whose rewards are all equal, carry no preference and
-    are left out.
+    Args:
+        groups: each one's candidates are ranked among themselves.
+        tilt: what to train towards.
+        config: the objective, and the ranks that it is given.
+        seed: of the coin.
+        context_length: tokens that the model can read; longer groups are left out.
 
     Raises:
         TrainingError: no group is left.
     """
-    carrying = [group for group in groups if len(group.rewards) > 1 and not is_tied(group.rewards)]
-    if not carrying:
-        raise TrainingError(
-            f"none of the {len(groups)} prompts has two candidates with different rewards, so "
-            "there is no preference to learn; use a reward that tells completions apart, or a "
-            "larger n"
+    sizes = {len(group.rewards) for group in groups if len(group.rewards) > 1}
+    by_size = {size: _Targets.among(tilt, size, config) for size in sizes}
+
+    def example(group: ScoredGroup) -> RankedExample:
+        order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
+        return _example(group, order, by_size[len(order)])
+
+    return _kept(groups, example, context_length)
+
+
+def fresh_examples(
+    groups: Sequence[ScoredGroup],
+    base: Mapping[str, Sequence[float]],
+    *,
+    tilt: Tilt,
+    config: TrainingConfig,
+    seed: int,
+    context_length: int | None = None,
+) -> Examples:
+    """Rank draws of another policy among the base's stored rewards of the same prompt.
+
+    The number K of base rewards below a draw's, ties by a coin, is Binomial(N, u) at the draw's
+    quantile u under the base, so the goal stays the tilt of the base: its target is that of rank
+    K + 1 among N + 1. These draws say nothing of what the tilt draws, so their SFT weight is 0.
+
+    Args:
+        groups: the draws, each one's `logprob` taken under the base.
+        base: the base's rewards by prompt.
+        tilt: what to train towards.
+        config: the objective; `rank`, `pair` or `ipo`.
+        seed: of the coin.
+        context_length: tokens that the model can read; longer groups are left out.
+
+    Raises:
+        TrainingError: no group is left.
+    """
+
+    def example(group: ScoredGroup) -> RankedExample:
+        known = np.asarray(base[group.prompt_id])
+        coin = tie_rng(seed, f"fresh/{group.prompt_id}")
+        below = [
+            int((known < reward).sum() + coin.binomial((known == reward).sum(), 0.5))
+            for reward in group.rewards
+        ]
+        all_targets = tilt.rank_targets(len(known) + 1)
+        order = tuple(
+            int(place) for place in np.lexsort((coin.random(len(below)), np.array(below)))
         )
-    return [_example(group, tilt, objective, seed) for group in carrying]
+        targets = tuple(float(all_targets[below[place]]) for place in order)
+        zeros = (0.0,) * len(order)
+        return _example(group, order, _Targets(targets, zeros, trained_places(config, len(order))))
+
+    return _kept(groups, example, context_length)
 
 
 def example_loss(
-    objective: ObjectiveName,
-    example: RankedExample,
-    policy: Float[Tensor, " ranks"],
-    *,
-    alpha: float,
-    beta: float,
+    config: TrainingConfig, example: RankedExample, policy: Float[Tensor, " trained"]
 ) -> Float[Tensor, ""]:
     """Return the objective's loss of one example.
 
     Args:
-        objective: which loss.
+        config: which objective, with its α, β and weights.
         example: what was trained on.
-        policy: the completions' summed log-probabilities under the policy in training.
-        alpha: weight of the SFT term in `rank` and `pair`.
-        beta: DPO's β.
+        policy: the trained completions' summed log-probabilities under the policy in training.
     """
     policy = policy[None]
     reference, targets, weights = (
-        torch.tensor(values, device=policy.device, dtype=policy.dtype)[None]
+        torch.tensor([values[place] for place in example.trained], device=policy.device)[None].to(
+            policy.dtype
+        )
         for values in (example.reference, example.targets, example.weights)
     )
-    if objective == "rank":
-        return rank_loss(policy, reference, targets=targets, weights=weights, alpha=alpha)[0]
-    if objective == "sft":
+    if config.objective == "rank":
+        return rank_loss(
+            policy, reference, targets=targets, weights=weights, alpha=config.sft_weight
+        )[0]
+    if config.objective == "sft":
         return sft_loss(policy, weights=weights)[0]
     pair = (policy[:, -1], policy[:, 0], reference[:, -1], reference[:, 0])
-    if objective == "dpo":
-        return dpo_loss(*pair, beta=beta)[0]
+    if config.objective == "dpo":
+        return dpo_loss(*pair, beta=config.beta)[0]
     target = targets[:, -1] - targets[:, 0]
-    return bonbon_loss(*pair, target=target, alpha=alpha if objective == "pair" else 0.0)[0]
+    return bonbon_loss(*pair, target=target, alpha=config.sft_weight)[0]
 
 
-def _example(group: ScoredGroup, tilt: Tilt, objective: ObjectiveName, seed: int) -> RankedExample:
-    order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
+def trained_places(config: TrainingConfig, number: int) -> tuple[int, ...]:
+    """Return the places (from 0) of the completions that the objective trains on.
+
+    Raises:
+        TrainingError: `training.ranks` names one that is not there.
+    """
+    if config.objective == "rank":
+        if config.ranks is None:
+            return tuple(range(number))
+        # −1 is the best, as in Python.
+        places = sorted({rank - 1 if rank > 0 else number + rank for rank in config.ranks})
+        if places[0] < 0 or places[-1] >= number or len(places) < 2:
+            raise TrainingError(
+                f"training.ranks = {list(config.ranks)}, but a prompt has {number} candidates; "
+                f"expected at least two different ranks from 1 (or −{number}) to {number}"
+            )
+        return tuple(places)
+    return (0, number - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """What the tilt asks of completions in increasing order of reward."""
+
+    targets: tuple[float, ...]
+    weights: tuple[float, ...]
+    trained: tuple[int, ...]
+
+    @classmethod
+    def among(cls, tilt: Tilt, number: int, config: TrainingConfig) -> "_Targets":
+        """For candidates that are ranked among themselves."""
+        weights = tilt.rank_weights(number)
+        if config.objective == "sft":  # a tilt may have weights only
+            trained = tuple(int(place) for place in np.flatnonzero(weights))
+            return cls((0.0,) * number, tuple(weights.tolist()), trained)
+        targets = tilt.rank_targets(number)
+        if config.objective == "rank":
+            # Draws ranked among themselves lead N/(N−1) too far; this is what undoes it.
+            targets = in_group_targets(targets)
+        return cls(tuple(targets.tolist()), tuple(weights.tolist()), trained_places(config, number))
+
+
+def _example(group: ScoredGroup, order: Sequence[int], goal: _Targets) -> RankedExample:
     ranked = [group.candidates[index] for index in order]
-    targets, weights = tilt.rank_targets(len(ranked)), tilt.rank_weights(len(ranked))
-    if objective == "rank":
-        # Draws ranked among themselves lead N/(N−1) too far; this is what undoes it.
-        targets = in_group_targets(targets)
-    ranks = _trained_ranks(objective, weights.tolist())
     return RankedExample(
         group=PromptGroup(
             prompt=ranked[0].prompt_token_ids,
-            completions=tuple(ranked[rank].token_ids for rank in ranks),
+            completions=tuple(candidate.token_ids for candidate in ranked),
         ),
-        reference=tuple(ranked[rank].logprob for rank in ranks),
-        targets=tuple(targets[list(ranks)].tolist()),
-        weights=tuple(weights[list(ranks)].tolist()),
+        reference=tuple(candidate.logprob for candidate in ranked),
+        targets=goal.targets,
+        weights=goal.weights,
+        trained=goal.trained,
     )
 
 
-def _trained_ranks(objective: ObjectiveName, weights: Sequence[float]) -> tuple[int, ...]:
-    """Return the ranks (from 0) whose log-probabilities the objective needs."""
-    if objective == "rank":
-        return tuple(range(len(weights)))
-    if objective == "sft":
-        return tuple(rank for rank, weight in enumerate(weights) if weight > 0)
-    return (0, len(weights) - 1)
+def _kept(
+    groups: Sequence[ScoredGroup],
+    example: Callable[[ScoredGroup], RankedExample],
+    context_length: int | None,
+) -> Examples:
+    """Make examples of the groups that carry a preference and fit the model."""
+    reasons = [_why_not(group, context_length) for group in groups]
+    kept = [group for group, reason in zip(groups, reasons, strict=True) if reason is None]
+    if not kept:
+        counts = Counter(reason for reason in reasons if reason is not None)
+        found = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "no prompts"
+        raise TrainingError(
+            f"there is no preference to learn: {found}; use a reward that tells completions "
+            "apart, a larger n, or shorter completions"
+        )
+    left_out = Counter(reason for reason in reasons if reason is not None)
+    return Examples([example(group) for group in kept], dict(left_out))
+
+
+def _why_not(group: ScoredGroup, context_length: int | None) -> str | None:
+    if len(group.rewards) < 2:
+        return SINGLE
+    if is_tied(group.rewards):
+        return TIED
+    longest = max(len(one.prompt_token_ids) + len(one.token_ids) for one in group.candidates)
+    return LONG if context_length is not None and longest > context_length else None

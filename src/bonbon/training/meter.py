@@ -3,40 +3,77 @@
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
+from bonbon.training.config import ObjectiveName
 from bonbon.training.examples import RankedExample
 
 
 class Meter:
-    """Averages over the examples seen since it was last read."""
+    """Averages over the examples seen since it was last read.
 
-    def __init__(self) -> None:
-        """Start empty."""
+    `estimated_kl` and `estimated_win_rate` weigh a prompt's candidates by π/π0, normalised among
+    themselves. They are read where all ranks are; with N candidates the first cannot exceed
+    log N, so they tell how training goes, not where it ended.
+    """
+
+    def __init__(self, objective: ObjectiveName) -> None:
+        """Start empty; SFT has no targets to measure a residual from."""
+        self._has_targets = objective != "sft"
         self._reset()
 
     def add(
         self, examples: Sequence[RankedExample], logprobs: Sequence[Tensor], losses: Tensor
     ) -> None:
-        """Note a batch: each example's summed log-probabilities under the policy, and its loss."""
+        """Note some examples.
+
+        Args:
+            examples: what was read.
+            logprobs: of each one's completions under the policy, of all or of the trained ones.
+            losses: of each one.
+        """
         for example, policy, loss in zip(examples, logprobs, losses, strict=True):
-            ratio = policy.detach().double().cpu() - torch.tensor(example.reference).double()
-            residual = ratio - torch.tensor(example.targets).double()
+            values = policy.detach().double().cpu().numpy()
+            whole = len(values) == len(example.reference)
+            read = list(range(len(values)) if whole else example.trained)
+            ratio = values - np.array(example.reference)[read]
             self._add("loss", loss.item())
-            self._add("residual_variance", residual.var(correction=0).item())
-            self._add("chosen_logratio", ratio[-1].item())
-            self._add("rejected_logratio", ratio[0].item())
-            self._tokens += sum(len(tokens) for tokens in example.group.completions)
+            if self._has_targets:
+                self._add(
+                    "residual_variance", float(np.var(ratio - np.array(example.targets)[read]))
+                )
+            self._add("chosen_logratio", float(ratio[-1]))
+            self._add("rejected_logratio", float(ratio[0]))
+            if whole:
+                self._add_estimates(ratio)
+            self._tokens += sum(len(example.group.completions[place]) for place in read)
         self._examples += len(examples)
 
-    def take(self) -> dict[str, float]:
-        """Return the averages, with tokens per second, and start afresh."""
-        means = {name: total / self._examples for name, total in self._sums.items()}
-        seconds = time.perf_counter() - self._since
-        means["tokens_per_second"] = self._tokens / seconds
+    def take(self, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """Return the averages, with tokens per second, and start afresh.
+
+        Args:
+            accelerator: averages over its processes, which all call this.
+        """
+        names = sorted(self._sums)
+        totals = torch.tensor([*(self._sums[name] for name in names), self._examples, self._tokens])
+        if accelerator is not None and accelerator.num_processes > 1:
+            totals = torch.as_tensor(accelerator.reduce(totals.to(accelerator.device), "sum")).cpu()
+        *sums, examples, tokens = totals.double().tolist()
+        means = {name: total / examples for name, total in zip(names, sums, strict=True)}
+        means["tokens_per_second"] = tokens / (time.perf_counter() - self._since)
         self._reset()
         return means
+
+    def _add_estimates(self, ratio: np.ndarray) -> None:
+        weights = np.exp(ratio - ratio.max())
+        share = weights / weights.sum()
+        places = np.arange(len(share)) / (len(share) - 1)
+        self._add("estimated_kl", float(share @ np.log(np.maximum(share, 1e-300) * len(share))))
+        self._add("estimated_win_rate", float(share @ places))
 
     def _add(self, name: str, value: float) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + value

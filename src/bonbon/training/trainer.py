@@ -1,14 +1,17 @@
 """The trainer: transformers' own, fed with packed groups of candidates and bonbon's losses."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate import DistributedType
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -18,22 +21,26 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from bonbon.errors import TrainingError
+from bonbon.errors import ConfigError, TrainingError
+from bonbon.models.attention_choice import packed_attention_in
+from bonbon.models.hidden_states import attends_in_line
 from bonbon.models.logprobs import completion_logprobs
-from bonbon.models.packing import pack
+from bonbon.models.packing import PackedBatch, PromptGroup, pack
 from bonbon.models.policy import Policy
+from bonbon.training.batches import cut, num_parts
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
-from bonbon.training.config import TrainingConfig
+from bonbon.training.config import ObjectiveName, TrainingConfig
 from bonbon.training.examples import RankedExample, example_loss
 from bonbon.training.lora import add_adapters, inner_model
 from bonbon.training.meter import Meter
+from bonbon.training.reference import settled
 from bonbon.training.training_log import TrainingLog
 
 EXAMPLES = "examples"
 """Key of a batch: the Trainer wants batches to be mappings."""
 
 
-class Examples(Dataset[RankedExample]):
+class ExampleDataset(Dataset[RankedExample]):
     """Ranked examples as torch's data loader wants them."""
 
     def __init__(self, examples: Sequence[RankedExample]) -> None:
@@ -52,7 +59,8 @@ class Examples(Dataset[RankedExample]):
 class PreferenceTrainer(Trainer):
     """Trains a policy on ranked candidates; no reference model is needed.
 
-    The reference log-probabilities were paid for when the candidates were drawn.
+    The reference log-probabilities were paid for when the candidates were drawn. A batch is one
+    optimiser step; it is run in parts that fit `tokens_per_forward`.
     """
 
     def __init__(
@@ -77,24 +85,37 @@ class PreferenceTrainer(Trainer):
             seed: orders the examples and initialises adapters.
             on_step: called after every optimiser step with the numbers of steps taken and of tokens
                 trained on since the last call.
+
+        Raises:
+            TrainingError: the examples are not this policy's, or too few to stop early by.
+            ConfigError: the processes do not divide the batch.
         """
         self.config = config
         self.temperature = temperature
         self.trained_tokens = 0
-        self._meter = Meter()
+        self._meter = Meter(config.objective)
+        _check_vocabulary(policy, examples)
         training, validation = _split(examples, config)
+        if config.early_stopping is not None and not validation:
+            raise TrainingError(
+                f"training.early_stopping = {config.early_stopping}, but of {len(examples)} "
+                "prompts none is set aside; expected at least 10 prompts and "
+                "training.validation_groups above 0"
+            )
         if config.gradient_checkpointing:
             _recompute_activations(policy.model)
         super().__init__(
             model=add_adapters(policy.model, config.lora, seed=seed),
-            args=_arguments(config, len(examples), policy, output_dir, seed),
-            train_dataset=Examples(training),
-            eval_dataset=Examples(validation) if validation else None,
+            args=training_arguments(config, len(examples), policy, output_dir, seed),
+            train_dataset=ExampleDataset(training),
+            eval_dataset=ExampleDataset(validation) if validation else None,
             data_collator=_collate,
             callbacks=[KeepLastCheckpoint(), TrainingLog(output_dir / "training.jsonl")],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
+        if config.early_stopping is not None:
+            self.add_callback(EarlyStoppingCallback(config.early_stopping))
         if on_step is not None:
             self.add_callback(_StepCallback(self, on_step))
 
@@ -104,59 +125,44 @@ class PreferenceTrainer(Trainer):
         It is the policy's own, or with adapters peft's model around it.
 
         Raises:
-            TrainingError: the loss is no longer a number.
+            TrainingError: the loss is no longer a number, or the candidates are another policy's.
         """
+        assert self.model is not None
         checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
         self.args.eval_on_start = self.eval_dataset is not None and checkpoint is None
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with packed_attention_in(inner_model(self.model)), self._packed_forward(self.model):
+            self._settle_references(fresh=checkpoint is None)
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return self.accelerator.unwrap_model(self.model)
 
-    def compute_loss(
+    def full_state(self) -> dict[str, Tensor]:
+        """Return all trained weights on the CPU, gathered from wherever they are sharded.
+
+        Every process calls it; the main one gets them.
+        """
+        state = cast("Any", self.accelerator.get_state_dict(self.model_wrapped))
+        return {name: weight.detach().cpu() for name, weight in state.items()}
+
+    def training_step(
         self,
         model: torch.nn.Module,
         inputs: dict[str, Any],
-        return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Return the mean loss over a batch of examples."""
-        examples = inputs[EXAMPLES]
-        logprobs, losses = self._losses(model, examples)
-        loss = losses.mean()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss.item()} at step {self.state.global_step}; lower "
-                "training.learning_rate and run the same command again: the candidates are "
-                "stored, and training starts afresh"
-            )
-        self._meter.add(examples, logprobs, losses)
-        self.trained_tokens += _num_tokens(examples)
-        return loss
-
-    def _losses(
-        self, model: torch.nn.Module, inputs: Sequence[RankedExample]
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return each example's completions' log-probabilities, and its loss."""
-        batch = pack([example.group for example in inputs]).to(self.args.device)
-        with torch.autocast(
-            self.args.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
-        ):
-            flat = completion_logprobs(
-                inner_model(self.accelerator.unwrap_model(model)),
-                batch,
-                temperature=self.temperature,
-            )
-        logprobs = flat.split([len(example.group.completions) for example in inputs])
-        losses = [
-            example_loss(
-                self.config.objective,
-                example,
-                policy,
-                alpha=self.config.sft_weight,
-                beta=self.config.beta,
-            )
-            for example, policy in zip(inputs, logprobs, strict=True)
-        ]
-        return logprobs, torch.stack(losses)
+        """Accumulate the gradient of the batch's mean loss, part by part, and return the loss."""
+        model.train()
+        examples: list[RankedExample] = inputs[EXAMPLES]
+        groups = [example.trained_group for example in examples]
+        parts = cut(examples, [group.num_fed for group in groups], self._num_parts(groups))
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(parts, start=1):
+            with nullcontext() if number == len(parts) else self._without_sync(model):
+                loss = self._losses(model, part).sum() / len(examples)
+                self._check(loss)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self.trained_tokens += sum(len(tokens) for one in groups for tokens in one.completions)
+        return total
 
     @torch.no_grad()
     def evaluate(
@@ -165,25 +171,123 @@ class PreferenceTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Measure and log the loss on the examples that were set aside."""
+        """Measure and log the loss on the examples that were set aside, all their ranks read."""
         assert self.model is not None
         held_out = eval_dataset or self.eval_dataset
-        assert isinstance(held_out, Examples)
-        examples = held_out.examples
+        assert isinstance(held_out, ExampleDataset)
+        examples = list(held_out.examples)
         self.model.eval()
-        meter = Meter()
-        for start in range(0, len(examples), self.config.groups_per_batch):
-            batch = examples[start : start + self.config.groups_per_batch]
-            meter.add(batch, *self._losses(self.model, batch))
+        meter = Meter(self.config.objective)
+        sizes = [example.group.num_fed for example in examples]
+        parts = num_parts([example.group for example in examples], self.config.tokens_per_forward)
+        for part in cut(examples, sizes, parts):
+            self._losses(self.model, part, meter=meter)
         metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in meter.take().items()}
         self.log(metrics)
+        # What watches the metrics is transformers' own early stopping.
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what was noted since the last log, and pass it on to the trackers."""
         if "loss" in logs:
-            logs = {**logs, **self._meter.take()}
+            logs = {**logs, **self._meter.take(self.accelerator)}
         super().log(logs, start_time)
+
+    def _losses(
+        self, model: torch.nn.Module, examples: Sequence[RankedExample], meter: Meter | None = None
+    ) -> Tensor:
+        """Return each example's loss; in training only what the objective needs is read.
+
+        Args:
+            model: as the Trainer wraps it.
+            examples: a part of a batch.
+            meter: takes note when all ranks are to be read; the training one by default.
+        """
+        whole = meter is not None
+        groups = [example.group if whole else example.trained_group for example in examples]
+        flat = model(self._packed(groups))
+        logprobs = flat.split([len(group.completions) for group in groups])
+        losses = [
+            example_loss(self.config, example, policy[list(example.trained)] if whole else policy)
+            for example, policy in zip(examples, logprobs, strict=True)
+        ]
+        stacked = torch.stack(losses)
+        (meter or self._meter).add(examples, logprobs, stacked)
+        return stacked
+
+    def _packed(self, groups: Sequence[PromptGroup]) -> PackedBatch:
+        inner = inner_model(self.accelerator.unwrap_model(self.model))
+        return pack(groups, in_line=attends_in_line(inner)).to(self.args.device)
+
+    @contextmanager
+    def _packed_forward(self, model: torch.nn.Module) -> Generator[None]:
+        """Let a call of the model, wrapped by whatever trains it in parallel, score a batch."""
+
+        def forward(batch: PackedBatch) -> Tensor:
+            bfloat16 = self.config.precision == "bfloat16"
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bfloat16):
+                return completion_logprobs(inner_model(model), batch, temperature=self.temperature)
+
+        model.forward = forward
+        try:
+            yield
+        finally:
+            del model.forward
+
+    def _settle_references(self, *, fresh: bool) -> None:
+        """Make sure that reference log-probabilities are the policy's own before it moves."""
+        datasets = [self.train_dataset, *([self.eval_dataset] if self.eval_dataset else [])]
+        parts = [list(one.examples) for one in datasets if isinstance(one, ExampleDataset)]
+        flat = [example for part in parts for example in part]
+        done = settled(
+            flat,
+            self._scored,
+            config=self.config,
+            file=Path(str(self.args.output_dir)).parent / "reference.json",
+            fresh=fresh,
+        )
+        for dataset, start in zip(datasets, (0, len(parts[0])), strict=False):
+            assert isinstance(dataset, ExampleDataset)
+            dataset.examples = done[start : start + len(dataset.examples)]
+
+    @torch.no_grad()
+    def _scored(self, groups: Sequence[PromptGroup]) -> list[tuple[float, ...]]:
+        """Return the log-probabilities of groups' completions under the policy as it is."""
+        assert self.model is not None
+        cast("Any", self.model).to(self.args.device).eval()
+        sizes = [group.num_fed for group in groups]
+        scored: list[tuple[float, ...]] = []
+        for part in cut(groups, sizes, num_parts(groups, self.config.tokens_per_forward)):
+            flat = self.model(self._packed(part)).double().cpu()
+            numbers = flat.split([len(group.completions) for group in part])
+            scored.extend(tuple(one.tolist()) for one in numbers)
+        return scored
+
+    def _num_parts(self, groups: Sequence[PromptGroup]) -> int:
+        """Return in how many parts all processes run their groups: each forward is a meeting."""
+        parts = num_parts(groups, self.config.tokens_per_forward)
+        if self.accelerator.num_processes == 1:
+            return parts
+        everyones = self.accelerator.gather(torch.tensor([parts], device=self.args.device))
+        return min(len(groups), int(torch.as_tensor(everyones).max()))
+
+    def _without_sync(self, model: torch.nn.Module) -> AbstractContextManager[Any]:
+        """Leave the exchange of gradients to the last part, where they are held whole."""
+        whole = {DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+        if self.accelerator.distributed_type in whole:
+            return self.accelerator.no_sync(model)
+        return nullcontext()
+
+    def _check(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} at step {self.state.global_step}; lower "
+                "training.learning_rate and run the same command again: the candidates and the "
+                "last good checkpoint are stored"
+            )
 
 
 class _StepCallback(TrainerCallback):
@@ -217,9 +321,12 @@ class _StepCallback(TrainerCallback):
 def num_steps(num_examples: int, config: TrainingConfig) -> int:
     """Return how many optimiser steps a training run takes."""
     num_examples -= _num_validation(num_examples, config)
-    batches = math.ceil(num_examples / config.groups_per_batch)
-    steps_per_epoch = max(1, math.ceil(batches / config.gradient_accumulation))
-    return math.ceil(config.epochs * steps_per_epoch)
+    return math.ceil(config.epochs * math.ceil(num_examples / config.batch_size))
+
+
+def watched(objective: ObjectiveName) -> str:
+    """Return the metric that early stopping watches, the lower the better."""
+    return "loss" if objective in {"sft", "dpo"} else "residual_variance"
 
 
 def _recompute_activations(model: PreTrainedModel) -> None:
@@ -247,30 +354,52 @@ def _num_validation(num_examples: int, config: TrainingConfig) -> int:
     return min(config.validation_groups, num_examples // 10)
 
 
-def _num_tokens(examples: Sequence[RankedExample]) -> int:
-    return sum(len(tokens) for example in examples for tokens in example.group.completions)
+def _check_vocabulary(policy: Policy, examples: Sequence[RankedExample]) -> None:
+    """Refuse token ids that the policy does not know.
+
+    Raises:
+        TrainingError: there is one.
+    """
+    size = len(cast("Any", policy.model.get_input_embeddings()).weight)
+    largest = max(
+        max(tokens) for one in examples for tokens in (one.group.prompt, *one.group.completions)
+    )
+    if largest >= size:
+        raise TrainingError(
+            f"the candidates hold token id {largest}, but {policy.name} knows {size} tokens; "
+            "expected candidates of the policy that is trained: draw them with its tokenizer"
+        )
 
 
-def _arguments(
+def training_arguments(
     config: TrainingConfig, num_examples: int, policy: Policy, output_dir: Path, seed: int
 ) -> TrainingArguments:
+    """Return transformers' settings for a run.
+
+    Raises:
+        ConfigError: the processes do not divide the batch.
+    """
     steps = num_steps(num_examples, config)
     validates = _num_validation(num_examples, config) > 0
-    return TrainingArguments(
+    evaluates_every = max(1, steps // config.evaluations)
+    saves_every = max(1, math.ceil(steps / config.checkpoints))
+    stops = config.early_stopping is not None
+    arguments = TrainingArguments(
         output_dir=str(output_dir / "checkpoints"),
         learning_rate=config.peak_learning_rate,
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.groups_per_batch,
-        gradient_accumulation_steps=config.gradient_accumulation,
         warmup_steps=math.ceil(config.warmup_ratio * steps),
         lr_scheduler_type=config.lr_scheduler,
         weight_decay=config.weight_decay,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
         save_strategy="steps",
-        save_steps=max(1, math.ceil(steps / config.checkpoints)),
+        save_steps=evaluates_every if stops else saves_every,
         eval_strategy="steps" if validates else "no",
-        eval_steps=max(1, steps // config.evaluations),
+        eval_steps=evaluates_every,
+        load_best_model_at_end=stops,
+        metric_for_best_model=f"eval_{watched(config.objective)}",
+        greater_is_better=False,
         logging_steps=1,
         report_to=list(config.report_to),
         use_cpu=policy.device.type == "cpu",
@@ -279,3 +408,10 @@ def _arguments(
         disable_tqdm=True,
         seed=seed,
     )
+    if config.batch_size % arguments.world_size:
+        raise ConfigError(
+            f"training.batch_size = {config.batch_size} prompts cannot be divided among "
+            f"{arguments.world_size} processes; expected a multiple of {arguments.world_size}"
+        )
+    arguments.per_device_train_batch_size = config.batch_size // arguments.world_size
+    return arguments
