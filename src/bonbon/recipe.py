@@ -21,7 +21,7 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import Tilt
-from bonbon.training.config import TrainingConfig
+from bonbon.training.config import RoundsConfig, TrainingConfig
 
 
 class Recipe(Config):
@@ -39,6 +39,7 @@ class Recipe(Config):
     """What to train towards: `best-of-32`, `optimal(kl=1.0)`, …; by default best-of-n for the n
     that is sampled."""
     training: TrainingConfig = TrainingConfig()
+    rounds: RoundsConfig = RoundsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @field_validator("name")
@@ -81,10 +82,40 @@ class Recipe(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rounds_can_be(self) -> "Recipe":
+        if self.rounds.count == 1:
+            return self
+        if self.training.preferences is not None:
+            raise ValueError("rounds.count above 1 draws candidates; leave out preferences")
+        if self.training.lora is not None and not self.training.lora.merge:
+            raise ValueError(
+                "rounds.count above 1 trains the model of the round before; training.lora.merge "
+                "must be true"
+            )
+        if self.rounds.kind == "on-policy" and self.training.objective in {"sft", "dpo"}:
+            raise ValueError(
+                f"rounds.kind = on-policy needs targets for single answers, and objective "
+                f"{self.training.objective!r} has none; use rank, pair or ipo, or compounding"
+            )
+        if self.rounds.kind == "compounding" and not isinstance(self.goal, BestOf):
+            raise ValueError(
+                f"rounds.kind = compounding is known to lead somewhere for best-of-n only, got "
+                f"tilt {self.tilt!r}"
+            )
+        return self
+
     @property
     def goal(self) -> Tilt:
-        """The tilt to train towards."""
+        """The tilt that a round trains towards."""
         return BestOf(self.sampling.n) if self.tilt is None else parse_tilt(self.tilt)
+
+    @property
+    def final_goal(self) -> Tilt:
+        """The tilt of the base that all rounds together lead to."""
+        if self.rounds.kind == "compounding" and isinstance(self.goal, BestOf):
+            return BestOf(self.goal.n**self.rounds.count)
+        return self.goal
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -7,10 +7,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import DistributedType, PartialState
+from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from tests.families import SHARED, policy_of
 
@@ -47,6 +49,18 @@ def _group(prompt_id: str, rng: np.random.Generator) -> ScoredGroup:
     return ScoredGroup(candidates, tuple(rng.normal(size=NUM_CANDIDATES).tolist()))
 
 
+def shard_on_cpu() -> None:
+    """Let accelerate shard weights here: torch does so on CPUs too, accelerate asks for GPUs."""
+    start = AcceleratorState.__init__
+
+    def started(self: AcceleratorState, **settings: object) -> None:
+        if PartialState().distributed_type == DistributedType.MULTI_CPU:
+            PartialState().distributed_type = DistributedType.MULTI_GPU
+        start(self, **cast("Any", settings))
+
+    AcceleratorState.__init__ = started
+
+
 def main(directory: Path) -> None:
     """Train and write `losses.json` and `weights.safetensors`."""
     config = TrainingConfig(
@@ -59,8 +73,7 @@ def main(directory: Path) -> None:
     )
     torch.set_num_threads(1)
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        # accelerate shards on GPUs only, torch on a CPU as well: name the processes otherwise.
-        PartialState(cpu=True).distributed_type = DistributedType.MULTI_GPU
+        shard_on_cpu()
     examples = ranked_examples(groups(), tilt=BestOf(5), config=config, seed=0).kept
     directory.mkdir(parents=True, exist_ok=True)
     trainer = PreferenceTrainer(

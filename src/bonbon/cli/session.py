@@ -3,9 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from bonbon.cli.plain_words import in_plain_words
 from bonbon.errors import ConfigError
 from bonbon.pipeline.job import Job
+from bonbon.pipeline.processes import is_main, refuse_several
 from bonbon.pipeline.run import run
 from bonbon.pipeline.second_reward import read_reward, score_also
 from bonbon.pipeline.workspace import Workspace
@@ -24,6 +27,7 @@ def run_recipe(
     path: Path, out: Path | None, overrides: Sequence[str], *, fresh: bool = False
 ) -> None:
     """Run the whole job and end with the table and the report's path."""
+    refuse_several("a whole run")
     recipe = load_recipe(path, overrides)
     directory = out or default_directory(recipe)
     narrator = Narrator()
@@ -43,11 +47,17 @@ def run_stage(
     stage: Callable[[Job], None],
     *,
     fresh: bool = False,
+    together: bool = False,
 ) -> None:
-    """Run one stage of a recipe."""
+    """Run one stage of a recipe; only what is done together may be launched several times."""
+    if not together:
+        refuse_several("this stage")
     recipe = load_recipe(path, overrides)
     directory = out or default_directory(recipe)
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
+        if not is_main():
+            Job(Workspace(directory, recipe, Narrator(Console(quiet=True)))).join_training()
+            return
         job = Job(Workspace(directory, recipe, Narrator()))
         with job.workspace.opened(fresh=fresh):
             stage(job)

@@ -1,12 +1,15 @@
 """What each stage depends on: when one of these settings changes, the stage is redone."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bonbon.data.store import CandidateKey
+from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig, policy_name
 from bonbon.pipeline.fingerprint import fingerprint_function, fingerprint_model
-from bonbon.pipeline.stage import digest
+from bonbon.pipeline.stage import DIGEST, digest
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
 from bonbon.rewards.classifier import ClassifierConfig
@@ -22,7 +25,14 @@ from bonbon.rewards.tfidf import TfidfConfig
 from bonbon.sampling.config import OpenaiEngine, RayEngine, SamplingConfig, TransformersEngine
 
 # These change what a user sees, where a stage runs or how fast, not what comes out of it.
-TRAINING_BOOKKEEPING = {"report_to", "checkpoints", "evaluations", "gradient_checkpointing"}
+TRAINING_BOOKKEEPING = {
+    "report_to",
+    "checkpoints",
+    "evaluations",
+    "gradient_checkpointing",
+    "tokens_per_forward",
+    "preferences",
+}
 REWARD_BOOKKEEPING = {
     "device",
     "batch_tokens",
@@ -79,6 +89,39 @@ def training_settings(
         "training": recipe.training.model_dump(mode="json", exclude=TRAINING_BOOKKEEPING),
         "candidates": digest(dict(sampling)),
         "rewards": digest(sorted([*key, score] for key, score in scores.items())),
+    }
+
+
+def preference_training_settings(recipe: Recipe, file: Path) -> dict[str, Any]:
+    """Return what a model depends on that is trained on a user's own pairs.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"training.preferences: {file} is not a file; expected JSONL or Parquet with prompt, "
+            "chosen and rejected"
+        )
+    return {
+        "seed": recipe.seed,
+        "training": recipe.training.model_dump(mode="json", exclude=TRAINING_BOOKKEEPING),
+        "policy": _policy(recipe.policy),
+        "temperature": recipe.sampling.temperature,
+        "pairs": DIGEST + hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest(),
+    }
+
+
+def round_sampling_settings(
+    recipe: Recipe, base_sampling: Mapping[str, Any], *, set_name: str, model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a later round's draws depend on: the model of the round before included."""
+    return {
+        **base_sampling,
+        **_drawing(trained_sampling(recipe.sampling)),
+        "set": set_name,
+        "model": digest(dict(model)),
+        "rounds": recipe.rounds.kind,
     }
 
 

@@ -16,6 +16,8 @@ from bonbon.models.policy import (
 )
 from bonbon.pipeline.candidates import SetPlan, draw_set, is_drawn, open_set
 from bonbon.pipeline.identity import (
+    preference_training_settings,
+    round_sampling_settings,
     sampling_settings,
     scoring_settings,
     trained_sampling,
@@ -23,12 +25,14 @@ from bonbon.pipeline.identity import (
     training_settings,
 )
 from bonbon.pipeline.preflight import check_sampling, check_scoring, check_training
+from bonbon.pipeline.processes import agree
 from bonbon.pipeline.ray_job import draw_set_on_ray
 from bonbon.pipeline.reports import report_run
 from bonbon.pipeline.results import compare_methods, measure_kl
+from bonbon.pipeline.rounds import Round, rounds_of
 from bonbon.pipeline.scores import refuse_ties, score_plans
 from bonbon.pipeline.stage import Stage, digest
-from bonbon.pipeline.trained_model import METHODS, is_trained, train_model
+from bonbon.pipeline.trained_model import METHODS, is_trained, prepare_training, train_model
 from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
@@ -59,6 +63,8 @@ class Job:
     def sample(self) -> None:
         """Draw n completions of every training prompt."""
         check_sampling(self.recipe)
+        if self._pairs_are_given:
+            return
         plan = self._train_plan
         self._heading(
             f"Sample: {plan.num_samples} answers to each of {len(plan.prompts)} training prompts"
@@ -78,6 +84,8 @@ class Job:
     def score(self) -> None:
         """Score the training candidates."""
         check_scoring(self.recipe)
+        if self._pairs_are_given:
+            return
         self._require_candidates()
         self._heading(f"Score: {self.reward_name} rates every answer")
         self._forget("base")
@@ -89,19 +97,25 @@ class Job:
         """Train towards the tilt."""
         check_training(self.recipe)
         self._require_scores()
-        goal, objective = self.recipe.goal, self.recipe.training.objective
+        objective = self.recipe.training.objective
         self._heading(f"Train: {objective}")
-        self._forget("base", "reward")
         self.workspace.write_recipe()
-        stage = self.workspace.stage("train", self._training)
-        if is_trained(self.workspace, stage):
-            self._say("Trained already.")
-            return
-        self._say(
-            f"The goal is {goal.name}: an answer that beats the base's in {goal.win_rate:.1%} of "
-            f"comparisons, {goal.kl:.2f} nats away from it. {METHODS[objective]}"
-        )
-        train_model(self.workspace, self.reward_name, stage)
+        goal = self.recipe.final_goal
+        if not self._pairs_are_given:
+            self._say(
+                f"The goal is {goal.name}: an answer that beats the base's in "
+                f"{goal.win_rate:.1%} of comparisons, {goal.kl:.2f} nats away from it."
+            )
+        self._say(METHODS[objective])
+        for this in self._rounds:
+            self._train_round(this)
+
+    def join_training(self) -> None:
+        """Help the process that trains; a launcher starts several."""
+        for this in self._rounds:
+            if agree(False):
+                stage = self.workspace.stage(this.stage_name, self._training_of(this))
+                train_model(self.workspace, this, self.reward_name, stage)
 
     def evaluate(self) -> None:
         """Compare base, best-of-n and the trained model on held-out prompts."""
@@ -180,9 +194,33 @@ class Job:
         return SetPlan(name, prompts, num_samples, settings, keep=name == "train")
 
     @cached_property
+    def _rounds(self) -> list[Round]:
+        return rounds_of(self.workspace)
+
+    def _round_plan(self, this: Round) -> SetPlan:
+        """Return how a round's candidates are drawn: by the model of the round before."""
+        if this.number == 1:
+            return self._train_plan
+        settings = round_sampling_settings(
+            self.recipe,
+            self._train_plan.settings,
+            set_name=this.set_name,
+            model=self._training_of(self._rounds[this.number - 2]),
+        )
+        plan = self._train_plan
+        return SetPlan(this.set_name, plan.prompts, plan.num_samples, settings, keep=False)
+
+    def _training_of(self, this: Round) -> dict[str, Any]:
+        """Return what a round's model depends on."""
+        file = self.recipe.training.preferences
+        if file is not None:
+            return preference_training_settings(self.recipe, file)
+        scores = self.workspace.store.read_scores(this.set_name, self.reward_name) or {}
+        return training_settings(self.recipe, self._round_plan(this).settings, scores)
+
+    @property
     def _training(self) -> dict[str, Any]:
-        scores = self.workspace.store.read_scores("train", self.reward_name) or {}
-        return training_settings(self.recipe, self._train_plan.settings, scores)
+        return self._training_of(self._rounds[-1])
 
     @property
     def _evaluation(self) -> dict[str, Any]:
@@ -195,6 +233,30 @@ class Job:
                 mode="json", exclude={"groups_per_batch"}
             ),
         }
+
+    def _train_round(self, this: Round) -> None:
+        """Draw and score a round's candidates, if they are not the base's, and train on them."""
+        if self.recipe.rounds.count > 1:
+            self._say(f"Round {this.number} of {self.recipe.rounds.count}.")
+        if this.number > 1:
+            plan = self._round_plan(this)
+            self._draw(
+                plan,
+                open_set(self.workspace, plan),
+                this.policy,
+                trained_sampling(self.recipe.sampling),
+                lambda: load_policy(this.policy),
+            )
+            self._score(plan)
+        self._forget("base", "reward")
+        stage = self.workspace.stage(this.stage_name, self._training_of(this))
+        must_train = not is_trained(this, stage)
+        if must_train:
+            prepare_training(self.workspace, this, stage)
+        if agree(must_train):
+            train_model(self.workspace, this, self.reward_name, stage)
+        else:
+            self._say("Trained already.")
 
     def _draw(
         self,
@@ -238,6 +300,11 @@ class Job:
         for prompt in self.prompts:
             tokenizer.encode(prompt, max_new_tokens=self.recipe.sampling.max_new_tokens)
 
+    @property
+    def _pairs_are_given(self) -> bool:
+        """Whether training takes a user's own pairs, so that nothing is drawn and scored for it."""
+        return self.recipe.training.preferences is not None
+
     def _require_candidates(self) -> None:
         plan = self._train_plan
         stage = self.workspace.stage("sample-train", plan.settings)
@@ -245,6 +312,8 @@ class Job:
             raise self._unfinished("candidates", "sample")
 
     def _require_scores(self) -> None:
+        if self._pairs_are_given:
+            return
         self._require_candidates()
         settings = scoring_settings(self.recipe, self._train_plan.settings)
         scored = self.workspace.stage("score-train", settings).finished
@@ -253,7 +322,8 @@ class Job:
 
     def _require_model(self) -> None:
         self._require_scores()
-        if not is_trained(self.workspace, self.workspace.stage("train", self._training)):
+        last = self._rounds[-1]
+        if not is_trained(last, self.workspace.stage(last.stage_name, self._training)):
             raise self._unfinished("trained model", "train")
 
     def _unfinished(self, what: str, verb: str) -> ConfigError:

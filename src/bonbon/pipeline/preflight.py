@@ -10,6 +10,7 @@ from transformers.integrations.integration_utils import (
 
 from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.models.policy import resolve_device
+from bonbon.pipeline.processes import refuse_several
 from bonbon.recipe import Recipe
 from bonbon.rewards.config import check_reward
 from bonbon.sampling.config import RayEngine
@@ -77,6 +78,8 @@ def check_training(recipe: Recipe) -> None:
             "training.lora needs peft, which is not installed; run "
             "`pip install 'bonbon-align[lora]'`"
         )
+    if recipe.rounds.count > 1:
+        refuse_several("training in rounds, which draws in between,")
     for tracker in recipe.training.report_to:
         _check_tracker(tracker)
 

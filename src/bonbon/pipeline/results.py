@@ -8,7 +8,7 @@ from bonbon.evaluation.evaluator import Evaluator, MethodResult
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy, policy_name
 from bonbon.pipeline.scores import SPLITS, num_unscored
-from bonbon.pipeline.stage import recorded_counts
+from bonbon.pipeline.stage import recorded_counts, stage_file
 from bonbon.pipeline.versions import versions
 from bonbon.pipeline.workspace import Workspace
 from bonbon.report.metrics import BASE, TRAINED
@@ -16,20 +16,16 @@ from bonbon.theory.best_of import BestOf
 from bonbon.theory.estimators import Estimate
 
 TIMED_STAGES = {
-    ("sample_seconds", "sampled_tokens"): ("sample-train",),
-    ("score_seconds", "scored_completions"): (
-        "score-train",
-        "score-eval-base",
-        "score-eval-bonbon",
-    ),
-    ("train_seconds", "trained_tokens"): ("train",),
+    ("sample_seconds", "sampled_tokens"): ("sample-train", "sample-train-*"),
+    ("score_seconds", "scored_completions"): ("score-*",),
+    ("train_seconds", "trained_tokens"): ("train", "train-*"),
     ("evaluate_seconds", "evaluated_tokens"): (
         "sample-eval-base",
         "sample-eval-bonbon",
         "evaluate",
     ),
 }
-"""What each stage's seconds and work are called in `metrics.json`."""
+"""What the seconds and work of stages are called in `metrics.json`; `*` stands for any rest."""
 
 
 def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name: str) -> PromptKL:
@@ -64,7 +60,7 @@ def compare_methods(workspace: Workspace, reward_name: str, kl: PromptKL) -> Non
         "policy": policy_name(recipe.policy),
         "reward": reward_name,
         "objective": recipe.training.objective,
-        "tilt": recipe.goal.name,
+        "tilt": recipe.final_goal.name,
         "n": n,
         "temperature": recipe.sampling.temperature,
         "seed": recipe.seed,
@@ -81,14 +77,18 @@ def timing(workspace: Workspace) -> dict[str, int | float]:
     """Return seconds and work of every stage, added up over interrupted runs."""
     spent: dict[str, int | float] = {}
     for (seconds, work), stages in TIMED_STAGES.items():
-        counts = [recorded_counts(workspace.directory, stage) for stage in stages]
+        counts = [
+            recorded_counts(workspace.directory, path.stem)
+            for stage in stages
+            for path in stage_file(workspace.directory, stage).parent.glob(f"{stage}.json")
+        ]
         spent[seconds] = round(sum(count.get("seconds", 0) for count in counts), 2)
         spent[work] = int(sum(count.get("work", 0) for count in counts))
     return spent
 
 
 def _theory(workspace: Workspace, evaluator: Evaluator) -> dict[str, Any]:
-    goal = workspace.recipe.goal
+    goal = workspace.recipe.final_goal
     n = goal.n if isinstance(goal, BestOf) else workspace.recipe.sampling.n
     win_rate, kl = evaluator.tie_corrected(n)
     return {

@@ -7,13 +7,15 @@ from typing import Any, cast
 import torch
 from transformers import GenerationConfig
 
-from bonbon.models.policy import Policy, load_policy, load_policy_tokenizer
+from bonbon.models.policy import Policy, load_policy
+from bonbon.pipeline.processes import is_main
+from bonbon.pipeline.rounds import Round, round_examples, stays_on_goal
 from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.workspace import Workspace
 from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
 from bonbon.report.narrator import Bar
 from bonbon.training.config import LoraSettings, ObjectiveName
-from bonbon.training.examples import RankedExample, ranked_examples
+from bonbon.training.examples import RankedExample
 from bonbon.training.trainer import PreferenceTrainer, num_steps
 
 RESULTS = ("model", "training.jsonl", "metrics.json", REPORT_NAME, FRONTIER_NAME)
@@ -37,43 +39,49 @@ METHODS: dict[ObjectiveName, str] = {
 SECONDS_BETWEEN_COUNTS = 5.0
 
 
-def is_trained(workspace: Workspace, stage: Stage) -> bool:
+def is_trained(this: Round, stage: Stage) -> bool:
     """Return whether the model is there and was trained with the present settings."""
-    present = workspace.model_directory
     names = ("config.json", "adapter_config.json")
-    return stage.finished and any((present / name).is_file() for name in names)
+    return stage.finished and any((this.model_directory / name).is_file() for name in names)
 
 
-def train_model(workspace: Workspace, reward_name: str, stage: Stage) -> None:
-    """Train towards the recipe's tilt and save the model.
+def prepare_training(workspace: Workspace, this: Round, stage: Stage) -> None:
+    """Clear away what other settings left, unless training goes on where it stopped."""
+    if stage.changes:
+        workspace.narrator.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
+    if stage.started:
+        return
+    kept = workspace.set_aside(RESULTS) if this.is_last else None
+    if kept is not None:
+        workspace.narrator.say(f"  The earlier model and its report are kept in {kept}.")
+    for name in LEFTOVERS:
+        shutil.rmtree(this.directory / name, ignore_errors=True)
+    stage.begin()
+
+
+def train_model(workspace: Workspace, this: Round, reward_name: str, stage: Stage) -> None:
+    """Train one round towards the recipe's tilt and save the model.
+
+    Every process that was launched calls it; the main one speaks and saves.
 
     Raises:
         TrainingError: no preferences, or the loss is no longer a number.
     """
-    if stage.changes:
-        workspace.narrator.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
-    if not stage.started:
-        kept = workspace.set_aside(RESULTS)
-        if kept is not None:
-            workspace.narrator.say(f"  The earlier model and its report are kept in {kept}.")
-        for name in LEFTOVERS:
-            shutil.rmtree(workspace.directory / name, ignore_errors=True)
-        stage.begin()
-    recipe = workspace.recipe
-    examples = ranked_examples(
-        workspace.store.groups("train", reward_name),
-        tilt=recipe.goal,
-        config=recipe.training,
-        seed=recipe.seed,
-        context_length=load_policy_tokenizer(recipe.policy).context_length,
-    )
-    if examples.remark:
+    examples = round_examples(workspace, this, reward_name)
+    if examples.remark and is_main():
         workspace.narrator.say(f"  {examples.remark}")
-    # Weights that move are kept in float32; under adapters the policy's own do not move.
-    policy = load_policy(recipe.policy, dtype=None if recipe.training.lora else "float32")
-    _save(workspace, policy, _fit(workspace, policy, examples.kept, stage))
-    stage.finish()
-    shutil.rmtree(workspace.directory / "checkpoints", ignore_errors=True)
+    this.directory.mkdir(parents=True, exist_ok=True)
+    policy = _trainable(workspace, this)
+    trained = _fit(workspace, this, policy, examples.kept, stage)
+    if is_main():
+        _save(workspace, this, policy, trained)
+        stage.finish()
+        shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
+
+
+def _trainable(workspace: Workspace, this: Round) -> Policy:
+    """Load what is trained: weights that move in float32, under adapters as the policy has them."""
+    return load_policy(this.policy, dtype=None if workspace.recipe.training.lora else "float32")
 
 
 class _Progress:
@@ -100,7 +108,7 @@ class _Progress:
 
 
 def _fit(
-    workspace: Workspace, policy: Policy, examples: list[RankedExample], stage: Stage
+    workspace: Workspace, this: Round, policy: Policy, examples: list[RankedExample], stage: Stage
 ) -> torch.nn.Module:
     recipe = workspace.recipe
     steps = num_steps(len(examples), recipe.training)
@@ -111,16 +119,23 @@ def _fit(
             examples,
             recipe.training,
             temperature=recipe.sampling.temperature,
-            output_dir=workspace.directory,
+            output_dir=this.directory,
             seed=recipe.seed,
-            on_step=progress.step,
+            starts_at_reference=not stays_on_goal(workspace, this),
+            on_step=progress.step if is_main() else None,
         )
         model = trainer.fit()
-        progress.record()
-    return model
+        if is_main():
+            progress.record()
+    if not trainer.is_sharded:
+        return model
+    whole = trainer.full_state()
+    fresh = trainer.unsharded(_trainable(workspace, this))
+    cast("Any", fresh).load_state_dict(whole)
+    return fresh
 
 
-def _save(workspace: Workspace, policy: Policy, trained: torch.nn.Module) -> None:
+def _save(workspace: Workspace, this: Round, policy: Policy, trained: torch.nn.Module) -> None:
     """Write the model in the policy's precision: what is evaluated is what is saved."""
     recipe = workspace.recipe
     model = cast("Any", trained)
@@ -128,14 +143,14 @@ def _save(workspace: Workspace, policy: Policy, trained: torch.nn.Module) -> Non
         model = model.merge_and_unload()
     model = model.to(getattr(torch, recipe.policy.dtype))
     model.generation_config = generation_config(policy, recipe.sampling.temperature)
-    partial = workspace.directory / ".model.partial"
+    partial = this.directory / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     # Adapters alone are saved without it.
     model.generation_config.save_pretrained(partial)
     policy.tokenizer.save_pretrained(partial)
-    shutil.rmtree(workspace.model_directory, ignore_errors=True)
-    partial.rename(workspace.model_directory)
+    shutil.rmtree(this.model_directory, ignore_errors=True)
+    partial.rename(this.model_directory)
 
 
 def generation_config(policy: Policy, temperature: float) -> GenerationConfig:

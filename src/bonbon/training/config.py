@@ -1,5 +1,6 @@
 """How the policy is trained."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -23,6 +24,17 @@ class LoraSettings(Config):
     """Which layers get adapters, as in peft."""
     merge: bool = True
     """Merge the adapters into the saved model; otherwise the adapters alone are saved."""
+
+
+class RoundsConfig(Config):
+    """Sample and train again: every round draws from the model of the round before."""
+
+    count: int = Field(default=1, ge=1)
+    """How many rounds; 1 is training once, on the base's candidates."""
+    kind: Literal["on-policy", "compounding"] = "on-policy"
+    """`on-policy` rounds have the same goal: new answers are ranked among the base's stored ones.
+    In `compounding` rounds the new model becomes the base: m rounds of best-of-n aim at
+    best-of-n^m."""
 
 
 class TrainingConfig(Config):
@@ -65,6 +77,8 @@ class TrainingConfig(Config):
     """`bfloat16` is autocast over float32 master weights."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
+    preferences: Path | None = None
+    """A file of `prompt`, `chosen`, `rejected` to train `dpo` on, in place of drawn candidates."""
     lora: LoraSettings | None = None
     """Adapters instead of full fine-tuning."""
     checkpoints: int = Field(default=4, ge=1)
@@ -98,6 +112,11 @@ class TrainingConfig(Config):
             )
         if self.objective == "pair" and self.sft_weight > 1:
             raise ValueError(f"alpha must lie in [0, 1] for pair, got {self.alpha}")
+        if self.preferences is not None and self.objective != "dpo":
+            raise ValueError(
+                f"preferences is set with objective {self.objective!r}; only dpo trains on pairs "
+                "whose place among n draws is not known"
+            )
         if self.ranks is not None and (self.objective != "rank" or 0 in self.ranks):
             raise ValueError(
                 f"ranks = {list(self.ranks)} is set with objective {self.objective!r}; ranks are "

@@ -37,6 +37,7 @@ def settled(
     config: TrainingConfig,
     file: Path,
     fresh: bool,
+    writes: bool = True,
 ) -> list[RankedExample]:
     """Return the examples with references to train against.
 
@@ -46,18 +47,22 @@ def settled(
         config: what to do.
         file: where recomputed references are kept, for training that is resumed.
         fresh: the policy has not been trained yet.
+        writes: this process keeps the file; of several, one does.
 
     Raises:
         TrainingError: the candidates are another policy's.
     """
     if not fresh:
-        return _with_kept(examples, file) if file.is_file() else list(examples)
-    file.unlink(missing_ok=True)
+        kept = json.loads(file.read_text()) if file.is_file() else None
+        return list(examples) if kept is None else _with(examples, kept)
+    if writes:
+        file.unlink(missing_ok=True)
     if not _must_recompute(examples, score, config):
         return list(examples)
     numbers = score([example.group for example in examples])
-    replace_text(file, json.dumps(numbers))
-    return _with_kept(examples, file)
+    if writes:
+        replace_text(file, json.dumps(numbers))
+    return _with(examples, numbers)
 
 
 def _must_recompute(
@@ -95,8 +100,9 @@ def _must_recompute(
     return config.reference == "recomputed"
 
 
-def _with_kept(examples: Sequence[RankedExample], file: Path) -> list[RankedExample]:
-    numbers = json.loads(file.read_text())
+def _with(
+    examples: Sequence[RankedExample], numbers: Sequence[Sequence[float]]
+) -> list[RankedExample]:
     return [
         replace(example, reference=tuple(reference))
         for example, reference in zip(examples, numbers, strict=True)

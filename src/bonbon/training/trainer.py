@@ -72,6 +72,7 @@ class PreferenceTrainer(Trainer):
         temperature: float,
         output_dir: Path,
         seed: int = 0,
+        starts_at_reference: bool = True,
         on_step: Callable[[int, int], None] | None = None,
     ) -> None:
         """Prepare to train `policy.model` in place.
@@ -83,6 +84,8 @@ class PreferenceTrainer(Trainer):
             temperature: the one the candidates were drawn at; it is part of the policy.
             output_dir: a run directory; gets `checkpoints/` and `training.jsonl`.
             seed: orders the examples and initialises adapters.
+            starts_at_reference: the policy is the one that the references are of, so that they
+                can be checked, and computed where they are not known.
             on_step: called after every optimiser step with the numbers of steps taken and of tokens
                 trained on since the last call.
 
@@ -94,6 +97,7 @@ class PreferenceTrainer(Trainer):
         self.temperature = temperature
         self.trained_tokens = 0
         self._meter = Meter(config.objective)
+        self._starts_at_reference = starts_at_reference
         _check_vocabulary(policy, examples)
         training, validation = _split(examples, config)
         if config.early_stopping is not None and not validation:
@@ -131,9 +135,19 @@ class PreferenceTrainer(Trainer):
         checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
         self.args.eval_on_start = self.eval_dataset is not None and checkpoint is None
         with packed_attention_in(inner_model(self.model)), self._packed_forward(self.model):
-            self._settle_references(fresh=checkpoint is None)
+            if self._starts_at_reference:
+                self._settle_references(fresh=checkpoint is None)
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of the weights only."""
+        return self.accelerator.distributed_type == DistributedType.FSDP
+
+    def unsharded(self, policy: Policy) -> torch.nn.Module:
+        """Return another copy of the policy's model, made ready to take `full_state`."""
+        return add_adapters(policy.model, self.config.lora, seed=self.args.seed)
 
     def full_state(self) -> dict[str, Tensor]:
         """Return all trained weights on the CPU, gathered from wherever they are sharded.
@@ -248,6 +262,7 @@ class PreferenceTrainer(Trainer):
             config=self.config,
             file=Path(str(self.args.output_dir)).parent / "reference.json",
             fresh=fresh,
+            writes=self.accelerator.is_main_process,
         )
         for dataset, start in zip(datasets, (0, len(parts[0])), strict=False):
             assert isinstance(dataset, ExampleDataset)

@@ -22,6 +22,8 @@ class TrainingLog(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Forget the steps that will be taken again."""
+        if not state.is_world_process_zero:
+            return
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         # Before the first step there is a measurement too, which a fresh start takes again.
         kept = [line for line in lines if _step(line) <= state.global_step > 0]
@@ -36,7 +38,7 @@ class TrainingLog(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Append one entry."""
-        if not logs or "train_runtime" in logs:
+        if not logs or "train_runtime" in logs or not state.is_world_process_zero:
             return
         split = "eval" if any(key.startswith("eval_") for key in logs) else "train"
         if (state.global_step, split) == self._last:

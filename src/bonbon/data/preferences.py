@@ -1,0 +1,198 @@
+"""Pairs of completions that people compared, made ready to train on."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+from bonbon.data.labelled_texts import ComparedTexts, Comparisons, load_labelled_texts
+from bonbon.data.prompt_rows import PromptRow, kind_of, read_rows
+from bonbon.errors import ConfigError
+from bonbon.records import Candidate, Prompt, ScoredGroup
+
+COMPLETIONS = ("chosen", "rejected")
+"""The columns of completions, the preferred one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two completions of one prompt, of which the first was preferred.
+
+    Attributes:
+        prompt: what both answer.
+        chosen: the preferred completion.
+        rejected: the other one.
+    """
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+
+@runtime_checkable
+class CompletionTokenizer(Protocol):
+    """What pairs are encoded with; `bonbon.models.tokenizer.PolicyTokenizer` is one."""
+
+    @property
+    def tokenizer(self) -> Callable[..., Any]:
+        """The model's own."""
+        ...
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a completion, at least one."""
+        ...
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the token ids that condition the policy on a prompt."""
+        ...
+
+
+def load_preferences(path: Path) -> list[PreferencePair]:
+    """Load pairs from a file with the columns of TRL: `prompt`, `chosen` and `rejected`.
+
+    A prompt is a text or chat messages that end with the user's turn, a completion is a text or a
+    list of one assistant message. A column `id` names the prompts, without one the line does; all
+    other columns are ignored. Texts are kept as they are, surrounding spaces included.
+
+    Args:
+        path: a .jsonl, .json, .csv or .parquet file.
+
+    Raises:
+        PromptError: the file cannot be read, or is empty.
+        ConfigError: columns are missing, or a row cannot be used; the message names it.
+    """
+    rows = read_rows(path)
+    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    if missing := [name for name in ("prompt", *COMPLETIONS) if name not in columns]:
+        raise ConfigError(
+            f"{path.name} has no column '{missing[0]}', only {', '.join(columns) or 'empty rows'}; "
+            "expected `prompt`, `chosen` and `rejected`: rename the columns, and move messages "
+            "that come before both answers into `prompt`"
+        )
+    ids = _ids(rows) if "id" in columns else [f"{row.number:05d}" for row in rows]
+    for row in rows:
+        _check_filled(row)
+    # Reads the file again: it is what knows texts from messages.
+    texts = load_labelled_texts(path)
+    assert isinstance(texts, Comparisons)
+    return [
+        _pair(row, name, compared)
+        for row, name, compared in zip(rows, ids, texts.rows, strict=True)
+    ]
+
+
+def preference_groups(
+    pairs: Sequence[PreferencePair], tokenizer: CompletionTokenizer
+) -> list[ScoredGroup]:
+    """Make a group of each pair: first the rejected completion, reward 0, then the chosen, 1.
+
+    Both end with the policy's first end-of-sequence token; their log-probabilities are not known:
+    NaN. Completions of the same tokens get the reward 0 both, a tie, from which nothing is learnt.
+
+    Raises:
+        PromptError: a prompt of chat messages, but no chat template to render them with.
+    """
+    return [_group(pair, tokenizer) for pair in pairs]
+
+
+def _group(pair: PreferencePair, tokenizer: CompletionTokenizer) -> ScoredGroup:
+    prompt_token_ids = tokenizer.encode(pair.prompt)
+    texts = (pair.rejected, pair.chosen)
+    encoded = tokenizer.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    completions = [_ended(tuple(token_ids), tokenizer.eos_token_ids) for token_ids in encoded]
+    candidates = tuple(
+        Candidate(
+            prompt_id=pair.prompt.id,
+            sample_index=index,
+            prompt_text=pair.prompt.text,
+            prompt_token_ids=prompt_token_ids,
+            text=text,
+            token_ids=token_ids,
+            logprob=math.nan,
+            finish_reason="stop",
+        )
+        for index, (text, token_ids) in enumerate(zip(texts, completions, strict=True))
+    )
+    return ScoredGroup(candidates, (0.0, float(completions[0] != completions[1])))
+
+
+def _ended(token_ids: tuple[int, ...], eos_token_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Append the end, unless the text brings it: some data sets end texts with the token's name."""
+    if token_ids and token_ids[-1] in eos_token_ids:
+        return token_ids
+    return (*token_ids, eos_token_ids[0])
+
+
+def _ids(rows: Sequence[PromptRow]) -> list[str]:
+    places: dict[str, str] = {}
+    for row in rows:
+        name = _named_id(row)
+        if name in places:
+            raise ConfigError(
+                f"{row.place} has the id '{name}' of {places[name]}; expected a different one for "
+                "each pair: rename it, or leave the column out"
+            )
+        places[name] = row.place
+    return list(places)
+
+
+def _named_id(row: PromptRow) -> str:
+    value = row.values.get("id")
+    is_name = isinstance(value, str | int) and not isinstance(value, bool)
+    if not is_name or not str(value).isprintable() or not str(value).strip():
+        got = repr(value) if isinstance(value, str) else kind_of(value)
+        raise ConfigError(
+            f"{row.place}: 'id' is {got}; expected a printable text or a number in every row, or "
+            "no such column"
+        )
+    return str(value)
+
+
+def _check_filled(row: PromptRow) -> None:
+    """Refuse rows that lack something, and completions of more than the one answer."""
+    for column in ("prompt", *COMPLETIONS):
+        if row.values.get(column) is None:
+            raise ConfigError(
+                f"{row.place} has no '{column}'; expected `prompt`, `chosen` and `rejected` in "
+                "every row: fill it in, or leave the row out"
+            )
+    for column in COMPLETIONS:
+        value = row.values[column]
+        if not isinstance(value, list):
+            continue
+        turns = cast("list[object]", value)
+        if len(turns) != 1:
+            raise ConfigError(
+                f"{row.place}: '{column}' holds {len(turns)} messages; expected the assistant's "
+                "one answer: move what comes before it into `prompt`"
+            )
+        fields = cast("dict[str, object]", turns[0]) if isinstance(turns[0], dict) else {}
+        if fields.get("role", "assistant") != "assistant":
+            raise ConfigError(
+                f"{row.place}: '{column}' is a message of the role '{fields['role']}'; expected "
+                "'assistant', whose answers are compared"
+            )
+
+
+def _pair(row: PromptRow, name: str, compared: ComparedTexts) -> PreferencePair:
+    content = compared.prompt.content
+    if not isinstance(content, str) and content[-1]["role"] != "user":
+        raise ConfigError(
+            f"{row.place}: 'prompt' ends with the role '{content[-1]['role']}'; expected 'user', "
+            "whom the policy answers"
+        )
+    texts = {
+        "prompt": compared.prompt.text,
+        "chosen": compared.chosen,
+        "rejected": compared.rejected,
+    }
+    for column, text in texts.items():
+        if not text.strip():
+            raise ConfigError(
+                f"{row.place}: '{column}' is empty; expected a text: fill it in, or leave the row "
+                "out"
+            )
+    prompt = replace(compared.prompt, id=name, split="train")
+    return PreferencePair(prompt, compared.chosen, compared.rejected)
