@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
+from bonbon.models.folded_attention import can_fold, folded_attention
 from bonbon.models.packing import Spans
 
 IMPLEMENTATION = "bonbon_packed"
@@ -45,24 +46,24 @@ class PackedLayout:
             groups.extend([number] * len(completions))
         self.group = torch.tensor(groups, device=device)
         self._spans = spans
-        self._masks: dict[int | None, tuple[Tensor | None, Tensor]] = {}
+        self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
 
-    def masks(self, window: int | None) -> tuple[Tensor | None, Tensor]:
+    def masks(self, window: int | None) -> tuple[Tensor, Tensor]:
         """Return who may attend to whom, under a sliding window if there is one.
 
-        The first mask is for prompts, None if it is plainly causal: what pads a prompt comes after
-        it, so no valid token sees it. The second is for completions [completions, 1, queries,
+        The first mask is for prompts [1, 1, queries, keys]: causal, and what pads a prompt comes
+        after it, so no valid token sees it. The second is for completions [completions, 1, queries,
         keys]: each sees its whole prompt, and itself up to each token.
         """
         if window not in self._masks:
             self._masks[window] = (self._prompt_mask(window), self._completion_mask(window))
         return self._masks[window]
 
-    def _prompt_mask(self, window: int | None) -> Tensor | None:
+    def _prompt_mask(self, window: int | None) -> Tensor:
         longest = max(self._spans.prompts)
-        if window is None or window >= longest:
-            return None
-        return _window(torch.arange(longest, device=self.group.device), window)[None, None]
+        return _window(torch.arange(longest, device=self.group.device), window or longest)[
+            None, None
+        ]
 
     def _completion_mask(self, window: int | None) -> Tensor:
         device = self.group.device
@@ -108,13 +109,15 @@ def packed_attention(
     )
     prompt_mask, completion_mask = packed.masks(sliding_window)
 
-    def attend(queries: Parts, keys: Parts, values: Parts, mask: Tensor | None) -> Parts:
+    def attend(queries: Parts, keys: Parts, values: Parts, mask: Tensor) -> Parts:
+        if can_fold(queries, keys, dropout):
+            scale = scaling or queries.shape[-1] ** -0.5
+            return folded_attention(queries, keys, values, mask, scale)
         return scaled_dot_product_attention(
             queries,
             keys,
             values,
             attn_mask=mask,
-            is_causal=mask is None,
             dropout_p=dropout,
             scale=scaling,
             enable_gqa=queries.shape[1] != keys.shape[1],
