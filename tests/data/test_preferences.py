@@ -16,8 +16,9 @@ from bonbon.data.preferences import PreferencePair, load_preferences, preference
 from bonbon.errors import ConfigError, PromptError
 from bonbon.models.toy import toy_policy
 from bonbon.records import Prompt
-from bonbon.sampling import SamplingConfig, TransformersSampler
-from bonbon.selection import is_tied
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.selection.ranks import is_tied
 
 ASKED = {"role": "user", "content": "1 2"}
 TOLD = {"role": "system", "content": "3"}
@@ -180,12 +181,8 @@ def test_pairs_get_the_ids_that_sampling_has() -> None:
     policy = toy_policy()
     prompt = Prompt(id="p", content="1 2", split="train")
     config = SamplingConfig(n=8, max_new_tokens=20)
-    drawn = [
-        one
-        for group in TransformersSampler(policy, config).generate([prompt], seed=0)
-        for one in group
-        if one.finish_reason == "stop" and one.text
-    ]
+    sampled = TransformersSampler(policy, config, seed=0).sample([prompt], n=8)
+    drawn = [one for one in sampled if one.finish_reason == "stop" and one.text]
     assert drawn
     pairs = [PreferencePair(prompt, one.text, "no") for one in drawn]
     for one, group in zip(drawn, preference_groups(pairs, policy), strict=True):

@@ -58,7 +58,7 @@ def shard_on_cpu() -> None:
             PartialState().distributed_type = DistributedType.MULTI_GPU
         start(self, **cast("Any", settings))
 
-    AcceleratorState.__init__ = started
+    AcceleratorState.__init__ = started  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def main(directory: Path) -> None:

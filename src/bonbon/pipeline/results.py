@@ -81,6 +81,7 @@ def timing(workspace: Workspace) -> dict[str, int | float]:
             recorded_counts(workspace.directory, path.stem)
             for stage in stages
             for path in stage_file(workspace.directory, stage).parent.glob(f"{stage}.json")
+            if "." not in path.stem  # a second reward's
         ]
         spent[seconds] = round(sum(count.get("seconds", 0) for count in counts), 2)
         spent[work] = int(sum(count.get("work", 0) for count in counts))

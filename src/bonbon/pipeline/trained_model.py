@@ -14,9 +14,10 @@ from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.workspace import Workspace
 from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
 from bonbon.report.narrator import Bar
+from bonbon.training.arguments import num_steps
 from bonbon.training.config import LoraSettings, ObjectiveName
 from bonbon.training.examples import RankedExample
-from bonbon.training.trainer import PreferenceTrainer, num_steps
+from bonbon.training.trainer import PreferenceTrainer
 
 RESULTS = ("model", "training.jsonl", "metrics.json", REPORT_NAME, FRONTIER_NAME)
 """What training leads to: set aside together when training starts afresh."""

@@ -53,7 +53,7 @@ class TrainingConfig(Config):
     """Passes over the training prompts."""
     batch_size: int = Field(default=4, ge=1)
     """Prompts, each with its candidates, per optimiser step, all processes together."""
-    tokens_per_forward: int = Field(default=4096, ge=1)
+    tokens_per_forward: int = Field(default=2048, ge=1)
     """A batch is run in parts of at most so many tokens (one prompt's candidates at least): less
     memory, same gradients."""
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)

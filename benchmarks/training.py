@@ -1,0 +1,252 @@
+"""What a step of training costs, held against TRL and against the published recipe's loop.
+
+    python benchmarks/training.py --quick --json training.json   # short prompts, bfloat16
+    python benchmarks/training.py                                # all, an hour or two on 2 cores
+
+All contenders fine-tune SmolLM2-135M whole, on the best and worst of the same candidates, with as
+many pairs a step, each in a process of its own. The first step is left out. TRL's time includes
+the share of its precomputed references that falls on a step, if it precomputes them.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from machine import machine, write
+
+from bonbon.cli.process import prepare_process
+from bonbon.data.prompts import PromptsConfig, load_prompts
+from bonbon.models.policy import Policy, PolicyConfig, load_policy
+from bonbon.records import Prompt
+from bonbon.rewards.config import load_reward
+from bonbon.rewards.lexicon import LexiconConfig
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.transformers_sampler import TransformersSampler
+
+N, NEW_TOKENS = 8, 64
+BODY, HEAD = 106.2e6, 28.3e6
+"""Weights of SmolLM2-135M that every token meets, and those of its vocabulary."""
+
+Group = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Some prompts with their scored candidates."""
+
+    name: str
+    groups: Sequence[Group]
+
+
+def main() -> None:
+    """Time the contenders and write a table for each case."""
+    arguments = parse_arguments()
+    prepare_process()
+    torch.set_num_threads(arguments.threads)
+    says = machine(f"torch {torch.__version__}", f"{arguments.threads} threads")
+    write(says)
+    policy = load_policy(PolicyConfig())
+    results: dict[str, Any] = {"machine": says, "cases": []}
+    lengths = {"short": None, "long": 512}
+    for name in [case for case in arguments.cases if case in lengths]:
+        case = Case(name, drawn(policy, lengths[name], arguments.prompts))
+        for dtype in arguments.dtypes:
+            results["cases"].append(compare(case, dtype, arguments))
+    if "rank" in arguments.cases:
+        for length in (32, 128, 512):
+            groups = drawn(policy, length, arguments.pairs_per_step * 3)
+            results["cases"].append(rank_against_pair(length, groups, arguments))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Time training side by side.")
+    parser.add_argument("--quick", action="store_true", help="short prompts in bfloat16, one round")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--cases", nargs="+", default=["short", "long", "rank"])
+    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    parser.add_argument("--pairs-per-step", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=32, help="pairs in an epoch")
+    parser.add_argument("--rows", type=int, nargs="+", default=[2, 4, 8], help="TRL's batch sizes")
+    parser.add_argument("--tokens-per-forward", type=int, default=1024, help="of bonbon")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.cases, arguments.dtypes = ["short"], ["bfloat16"]
+    arguments.repeats = arguments.repeats or (1 if arguments.quick else 3)
+    return arguments
+
+
+def drawn(policy: Policy, length: int | None, count: int) -> list[Group]:
+    """Draw and score candidates of prompts, cut to a length if one is given."""
+    everyday = load_prompts(PromptsConfig())
+    if length is None:
+        prompts = everyday[:count]
+    else:
+        words = " ".join(prompt.text for prompt in everyday).split() * 4
+        prompts = [_of_length(policy, words[53 * i :], f"{i}", length) for i in range(count)]
+    config = SamplingConfig(n=N, max_new_tokens=NEW_TOKENS)
+    candidates = TransformersSampler(policy, config, seed=0).sample(prompts, n=N)
+    texts = [candidate.text for candidate in candidates]
+    asked = [prompt for prompt in prompts for _ in range(N)]
+    scores = load_reward(LexiconConfig()).score(asked, texts)
+    rewards = [float(score or 0.0) + 1e-6 * place for place, score in enumerate(scores)]
+    return [
+        {
+            "prompt": candidates[start].prompt_token_ids,
+            "completions": [one.token_ids for one in candidates[start : start + N]],
+            "logprobs": [one.logprob for one in candidates[start : start + N]],
+            "rewards": rewards[start : start + N],
+        }
+        for start in range(0, len(candidates), N)
+    ]
+
+
+def _of_length(policy: Policy, words: list[str], name: str, length: int) -> Prompt:
+    """Return a prompt of about this many tokens, the chat template's included."""
+    low, high = 1, length
+    while low < high:
+        middle = (low + high + 1) // 2
+        prompt = Prompt(name, " ".join(words[:middle]), "train")
+        low, high = (middle, high) if len(policy.encode(prompt)) <= length else (low, middle - 1)
+    return Prompt(name, " ".join(words[:low]), "train")
+
+
+def compare(case: Case, dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train on one case in every way, in turns, and write its table."""
+    pairs, peak_rate = arguments.pairs_per_step, ceiling(dtype)
+    jobs: dict[str, dict[str, Any]] = {"bonbon": {"contender": "bonbon", "objective": "pair"}}
+    for rows in (rows for rows in arguments.rows if pairs % rows == 0):
+        for way in (False, True):
+            name = f"TRL, {rows} pairs at once{', precomputed' if way else ''}"
+            jobs[name] = {"contender": "trl", "rows": rows, "precompute": way}
+    jobs["plain loop"] = {"contender": "plain", "rows": max(arguments.rows)}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    for repeat in range(arguments.repeats):
+        for name, job in jobs.items():
+            if repeat and name.startswith("TRL") and name not in _best(runs, len(case.groups)):
+                continue
+            runs[name].append(trained(job, case.groups, dtype, arguments))
+    kept = ["bonbon", *_best(runs, len(case.groups)), "plain loop"]
+    rates = {name: _rate(runs[name], pairs, len(case.groups)) for name in kept}
+    peaks = {name: min(run["peak"] for run in runs[name]) for name in kept}
+    write(
+        f"\n{case.name} prompts, {dtype}, {len(case.groups)} pairs of {_lengths(case)}, {pairs} a "
+        f"step, {arguments.repeats} repeats"
+    )
+    write(f"  {'':<36}{'pairs/s':>9}{'ratio':>8}{'peak GB':>9}{'ratio':>7}")
+    for name in kept:
+        write(
+            f"  {name:<36}{rates[name]:>9.2f}{rates['bonbon'] / rates[name]:>8.2f}"
+            f"{peaks[name] / 1e9:>9.2f}{peaks[name] / peaks['bonbon']:>7.2f}"
+        )
+    used = _flops(case.groups) / len(case.groups) * rates["bonbon"] / 1e9
+    write(f"  bonbon computes {used:.0f} GFLOP/s of the {peak_rate:.0f} of matrix products")
+    return {
+        "case": case.name,
+        "dtype": dtype,
+        "pairs_per_second": rates,
+        "peak_bytes": peaks,
+        "flops_utilisation": used / peak_rate,
+    }
+
+
+def _best(runs: dict[str, list[dict[str, Any]]], num_pairs: int) -> list[str]:
+    """Return TRL's fastest batch size with and without precomputed references."""
+    found: list[str] = []
+    for way in (False, True):
+        names = [n for n in runs if n.startswith("TRL") and ("precomputed" in n) == way and runs[n]]
+        found.append(max(names, key=lambda name: _rate(runs[name][:1], 1, num_pairs)))
+    return found
+
+
+def _rate(runs: Sequence[dict[str, Any]], pairs: int, num_pairs: int) -> float:
+    """Return pairs a second, what was done before the steps shared out among the pairs."""
+    return statistics.median(
+        1 / (statistics.median(run["seconds"][1:]) / pairs + run["before"] / num_pairs)
+        for run in runs
+    )
+
+
+def rank_against_pair(
+    length: int, groups: Sequence[Group], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Compare all 8 candidates with the best and worst of the same prompts."""
+    seconds: dict[str, list[float]] = {"rank": [], "pair": []}
+    dtype = arguments.dtypes[0]
+    for _ in range(arguments.repeats):
+        for objective, found in seconds.items():
+            job = {"contender": "bonbon", "objective": objective}
+            run = trained(job, groups, dtype, arguments)
+            found.append(statistics.median(run["seconds"][1:]))
+    ratio = statistics.median(seconds["rank"]) / statistics.median(seconds["pair"])
+    write(f"\nprompts of {length}, {dtype}: rank with 8 costs {ratio:.2f} times pair (naively 4)")
+    return {"case": f"rank, prompts of {length}", "dtype": dtype, "rank_over_pair": ratio}
+
+
+def trained(
+    job: dict[str, Any], groups: Sequence[Group], dtype: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Train in a process of its own."""
+    worker = Path(__file__).parent / "engines" / "training_worker.py"
+    whole = {
+        **job,
+        "groups": groups,
+        "dtype": dtype,
+        "threads": arguments.threads,
+        "pairs_per_step": arguments.pairs_per_step,
+        "tokens_per_forward": arguments.tokens_per_forward,
+    }
+    done = subprocess.run(
+        [sys.executable, str(worker)],
+        input=json.dumps(whole),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return cast("dict[str, Any]", json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _lengths(case: Case) -> str:
+    prompt = statistics.mean(len(group["prompt"]) for group in case.groups)
+    answer = statistics.mean(len(one) for group in case.groups for one in group["completions"])
+    return f"{prompt:.0f} + {answer:.0f} tokens"
+
+
+def _flops(groups: Sequence[Group]) -> float:
+    """Return what a step on these pairs has to compute, attention left out."""
+    total = 0.0
+    for group in groups:
+        order = sorted(range(N), key=group["rewards"].__getitem__)
+        answers = len(group["completions"][order[0]]) + len(group["completions"][order[-1]])
+        total += 6 * (BODY * (len(group["prompt"]) + answers - 2) + HEAD * answers)
+    return total
+
+
+def ceiling(dtype: str) -> float:
+    """Return GFLOP/s of a matrix product like those of the model."""
+    left = torch.randn(1024, 576, dtype=getattr(torch, dtype))
+    right = torch.randn(576, 1536, dtype=getattr(torch, dtype))
+    times: list[float] = []
+    for _ in range(30):
+        began = time.perf_counter()
+        torch.mm(left, right)
+        times.append(time.perf_counter() - began)
+    return 2 * 1024 * 576 * 1536 / min(times) / 1e9
+
+
+if __name__ == "__main__":
+    main()
