@@ -181,7 +181,7 @@ def test_pairs_get_the_ids_that_sampling_has() -> None:
     policy = toy_policy()
     prompt = Prompt(id="p", content="1 2", split="train")
     config = SamplingConfig(n=8, max_new_tokens=20)
-    sampled = TransformersSampler(policy, config, seed=0).sample([prompt], n=8)
+    sampled = TransformersSampler(policy, config, seed=0).sample([prompt], n=64)
     drawn = [one for one in sampled if one.finish_reason == "stop" and one.text]
     assert drawn
     pairs = [PreferencePair(prompt, one.text, "no") for one in drawn]

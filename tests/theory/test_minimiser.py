@@ -224,3 +224,19 @@ def test_the_sft_term_pulls_towards_best_of_n() -> None:
 def test_bad_input_is_named_with_its_range(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "win_rate", "far"),
+    [((2, 4, 6, 8), 0.891, 0.0005), ((1, 3, 6, 8), 0.888, 0.001), ((1, 8), 0.810, 0.305)],
+)
+def test_evenly_spread_ranks_lead_where_all_do(
+    ranks: tuple[int, ...], win_rate: float, far: float
+) -> None:
+    """The numbers of the table on the training page."""
+    targets = in_group_targets(np.asarray(BestOf(8).rank_targets(8)))
+    found = population_minimiser(targets[np.array(ranks) - 1], num_draws=8, ranks=ranks)
+    u = (np.arange(20_000) + 0.5) / 20_000
+    best = BestOf(8).density(u)
+    assert found.win_rate == pytest.approx(win_rate, abs=1e-3)
+    assert np.mean(best * np.log(best / found.density(u))) == pytest.approx(far, abs=1e-3)

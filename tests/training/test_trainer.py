@@ -248,6 +248,11 @@ def test_another_policys_candidates_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(TrainingError, match=r"differ from the policy's by .* nats per token"):
         trainer.fit()
+    colder = PreferenceTrainer(
+        policy(), examples(8), config(), temperature=0.3, output_dir=tmp_path
+    )
+    with pytest.raises(TrainingError, match=r"this temperature"):
+        colder.fit()
     with pytest.raises(TrainingError, match="hold token id 4, but toy knows 4 tokens"):
         PreferenceTrainer(
             toy_policy(num_words=3),

@@ -39,11 +39,7 @@ def check_sampling(recipe: Recipe) -> None:
         resolve_device(recipe.policy.device)
     kinds = {engine.kind, engine.worker.kind} if isinstance(engine, RayEngine) else {engine.kind}
     for kind in sorted(kinds - {"transformers"}):
-        if find_spec(kind) is None:
-            raise MissingExtraError(
-                f"sampling.engine = {kind} needs the package {kind}, which is not installed; run "
-                f"`pip install 'bonbon-align[{kind}]'`"
-            )
+        _check_package(kind, wanted_by=f"sampling.engine = {kind}", extra=kind)
 
 
 def check_scoring(recipe: Recipe) -> None:
@@ -73,15 +69,23 @@ def check_training(recipe: Recipe) -> None:
             "but training needs draws from the whole policy: leave both out "
             "(`bonbon sample` and `bonbon score` take them)"
         )
-    if recipe.training.lora is not None and find_spec("peft") is None:
-        raise MissingExtraError(
-            "training.lora needs peft, which is not installed; run "
-            "`pip install 'bonbon-align[lora]'`"
-        )
+    lora = recipe.training.lora
+    if lora is not None:
+        _check_package("peft", wanted_by="training.lora", extra="lora")
+    if lora is not None and lora.four_bit:
+        _check_package("bitsandbytes", wanted_by="training.lora.four_bit", extra="qlora")
     if recipe.rounds.count > 1:
         refuse_several("training in rounds, which draws in between,")
     for tracker in recipe.training.report_to:
         _check_tracker(tracker)
+
+
+def _check_package(package: str, *, wanted_by: str, extra: str) -> None:
+    if find_spec(package) is None:
+        raise MissingExtraError(
+            f"{wanted_by} needs {package}, which is not installed; run "
+            f"`pip install 'bonbon-align[{extra}]'`"
+        )
 
 
 def _check_tracker(name: str) -> None:

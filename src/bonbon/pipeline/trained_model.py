@@ -82,7 +82,9 @@ def train_model(workspace: Workspace, this: Round, reward_name: str, stage: Stag
 
 def _trainable(workspace: Workspace, this: Round) -> Policy:
     """Load what is trained: weights that move in float32, under adapters as the policy has them."""
-    return load_policy(this.policy, dtype=None if workspace.recipe.training.lora else "float32")
+    lora = workspace.recipe.training.lora
+    four_bit = lora is not None and lora.four_bit
+    return load_policy(this.policy, dtype=None if lora else "float32", four_bit=four_bit)
 
 
 class _Progress:
@@ -142,7 +144,8 @@ def _save(workspace: Workspace, this: Round, policy: Policy, trained: torch.nn.M
     model = cast("Any", trained)
     if _merges(recipe.training.lora):
         model = model.merge_and_unload()
-    model = model.to(getattr(torch, recipe.policy.dtype))
+    if recipe.training.lora is None or not recipe.training.lora.four_bit:
+        model = model.to(getattr(torch, recipe.policy.dtype))
     model.generation_config = generation_config(policy, recipe.sampling.temperature)
     partial = this.directory / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)

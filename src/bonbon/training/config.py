@@ -24,6 +24,18 @@ class LoraSettings(Config):
     """Which layers get adapters, as in peft."""
     merge: bool = True
     """Merge the adapters into the saved model; otherwise the adapters alone are saved."""
+    four_bit: bool = False
+    """QLoRA: hold the weights under the adapters in 4 bits; needs the extra `qlora`, and
+    `merge: false`, since rounded weights cannot take the adapters in."""
+
+    @model_validator(mode="after")
+    def _four_bits_stay_apart(self) -> "LoraSettings":
+        if self.four_bit and self.merge:
+            raise ValueError(
+                "four_bit needs merge: false; the adapters are saved alone, and any use of them "
+                "loads the whole base"
+            )
+        return self
 
 
 class RoundsConfig(Config):
