@@ -178,7 +178,7 @@ def test_a_pair_becomes_a_group_with_the_chosen_one_ahead(tmp_path: Path) -> Non
 
 
 def test_pairs_get_the_ids_that_sampling_has() -> None:
-    policy = toy_policy()
+    policy = toy_policy(sharpness=0.5)
     prompt = Prompt(id="p", content="1 2", split="train")
     config = SamplingConfig(n=8, max_new_tokens=20)
     sampled = TransformersSampler(policy, config, seed=0).sample([prompt], n=64)
@@ -186,8 +186,8 @@ def test_pairs_get_the_ids_that_sampling_has() -> None:
     assert drawn
     pairs = [PreferencePair(prompt, one.text, "no") for one in drawn]
     for one, group in zip(drawn, preference_groups(pairs, policy), strict=True):
-        assert replace(group.candidates[1], sample_index=0, logprob=0) == replace(
-            one, sample_index=0, logprob=0
+        assert replace(group.candidates[1], sample_index=0, logprob=0.0) == replace(
+            one, sample_index=0, logprob=0.0
         )
 
 
