@@ -21,7 +21,7 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import Tilt
-from bonbon.training.config import RoundsConfig, TrainingConfig
+from bonbon.training.config import ONLINE, RoundsConfig, TrainingConfig
 
 
 class Recipe(Config):
@@ -92,6 +92,11 @@ class Recipe(Config):
             raise ValueError(
                 "rounds.count above 1 trains the model of the round before; training.lora.merge "
                 "must be true"
+            )
+        if self.training.objective in ONLINE:
+            raise ValueError(
+                f"rounds.count above 1 is set with objective {self.training.objective!r}, which "
+                "draws its own answers; leave rounds out"
             )
         if self.rounds.kind == "on-policy" and self.training.objective in {"sft", "dpo"}:
             raise ValueError(

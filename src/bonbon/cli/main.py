@@ -8,6 +8,7 @@ import typer
 
 from bonbon import __version__
 from bonbon.cli.best import best
+from bonbon.cli.compare import compare
 from bonbon.cli.evaluate import evaluate
 from bonbon.cli.export import export
 from bonbon.cli.process import prepare_process
@@ -27,7 +28,19 @@ MENDABLE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (quickstart, run, sample, score, train, evaluate, report, export, best, theory):
+for verb in (
+    quickstart,
+    run,
+    sample,
+    score,
+    train,
+    evaluate,
+    compare,
+    report,
+    export,
+    best,
+    theory,
+):
     app.command()(verb)
 app.add_typer(reward, name="reward")
 

@@ -56,7 +56,10 @@ class PackedLayout:
         keys]: each sees its whole prompt, and itself up to each token.
         """
         if window not in self._masks:
-            self._masks[window] = (self._prompt_mask(window), self._completion_mask(window))
+            prompts = self._prompt_mask(window)
+            # Completions of one token each read nothing of their own: there are none in the line.
+            completions = self._completion_mask(window) if self.completions else prompts[:0]
+            self._masks[window] = (prompts, completions)
         return self._masks[window]
 
     def _prompt_mask(self, window: int | None) -> Tensor:

@@ -93,6 +93,12 @@ class Job:
         self._score(self._train_plan)
         refuse_ties(self.workspace, "train", self.reward_name)
 
+    def answer_held_out(self) -> None:
+        """Draw and score the base's answers to the held-out prompts, and nothing else of them."""
+        self._draw_base()
+        self._score(self._base_plan)
+        self._forget("base", "reward")
+
     def train(self) -> None:
         """Train towards the tilt."""
         check_training(self.recipe)
@@ -115,7 +121,7 @@ class Job:
         for this in self._rounds:
             if agree(False):
                 stage = self.workspace.stage(this.stage_name, self._training_of(this))
-                train_model(self.workspace, this, self.reward_name, stage)
+                train_model(self.workspace, this, self.reward_name, stage, lambda: self.reward)
 
     def evaluate(self) -> None:
         """Compare base, best-of-n and the trained model on held-out prompts."""
@@ -131,17 +137,14 @@ class Job:
             self._say(f"Done afresh: {'; '.join(stage.changes[:3])}.")
         stage.begin()
         self._refuse_long_prompts()
-        recipe = self.recipe
-        for plan, policy, sampling, load in (
-            (self._base_plan, recipe.policy, recipe.sampling, lambda: self.base),
-            (
-                self._trained_plan,
-                self._trained_policy,
-                trained_sampling(recipe.sampling),
-                lambda: self.trained,
-            ),
-        ):
-            self._draw(plan, open_set(self.workspace, plan), policy, sampling, load)
+        self._draw_base()
+        self._draw(
+            self._trained_plan,
+            open_set(self.workspace, self._trained_plan),
+            self._trained_policy,
+            trained_sampling(self.recipe.sampling),
+            lambda: self.trained,
+        )
         self._score(self._base_plan, self._trained_plan)
         self._forget("reward")
         self._compare(stage)
@@ -254,9 +257,14 @@ class Job:
         if must_train:
             prepare_training(self.workspace, this, stage)
         if agree(must_train):
-            train_model(self.workspace, this, self.reward_name, stage)
+            train_model(self.workspace, this, self.reward_name, stage, lambda: self.reward)
         else:
             self._say("Trained already.")
+
+    def _draw_base(self) -> None:
+        plan = self._base_plan
+        stage = open_set(self.workspace, plan)
+        self._draw(plan, stage, self.recipe.policy, self.recipe.sampling, lambda: self.base)
 
     def _draw(
         self,

@@ -14,6 +14,7 @@ from bonbon.pipeline.processes import refuse_several
 from bonbon.recipe import Recipe
 from bonbon.rewards.config import check_reward
 from bonbon.sampling.config import RayEngine
+from bonbon.training.config import ONLINE
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -74,6 +75,10 @@ def check_training(recipe: Recipe) -> None:
         _check_package("peft", wanted_by="training.lora", extra="lora")
     if lora is not None and lora.four_bit:
         _check_package("bitsandbytes", wanted_by="training.lora.four_bit", extra="qlora")
+    if recipe.training.objective in ONLINE:
+        for package in ("trl", "datasets"):
+            _check_package(package, wanted_by=f"objective {recipe.training.objective}", extra="fit")
+        refuse_several(f"objective {recipe.training.objective}")
     if recipe.rounds.count > 1:
         refuse_several("training in rounds, which draws in between,")
     for tracker in recipe.training.report_to:

@@ -7,6 +7,7 @@ from bonbon.data.atomic_file import replace_text
 from bonbon.evaluation.evaluator import Evaluator, MethodResult
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy, policy_name
+from bonbon.pipeline.distances import write_kl
 from bonbon.pipeline.scores import SPLITS, num_unscored
 from bonbon.pipeline.stage import recorded_counts, stage_file
 from bonbon.pipeline.versions import versions
@@ -32,7 +33,7 @@ def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name:
     """Estimate how far the trained model has moved, on its own held-out answers."""
     groups = workspace.store.groups("eval-bonbon", reward_name)
     with workspace.narrator.bar("KL", total=len(groups)) as bar:
-        return kl_from_samples(
+        kl = kl_from_samples(
             trained.model,
             base.model,
             groups,
@@ -40,6 +41,8 @@ def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name:
             groups_per_batch=workspace.recipe.evaluation.groups_per_batch,
             on_progress=bar.advance,
         )
+    write_kl(workspace.directory, [group.prompt_id for group in groups], kl)
+    return kl
 
 
 def compare_methods(workspace: Workspace, reward_name: str, kl: PromptKL) -> None:

@@ -5,14 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bonbon.data.preferences import load_preferences, preference_groups
-from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.hidden_states import attends_in_line
-from bonbon.models.logprobs import completion_logprobs
-from bonbon.models.packing import PromptGroup, pack
 from bonbon.models.policy import PolicyConfig, load_policy, load_policy_tokenizer
+from bonbon.pipeline.distances import group_logprobs
 from bonbon.pipeline.workspace import Workspace
 from bonbon.records import ScoredGroup
 from bonbon.training.examples import Examples, fresh_examples, ranked_examples
@@ -125,21 +120,13 @@ def _under_base(
     ]
 
 
-@torch.inference_mode()
 def _base_logprobs(workspace: Workspace, groups: Sequence[ScoredGroup]) -> list[float]:
     recipe = workspace.recipe
     policy = load_policy(recipe.policy, dtype=None if recipe.training.lora else "float32")
-    numbers: list[float] = []
-    with (
-        packed_attention_in(policy.model),
-        workspace.narrator.bar("log-probabilities under the base", total=len(groups)) as bar,
-    ):
-        for group in groups:
-            tokens = tuple(candidate.token_ids for candidate in group.candidates)
-            packed = PromptGroup(group.candidates[0].prompt_token_ids, tokens)
-            batch = pack([packed], in_line=attends_in_line(policy.model)).to(policy.device)
-            temperature = float(recipe.sampling.temperature)
-            logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
-            numbers.extend(logprobs.double().tolist())
-            bar.advance(1, extra=sum(map(len, tokens)))
-    return numbers
+    with workspace.narrator.bar("log-probabilities under the base", total=len(groups)) as bar:
+        return group_logprobs(
+            policy,
+            groups,
+            temperature=float(recipe.sampling.temperature),
+            on_group=lambda tokens: bar.advance(1, extra=tokens),
+        )

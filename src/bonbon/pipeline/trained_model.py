@@ -2,24 +2,30 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig
 
+from bonbon.data.prompts import load_prompts
 from bonbon.models.policy import Policy, load_policy
+from bonbon.pipeline.distances import KL_FILE
 from bonbon.pipeline.processes import is_main
 from bonbon.pipeline.rounds import Round, round_examples, stays_on_goal
 from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.workspace import Workspace
+from bonbon.recipe import Recipe
 from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
 from bonbon.report.narrator import Bar
+from bonbon.rewards.base import Reward
 from bonbon.training.arguments import num_steps
-from bonbon.training.config import LoraSettings, ObjectiveName
+from bonbon.training.config import ONLINE, LoraSettings, ObjectiveName
 from bonbon.training.examples import RankedExample
+from bonbon.training.online import answer_reward, fit_online, num_online_steps
 from bonbon.training.trainer import PreferenceTrainer
 
-RESULTS = ("model", "training.jsonl", "metrics.json", REPORT_NAME, FRONTIER_NAME)
+RESULTS = ("model", "training.jsonl", "metrics.json", KL_FILE, REPORT_NAME, FRONTIER_NAME)
 """What training leads to: set aside together when training starts afresh."""
 
 LEFTOVERS = ("checkpoints", "reference.json", ".model.partial")
@@ -34,6 +40,8 @@ METHODS: dict[ObjectiveName, str] = {
     "sft": "Every answer is imitated, with the weight that the goal gives its rank.",
     "dpo": "DPO's own β decides how far training goes; the base's log-probabilities are stored, "
     "so no reference model is needed.",
+    "rloo": "The model answers, is rewarded, and is held back by its KL from the base (TRL).",
+    "grpo": "The model answers, is rewarded, and is held back by its KL from the base (TRL).",
 }
 """What each objective does with the candidates."""
 
@@ -60,14 +68,24 @@ def prepare_training(workspace: Workspace, this: Round, stage: Stage) -> None:
     stage.begin()
 
 
-def train_model(workspace: Workspace, this: Round, reward_name: str, stage: Stage) -> None:
+def train_model(
+    workspace: Workspace,
+    this: Round,
+    reward_name: str,
+    stage: Stage,
+    load_reward: Callable[[], Reward],
+) -> None:
     """Train one round towards the recipe's tilt and save the model.
 
-    Every process that was launched calls it; the main one speaks and saves.
+    Every process that was launched calls it; the main one speaks and saves. The reward is loaded
+    only by objectives that draw their own answers.
 
     Raises:
         TrainingError: no preferences, or the loss is no longer a number.
     """
+    if workspace.recipe.training.objective in ONLINE:
+        _train_online(workspace, this, reward_name, stage, load_reward())
+        return
     examples = round_examples(workspace, this, reward_name)
     if examples.remark and is_main():
         workspace.narrator.say(f"  {examples.remark}")
@@ -78,6 +96,38 @@ def train_model(workspace: Workspace, this: Round, reward_name: str, stage: Stag
         _save(workspace, this, policy, trained)
         stage.finish()
         shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
+
+
+def _train_online(
+    workspace: Workspace, this: Round, reward_name: str, stage: Stage, reward: Reward
+) -> None:
+    """Train on answers that are drawn and scored on the way."""
+    recipe = workspace.recipe
+    training = recipe.training
+    prompts = [prompt for prompt in load_prompts(recipe.prompts) if prompt.split == "train"]
+    stored = workspace.store.groups(this.set_name, reward_name)
+    policy = _trainable(workspace, this)
+    with workspace.narrator.bar("train", total=num_online_steps(len(prompts), training)) as bar:
+        progress = _Progress(bar, stage)
+        trained = fit_online(
+            policy,
+            prompts,
+            answer_reward(reward, stored, as_quantile=training.rlhf_reward == "quantile"),
+            training,
+            recipe.sampling,
+            output_dir=this.directory,
+            seed=training_seed(recipe),
+            on_step=progress.step,
+        )
+        progress.record()
+    _save(workspace, this, policy, trained)
+    stage.finish()
+    shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
+
+
+def training_seed(recipe: Recipe) -> int:
+    """Return the seed of training, which may differ where the draws are the same."""
+    return recipe.seed if recipe.training.seed is None else recipe.training.seed
 
 
 def _trainable(workspace: Workspace, this: Round) -> Policy:
@@ -123,7 +173,7 @@ def _fit(
             recipe.training,
             temperature=recipe.sampling.temperature,
             output_dir=this.directory,
-            seed=recipe.seed,
+            seed=training_seed(recipe),
             starts_at_reference=not stays_on_goal(workspace, this),
             on_step=progress.step if is_main() else None,
         )

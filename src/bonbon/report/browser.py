@@ -20,6 +20,7 @@ def browser_data(
     held_out: Mapping[str, Sequence[ScoredGroup]],
     *,
     seed: int,
+    trained: str = TRAINED,
     max_characters: int = MAX_CHARACTERS,
 ) -> dict[str, Any]:
     """Return what the browser shows, ready for JSON.
@@ -28,14 +29,15 @@ def browser_data(
         train: the ranked groups that training saw.
         held_out: the groups of each method, by method, the base's first.
         seed: of the coin that broke ties in training, so that ranks agree with it.
+        trained: the method whose gap from the base is told.
         max_characters: of text per split.
     """
     pairs = _paired(held_out)
     shown_train = _thinned(train, [_size(group) for group in train], max_characters)
     sizes = [sum(_size(group) for group in sides.values()) for sides in pairs]
     shown_pairs = _thinned(pairs, sizes, max_characters)
-    entries = [_entry("train", {BASE: group}, seed) for group in shown_train]
-    entries += [_entry("eval", sides, seed) for sides in shown_pairs]
+    entries = [_entry("train", {BASE: group}, seed, trained) for group in shown_train]
+    entries += [_entry("eval", sides, seed, trained) for sides in shown_pairs]
     rewards = [row[0] for entry in entries for side in entry["sides"] for row in side["rows"]]
     return {
         "prompts": entries,
@@ -75,27 +77,27 @@ def _size(group: ScoredGroup) -> int:
     return sum(len(candidate.text) for candidate in group.candidates)
 
 
-def _entry(split: str, sides: Mapping[str, ScoredGroup], seed: int) -> dict[str, Any]:
+def _entry(split: str, sides: Mapping[str, ScoredGroup], seed: int, trained: str) -> dict[str, Any]:
     group = next(iter(sides.values()))
     return {
         "id": group.prompt_id,
         "split": split,
         "text": group.candidates[0].prompt_text,
         "tied": is_tied(group.rewards),
-        "gap": _round(_gap(split, sides)),
+        "gap": _round(_gap(split, sides, trained)),
         "spread": _round(float(np.std(group.rewards))),
         "sides": [{"name": name, "rows": _rows(side, seed)} for name, side in sides.items()],
     }
 
 
-def _gap(split: str, sides: Mapping[str, ScoredGroup]) -> float:
+def _gap(split: str, sides: Mapping[str, ScoredGroup], trained: str) -> float:
     """Return best minus worst where the group trains, trained minus base where it tests."""
     if split == "train":
         (group,) = sides.values()
         return max(group.rewards) - min(group.rewards)
-    if BASE not in sides or TRAINED not in sides:
+    if BASE not in sides or trained not in sides:
         return 0.0
-    return float(np.mean(sides[TRAINED].rewards) - np.mean(sides[BASE].rewards))
+    return float(np.mean(sides[trained].rewards) - np.mean(sides[BASE].rewards))
 
 
 def _rows(group: ScoredGroup, seed: int) -> list[list[Any]]:

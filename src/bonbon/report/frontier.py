@@ -1,6 +1,6 @@
 """The frontier: what a policy wins against how far it moves, between theory's two curves."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -22,11 +22,23 @@ Curve = Float[np.ndarray, "_ 2"]
 MIN_KL_SHOWN = 2.0
 
 
-def frontier(metrics: Metrics, *, sheet: Sheet = WIDE) -> Figure:
+def frontier(
+    metrics: Metrics,
+    *,
+    sheet: Sheet = WIDE,
+    dials: Sequence[Sequence[str]] = (),
+    tied_curve: Curve | None = None,
+) -> Figure:
     """Plot win rate against KL: every method as a point with two-way 95 % intervals.
 
     The best-of-n curve carries a mark at each power of two; above the optimal curve no policy
     can be. Beside the methods stand the tilt in theory, and the same with this reward's ties.
+
+    Args:
+        metrics: methods and theory; what is said of ties may be left out of the theory.
+        sheet: size.
+        dials: names of methods to join, in order, from the base on.
+        tied_curve: best-of-n for this reward with its ties, n from 1 up.
     """
     figure, (axes,) = blank_figure(sheet)
     limit = _kl_limit(metrics)
@@ -38,6 +50,9 @@ def frontier(metrics: Metrics, *, sheet: Sheet = WIDE) -> Figure:
         *(0.01 * limit, 0.975, "out of reach"), color=MUTED.light, size=TEXT_SIZE, va="center"
     )
     name_axes(axes, up="win rate against the base", along="KL from the base, in nats")
+    if tied_curve is not None:
+        axes.plot(*tied_curve.T, color=BLUE.light, linewidth=1, linestyle=":")
+    _draw_dials(axes, metrics, dials)
     labels, drawn = _draw_points(axes, metrics)
     marks = _draw_marks(axes, limit, named={metrics["tilt"]})
     settle(figure)
@@ -99,6 +114,15 @@ def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Lab
     ]
 
 
+def _draw_dials(axes: Axes, metrics: Metrics, dials: Sequence[Sequence[str]]) -> None:
+    """Join the base and the methods along each dial."""
+    methods = metrics["methods"]
+    styles = method_styles(list(methods))
+    for names in dials:
+        line = [(0.0, 0.5), *((methods[name]["kl"], methods[name]["win_rate"]) for name in names)]
+        axes.plot(*np.transpose(line), color=styles[names[0]].colour.light, linewidth=1, alpha=0.6)
+
+
 def _draw_points(
     axes: Axes, metrics: Metrics
 ) -> tuple[list[Label], list[Float[np.ndarray, "points 2"]]]:
@@ -120,18 +144,23 @@ def _draw_points(
 
 
 def _draw_references(axes: Axes, metrics: Metrics) -> list[Label]:
-    theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
-    points = (theory["kl"], theory["win_rate"]), (tied["kl"], tied["win_rate"])
-    for point, marker, size, name in zip(
-        points, "os", (12, 7), ("theory", "tie-corrected"), strict=True
-    ):
-        (mark,) = axes.plot(*point, marker, color=INK.light, markersize=size, label=name)
+    theory = metrics["theory"]
+    if "tie_corrected" not in theory:
+        return _hollow(axes, [(theory["kl"], theory["win_rate"])], [f"{metrics['tilt']} in theory"])
+    tied = theory["tie_corrected"]
+    points = [(theory["kl"], theory["win_rate"]), (tied["kl"], tied["win_rate"])]
+    names = [f"{metrics['tilt']} in theory", f"{tied_name(metrics)} with ties"]
+    return _hollow(axes, points, names)
+
+
+def _hollow(axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[Label]:
+    """Draw references as hollow marks."""
+    kinds = ("theory", "tie-corrected")
+    for point, marker, size, kind in zip(points, "os", (12, 7), kinds, strict=False):
+        (mark,) = axes.plot(*point, marker, color=INK.light, markersize=size, label=kind)
         mark.set_markerfacecolor("none")
         mark.set_markeredgewidth(1.2)
-    return [
-        Label(f"{metrics['tilt']} in theory", *points[0], INK.light),
-        Label(f"{tied_name(metrics)} with ties", *points[1], INK.light),
-    ]
+    return [Label(name, *point, INK.light) for point, name in zip(points, names, strict=True)]
 
 
 def _errorbar(

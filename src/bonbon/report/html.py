@@ -80,6 +80,27 @@ def _groups(store: CandidateStore, set_name: str, metrics: Metrics) -> list[Scor
 
 def report_html(run: RunContents) -> str:
     """Return the page."""
+    data = browser_data(run.train, run.held_out, seed=run.metrics["seed"])
+    styles = method_styles(list(run.metrics["methods"]))
+    colours = {name: style.colour.name for name, style in styles.items()}
+    return render_page(
+        "report.html.j2",
+        metrics=run.metrics,
+        recipe=run.recipe,
+        wording=wording,
+        costs=stage_costs(run.metrics),
+        colours=colours,
+        figures=_figures(run),
+        fits_residual=fitted_quantity(run.log) == "residual_variance",
+        held_out_only=False,
+        trained=TRAINED,
+        num_prompts=data["total"],
+        data=Markup(json_for_script(data | {"trained": TRAINED, "colours": colours})),
+    )
+
+
+def render_page(template: str, **values: object) -> str:
+    """Fill a template, given besides its values what all pages share: style, themes, script."""
     environment = Environment(
         loader=PackageLoader("bonbon.report"),
         autoescape=True,
@@ -88,24 +109,13 @@ def report_html(run: RunContents) -> str:
         undefined=StrictUndefined,
     )
     script = _asset("report.js")
-    data = browser_data(run.train, run.held_out, seed=run.metrics["seed"])
-    styles = method_styles(list(run.metrics["methods"]))
-    colours = {name: style.colour.name for name, style in styles.items()}
-    return environment.get_template("report.html.j2").render(
-        metrics=run.metrics,
-        recipe=run.recipe,
-        wording=wording,
-        costs=stage_costs(run.metrics),
-        colours=colours,
-        figures=_figures(run),
-        fits_residual=fitted_quantity(run.log) == "residual_variance",
+    return environment.get_template(template).render(
         style=Markup(_asset("report.css")),
         light=Markup(theme_css("light")),
         dark=Markup(theme_css("dark")),
         script=Markup(script),
         script_hash=_sha256(script),
-        num_prompts=data["total"],
-        data=Markup(json_for_script(data | {"trained": TRAINED, "colours": colours})),
+        **values,
     )
 
 
@@ -120,11 +130,11 @@ def _sha256(script: str) -> str:
 
 def _figures(run: RunContents) -> dict[str, Markup]:
     """Draw what there is data for, each figure for wide and for narrow screens."""
-    figures = {"frontier": _both("frontier", _frontier_text(run), _frontiers(run))}
+    figures = {"frontier": both_sheets("frontier", _frontier_text(run), _frontiers(run))}
     if run.held_out:
-        figures["rewards"] = _both("rewards", _REWARDS_TEXT, _histograms(run))
+        figures["rewards"] = both_sheets("rewards", _REWARDS_TEXT, _histograms(run))
     if run.log:
-        figures["training"] = _both("training", _TRAINING_TEXT, _training(run))
+        figures["training"] = both_sheets("training", _TRAINING_TEXT, _training(run))
     return figures
 
 
@@ -165,7 +175,7 @@ def reward_samples(run: RunContents) -> dict[str, RewardSample]:
     return {BASE: samples.pop(BASE), f"best-of-{n}": best, **samples}
 
 
-def _both(name: str, description: str, figures: Sequence[Figure]) -> Markup:
+def both_sheets(name: str, description: str, figures: Sequence[Figure]) -> Markup:
     """Set the wide and the narrow drawing side by side; the style sheet shows one of them."""
     drawings = [
         (size, inline_svg(figure, name=f"{name}-{size}", description=description))

@@ -46,12 +46,9 @@ class MethodStyle:
 
 _BASE_STYLE = MethodStyle(GREY, "o")
 _BEST_OF_STYLE = MethodStyle(BLUE, "s")
-_TRAINED_STYLES = (
-    MethodStyle(ORANGE, "D"),
-    MethodStyle(GREEN, "^"),
-    MethodStyle(PURPLE, "v"),
-    MethodStyle(OCHRE, "P"),
-)
+_TRAINED_COLOURS = (ORANGE, GREEN, PURPLE, OCHRE)
+_TRAINED_MARKERS = "D^vPXd<>p"
+"""Four and nine in turn: the first 36 trained methods all look different."""
 
 
 def is_best_of(method: str) -> bool:
@@ -68,7 +65,9 @@ def method_styles(methods: list[str]) -> dict[str, MethodStyle]:
 
 def _style(method: str, turn: dict[str, int]) -> MethodStyle:
     if method in turn:
-        return _TRAINED_STYLES[turn[method] % len(_TRAINED_STYLES)]
+        place = turn[method]
+        marker = _TRAINED_MARKERS[place % len(_TRAINED_MARKERS)]
+        return MethodStyle(_TRAINED_COLOURS[place % len(_TRAINED_COLOURS)], marker)
     return _BASE_STYLE if method == BASE else _BEST_OF_STYLE
 
 

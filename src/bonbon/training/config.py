@@ -7,7 +7,10 @@ from pydantic import Field, model_validator
 
 from bonbon.config import Config
 
-ObjectiveName = Literal["rank", "pair", "sft", "ipo", "dpo"]
+ObjectiveName = Literal["rank", "pair", "sft", "ipo", "dpo", "rloo", "grpo"]
+
+ONLINE: frozenset[ObjectiveName] = frozenset({"rloo", "grpo"})
+"""Objectives that draw their own answers while they train; they need the extra `fit`."""
 
 DEFAULT_ALPHA = {"rank": 0.05, "pair": 0.005}
 FULL_LEARNING_RATE, LORA_LEARNING_RATE = 2e-5, 5e-4
@@ -54,11 +57,18 @@ class TrainingConfig(Config):
 
     objective: ObjectiveName = "rank"
     """`rank` uses all n candidates; `pair` is the published BoNBoN loss on the best and worst;
-    `ipo` and `sft` are its two halves; `dpo` trains DPO on the same pairs."""
+    `ipo` and `sft` are its two halves; `dpo` trains DPO on the same pairs. `rloo` and `grpo` are
+    KL-regularised RLHF through TRL."""
     alpha: float | None = Field(default=None, ge=0)
     """Weight of the SFT term in `rank` (default 0.05) and `pair` (default 0.005)."""
     beta: float = Field(default=0.1, gt=0)
-    """DPO's β; the other objectives derive theirs from the tilt."""
+    """DPO's β, or the weight of the KL in `rloo` and `grpo`; the other objectives derive theirs
+    from the tilt."""
+    rlhf_reward: Literal["raw", "quantile"] = "raw"
+    """What `rloo` and `grpo` maximise: the reward as it is, or its quantile among the base's
+    stored rewards of the prompt, which leads to the optimal tilt exp(u/β)."""
+    seed: int | None = None
+    """Orders the prompts and starts adapters; by default the recipe's seed."""
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate of AdamW; by default 2e-5, or 5e-4 for adapters."""
     epochs: float = Field(default=1.0, gt=0)

@@ -1,0 +1,311 @@
+"""The comparison job: one set of candidates, a run per method, and the numbers of all of them."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bonbon.data.atomic_file import replace_text
+from bonbon.data.prompts import load_prompts
+from bonbon.data.store import CandidateStore
+from bonbon.evaluation.answers import PromptAnswers
+from bonbon.evaluation.comparison import Compared, Comparison
+from bonbon.models.policy import PolicyConfig, load_policy, policy_name
+from bonbon.pipeline.comparison_recipe import ComparisonRecipe
+from bonbon.pipeline.distances import group_logprobs, read_kl
+from bonbon.pipeline.identity import scoring_settings
+from bonbon.pipeline.job import Job
+from bonbon.pipeline.run import run
+from bonbon.pipeline.scores import add_scores
+from bonbon.pipeline.stage import digest, is_finished, recorded_settings
+from bonbon.pipeline.versions import versions
+from bonbon.pipeline.workspace import Workspace
+from bonbon.recipe import Recipe
+from bonbon.records import ScoredGroup
+from bonbon.report.comparison_data import COMPARISON_FILE, SCHEMA
+from bonbon.report.comparison_page import write_comparison
+from bonbon.report.metrics import read_metrics
+from bonbon.report.narrator import Narrator
+from bonbon.rewards.config import RewardConfig, load_reward, reward_name
+from bonbon.theory.best_of import BestOf
+
+SHARED = "shared"
+"""The directory, beside those of the methods, of the candidates that all share."""
+
+GOLD = "gold"
+
+LOG_RATIOS = "log_ratios.json"
+
+
+def compare(
+    recipe: ComparisonRecipe,
+    directory: Path,
+    *,
+    narrator: Narrator | None = None,
+    seeds: int = 1,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run every method, or what is left of it, and return and report the comparison.
+
+    Args:
+        recipe: what is compared.
+        directory: holds everything; give the same one again to resume, or to add a method.
+        narrator: tells the user what happens.
+        seeds: how many times each method is trained, on the same candidates.
+        only: methods to run now; the report shows all that are finished.
+
+    Raises:
+        BonbonError: something the user can mend; what is done already stays done.
+    """
+    narrator = narrator or Narrator()
+    shared = Workspace(directory / SHARED, recipe.base, narrator)
+    with shared.opened():
+        job = Job(shared)
+        narrator.heading("What all methods share")
+        job.sample()
+        job.score()
+        job.answer_held_out()
+        _extra_scores(shared, recipe)
+    for name, method in recipe.methods.items():
+        for seed in range(seeds):
+            if not only or name in only:
+                _run_method(shared, recipe, name, _seeded(method, seed), seed)
+    found = _compared(shared, recipe, seeds)
+    replace_text(directory / COMPARISON_FILE, json.dumps(found, indent=1) + "\n")
+    write_comparison(directory)
+    return found
+
+
+def method_directory(directory: Path, name: str, seed: int) -> Path:
+    """Return where a method's run is; it is an ordinary run directory."""
+    return directory / "methods" / (name if seed == 0 else f"{name} seed {seed}")
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    training = recipe.training.model_copy(update={"seed": recipe.seed + seed})
+    return recipe.model_copy(update={"training": training})
+
+
+def _run_method(
+    shared: Workspace, recipe: ComparisonRecipe, name: str, method: Recipe, seed: int
+) -> None:
+    own = method_directory(shared.directory.parent, name, seed)
+    shared.narrator.heading(f"Method: {name}" + (f", seed {seed}" if seed else ""))
+    _share(shared.directory, own)
+    run(method, own, narrator=shared.narrator)
+    workspace = Workspace(own, method, shared.narrator)
+    _extra_scores(workspace, recipe)
+    _measure_log_ratios(shared, workspace)
+
+
+def _share(source: Path, target: Path) -> None:
+    """Give a method the candidates that were drawn for all, before it draws any of its own."""
+    if (target / "stages" / "sample-train.json").is_file():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / "recipe.yaml", target)
+    for part in ("candidates", "rewards", "stages"):
+        shutil.copytree(source / part, target / part, dirs_exist_ok=True)
+
+
+def _extra_scores(workspace: Workspace, recipe: ComparisonRecipe) -> None:
+    """Score the held-out answers with the gold reward and the off-target attributes."""
+    prompts = [one for one in load_prompts(workspace.recipe.prompts) if one.split == "eval"]
+    for name, reward in _extra_rewards(recipe).items():
+        load = cache(lambda reward=reward: load_reward(reward))
+        for set_name in ("eval-base", "eval-bonbon"):
+            stage = f"sample-{set_name}"
+            if is_finished(workspace.directory, stage):
+                sampling = recorded_settings(workspace.directory, stage)
+                with_reward = workspace.recipe.model_copy(update={"reward": reward})
+                settings = scoring_settings(with_reward, sampling)
+                add_scores(workspace, {set_name: settings}, prompts, load, name=_table(name))
+
+
+def _extra_rewards(recipe: ComparisonRecipe) -> dict[str, RewardConfig]:
+    gold = {GOLD: recipe.compare.gold} if recipe.compare.gold is not None else {}
+    return {**gold, **recipe.compare.off_target}
+
+
+def _table(name: str) -> str:
+    return f"compare {name}"
+
+
+def _measure_log_ratios(shared: Workspace, workspace: Workspace) -> None:
+    """Keep log π_θ/π0 of the base's held-out draws, both read in the same precision."""
+    model = recorded_settings(workspace.directory, "sample-eval-bonbon")
+    stage = workspace.stage("log-ratios", {"model": digest(model)})
+    if stage.finished and (workspace.directory / LOG_RATIOS).is_file():
+        return
+    stage.begin()
+    recipe = workspace.recipe
+    groups = _base_groups(shared)
+    base = _logprobs(shared, recipe.policy, groups, shared.directory / "base_logprobs.json")
+    place = {"model": str(workspace.model_directory), "revision": None}
+    trained = _logprobs(workspace, recipe.policy.model_copy(update=place), groups, None)
+    ratios = {
+        prompt: (np.array(trained[prompt]) - np.array(own)).tolist() for prompt, own in base.items()
+    }
+    replace_text(workspace.directory / LOG_RATIOS, json.dumps(ratios) + "\n")
+    stage.finish()
+
+
+def _logprobs(
+    workspace: Workspace, policy: PolicyConfig, groups: Sequence[ScoredGroup], file: Path | None
+) -> dict[str, list[float]]:
+    """Return log-probabilities of groups by prompt; they are read from `file` if it is there."""
+    if file is not None and file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    loaded = load_policy(policy)
+    with workspace.narrator.bar("read the base's answers", total=len(groups)) as bar:
+        numbers = iter(
+            group_logprobs(
+                loaded,
+                groups,
+                temperature=float(workspace.recipe.sampling.temperature),
+                on_group=lambda tokens: bar.advance(1, extra=tokens),
+            )
+        )
+    table = {group.prompt_id: [next(numbers) for _ in group.candidates] for group in groups}
+    if file is not None:
+        replace_text(file, json.dumps(table) + "\n")
+    return table
+
+
+def _base_groups(shared: Workspace) -> list[ScoredGroup]:
+    return shared.store.groups("eval-base", reward_name(shared.recipe.reward))
+
+
+def _compared(shared: Workspace, recipe: ComparisonRecipe, seeds: int) -> dict[str, Any]:
+    """Return everything of `comparison.json`."""
+    root = shared.directory.parent
+    reward = reward_name(recipe.base.reward)
+    base = _answers(shared.store, "eval-base", reward, recipe, None)
+    finished = [name for name in recipe.methods if is_evaluated(method_directory(root, name, 0))]
+    methods = [_compared_method(root, recipe, name, 0) for name in finished]
+    leader = recipe.leader if recipe.leader in finished else finished[0]
+    comparison = _comparison(recipe, base, methods, leader)
+    return {
+        "schema": SCHEMA,
+        "name": recipe.base.name,
+        "policy": policy_name(recipe.base.policy),
+        "reward": reward,
+        "n": recipe.base.sampling.n,
+        "tilt": recipe.base.goal.name,
+        "temperature": recipe.base.sampling.temperature,
+        "seed": recipe.base.seed,
+        "leader": leader,
+        "num_prompts": len(comparison.prompts),
+        "base_draws": min(len(one.rewards) for one in comparison.base),
+        "goal": {"win_rate": recipe.base.goal.win_rate, "kl": recipe.base.goal.kl},
+        "goal_density": _goal_density(recipe),
+        "methods": comparison.rows(),
+        "quantiles": comparison.quantiles(),
+        "leads": comparison.leads(),
+        "duels": comparison.duels(),
+        "tied_curve": comparison.tied_curve(),
+        "over_optimisation": comparison.over_optimisation(GOLD) if recipe.compare.gold else None,
+        "seeds": _spread(root, recipe, base, finished, seeds),
+        "cost": {name: _cost(method_directory(root, name, 0)) for name in finished},
+        "versions": versions(),
+    }
+
+
+def is_evaluated(directory: Path) -> bool:
+    """Return whether a method's run has all that a comparison needs."""
+    return is_finished(directory, "evaluate") and is_finished(directory, "log-ratios")
+
+
+def _comparison(
+    recipe: ComparisonRecipe,
+    base: Mapping[str, PromptAnswers],
+    methods: Sequence[Compared],
+    leader: str,
+) -> Comparison:
+    return Comparison(
+        base,
+        methods,
+        best_of=recipe.compare.best_of,
+        goal=recipe.base.sampling.n,
+        leader=leader,
+        num_resamples=recipe.base.evaluation.num_resamples,
+        seed=recipe.base.seed,
+    )
+
+
+def _compared_method(root: Path, recipe: ComparisonRecipe, name: str, seed: int) -> Compared:
+    directory = method_directory(root, name, seed)
+    reward = reward_name(recipe.base.reward)
+    answers = _answers(CandidateStore(directory), "eval-bonbon", reward, recipe, directory)
+    return Compared(name, recipe.family(name), answers)
+
+
+def _answers(
+    store: CandidateStore,
+    set_name: str,
+    reward: str,
+    recipe: ComparisonRecipe,
+    directory: Path | None,
+) -> dict[str, PromptAnswers]:
+    """Return one method's answers by prompt, with every other score and distance of them."""
+    names = _extra_rewards(recipe)
+    tables = {name: store.read_scores(set_name, _table(name)) or {} for name in names}
+    kls = read_kl(directory) if directory else {}
+    ratios = json.loads((directory / LOG_RATIOS).read_text("utf-8")) if directory else {}
+
+    def number(value: float | None) -> float:
+        return float("nan") if value is None else value
+
+    def answers(group: ScoredGroup) -> PromptAnswers:
+        keys = [(one.prompt_id, one.sample_index) for one in group.candidates]
+        kl = kls.get(group.prompt_id, {"rao_blackwell": 0.0, "monte_carlo": 0.0})
+        ratio = ratios.get(group.prompt_id)
+        return PromptAnswers(
+            group,
+            {
+                name: np.array([number(table.get(key)) for key in keys])
+                for name, table in tables.items()
+            },
+            kl=kl["rao_blackwell"],
+            kl_monte_carlo=kl["monte_carlo"],
+            log_ratios=None if ratio is None else np.array(ratio),
+        )
+
+    return {group.prompt_id: answers(group) for group in store.groups(set_name, reward)}
+
+
+def _spread(
+    root: Path,
+    recipe: ComparisonRecipe,
+    base: Mapping[str, PromptAnswers],
+    finished: Sequence[str],
+    seeds: int,
+) -> dict[str, list[tuple[float, float]]]:
+    """Return KL and win rate of each method by training seed, where there are several."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name in finished if seeds > 1 else ():
+        points: list[tuple[float, float]] = []
+        for seed in range(seeds):
+            if is_evaluated(method_directory(root, name, seed)):
+                one = _compared_method(root, recipe, name, seed)
+                row = _comparison(recipe, base, [one], name).rows()[name]
+                points.append((row["kl"][0], row["win_rate"][0]))
+        found[name] = points
+    return found
+
+
+def _goal_density(recipe: ComparisonRecipe) -> list[tuple[float, float]]:
+    goal = recipe.base.goal
+    u = np.linspace(0.005, 1, 120)
+    density: Callable[[np.ndarray], np.ndarray] = (
+        goal.density if not isinstance(goal, BestOf) else lambda at: goal.n * at ** (goal.n - 1)
+    )
+    return list(zip(u.tolist(), np.asarray(density(u)).tolist(), strict=True))
+
+
+def _cost(directory: Path) -> dict[str, float]:
+    return dict(read_metrics(directory)["timing"])

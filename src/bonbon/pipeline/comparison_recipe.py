@@ -1,0 +1,122 @@
+"""The recipe of a comparison: a run's recipe, and the methods that change something of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+
+from bonbon.errors import ConfigError
+from bonbon.evaluation.compare_config import CompareConfig, MethodConfig
+from bonbon.pipeline.preflight import check_recipe
+from bonbon.recipe import Recipe, make_recipe
+from bonbon.rewards.config import check_reward, compares_candidates
+
+
+@dataclass(frozen=True)
+class ComparisonRecipe:
+    """What is compared.
+
+    Attributes:
+        base: what all methods share.
+        compare: the methods, and what else is measured.
+        methods: each method's whole recipe, by name.
+    """
+
+    base: Recipe
+    compare: CompareConfig
+    methods: dict[str, Recipe]
+
+    @property
+    def leader(self) -> str:
+        """The method whose lead is tested."""
+        return self.compare.leader or next(iter(self.methods))
+
+    def family(self, method: str) -> str:
+        """Return the family that a method is of."""
+        return self.compare.methods[method].family or self.methods[method].training.objective
+
+
+def load_comparison(
+    path: Path, overrides: Sequence[str] = (), *, fast: bool = False
+) -> ComparisonRecipe:
+    """Read the recipe of a comparison from YAML: a run's recipe with a section `compare`.
+
+    Args:
+        path: the file.
+        overrides: `a.b=c` each, for what the methods share.
+        fast: apply `compare.fast` first.
+
+    Raises:
+        ConfigError: it cannot be used; the message names the key.
+    """
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigError(f"recipe {path} {problem}; expected a YAML file")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("compare"), dict):
+        raise ConfigError(
+            f"recipe {path} has no section `compare` with methods; expected one, as in "
+            "recipes/compare_cpu.yaml (`bonbon run` takes recipes without it)"
+        )
+    values = cast("dict[str, Any]", loaded)
+    where = f"recipe {path}: "
+    compare = _compare_config(values.pop("compare"), where)
+    first = compare.fast if fast else ()
+    base = make_recipe(values, [*first, *overrides], where=where)
+    methods = {
+        name: _method_recipe(base, name, method, where) for name, method in compare.methods.items()
+    }
+    recipe = ComparisonRecipe(base, compare, methods)
+    _check(recipe, where)
+    return recipe
+
+
+def _compare_config(values: dict[str, Any], where: str) -> CompareConfig:
+    try:
+        return CompareConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["compare", *(str(part) for part in first["loc"])])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}{key}: {message}") from None
+
+
+def _method_recipe(base: Recipe, name: str, method: MethodConfig, where: str) -> Recipe:
+    values = base.model_dump(mode="json")
+    values["name"] = f"{base.name} {name}"
+    values["training"] |= method.training
+    values["rounds"] |= method.rounds
+    if method.tilt is not None:
+        values["tilt"] = method.tilt
+    return make_recipe(values, where=f"{where}compare.methods.{name}: ")
+
+
+def _check(recipe: ComparisonRecipe, where: str) -> None:
+    """Find what would keep the comparison from its end before anything is paid for."""
+    compare, base = recipe.compare, recipe.base
+    if compare.leader is not None and compare.leader not in recipe.methods:
+        raise ConfigError(
+            f"{where}compare.leader: got {compare.leader!r}, expected one of "
+            f"{', '.join(recipe.methods)}"
+        )
+    most = max(compare.best_of, default=1)
+    if most >= base.evaluation.base_samples:
+        raise ConfigError(
+            f"{where}compare.best_of: best-of-{most} needs more than {most} answers of the base; "
+            f"raise evaluation.base_samples, now {base.evaluation.base_samples}"
+        )
+    if compares_candidates(base.reward):
+        raise ConfigError(
+            f"{where}reward: one that compares candidates with each other gives scores that differ "
+            "between methods; use one that rates each answer by itself"
+        )
+    for reward in (*compare.off_target.values(), *([compare.gold] if compare.gold else [])):
+        check_reward(reward)
+    for method in recipe.methods.values():
+        check_recipe(method)

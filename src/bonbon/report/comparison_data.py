@@ -1,0 +1,80 @@
+"""The layout of `comparison.json`, and its numbers as a table."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bonbon.errors import ConfigError
+
+COMPARISON_FILE = "comparison.json"
+SCHEMA = 1
+
+Comparison = Mapping[str, Any]
+"""What `comparison.json` holds; estimates are (value, low, high), intervals 95 % over prompts."""
+
+ESTIMATES = (
+    "win_rate",
+    "kl",
+    "kl_monte_carlo",
+    "kl_from_goal",
+    "reward",
+    "length",
+    "length_ratio",
+    "cut_share",
+    "distinct_2",
+)
+
+
+def read_comparison(directory: Path) -> dict[str, Any]:
+    """Read a comparison.
+
+    Raises:
+        ConfigError: there is none, or another version of bonbon wrote it.
+    """
+    path = directory / COMPARISON_FILE
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: run `bonbon compare` first")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError):
+        raise ConfigError(f"{path} is damaged; run `bonbon compare` again to rewrite it") from None
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise ConfigError(f"{path} is not of schema {SCHEMA}; run `bonbon compare` again")
+    return found
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return the table of methods as CSV, an estimate and its two bounds in three columns."""
+    rows = comparison["methods"]
+    extras = list(next(iter(rows.values()))["extra"])
+    names = [*ESTIMATES, *extras]
+    header = ["method", "family"]
+    header += [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    header += ["effective_prompts", "detectable", "bradley_terry", "tokens_sampled"]
+    header += ["tokens_trained", "train_seconds"]
+    duels = comparison["duels"]
+    strengths = dict(zip(duels["methods"], duels["strengths"], strict=True))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for method, row in rows.items():
+        values = [row[name] for name in ESTIMATES] + [row["extra"].get(name) for name in extras]
+        cost = comparison["cost"].get(method, {})
+        cells = [cell for value in values for cell in (value or ("", "", ""))]
+        paid = [cost.get(name, "") for name in ("sampled_tokens", "trained_tokens")]
+        writer.writerow(
+            [
+                method,
+                row["family"],
+                *cells,
+                row["effective_prompts"],
+                row["detectable"],
+                strengths[method],
+                *paid,
+                cost.get("train_seconds", ""),
+            ]
+        )
+    return stream.getvalue()

@@ -1,0 +1,86 @@
+"""What a comparison's numbers say, in sentences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Found = Mapping[str, Any]
+
+
+def headline(found: Found) -> str:
+    """Return the leading method's result as one sentence."""
+    row = found["methods"][found["leader"]]
+    return (
+        f"{found['leader']} wins {row['win_rate'][0]:.1%} against the base, "
+        f"{row['kl'][0]:.2f} nats from it"
+    )
+
+
+def lede(found: Found) -> str:
+    """Say what was compared, and on what."""
+    trained = sum(row["family"] not in {"base", "best-of-n"} for row in found["methods"].values())
+    goal = found["goal"]
+    return (
+        f"{trained} trained methods and best-of-n at inference, on the same candidates of "
+        f"{found['policy']} and the same {found['num_prompts']} held-out prompts. The goal, "
+        f"{found['tilt']} by {found['reward']}, wins {goal['win_rate']:.1%} at {goal['kl']:.2f} "
+        "nats."
+    )
+
+
+def lead_lines(found: Found) -> list[str]:
+    """Say of every other family whether the leader beats it at equal KL, and by how much."""
+    lines: list[str] = []
+    for family, one in found["leads"].items():
+        value, low, high = one["lead"]
+        verdict = "wins less than" if value < 0 else "beats"
+        text = (
+            f"At {one['kl']:.2f} nats {found['leader']} {verdict} {family} by {abs(value):.3f} "
+            f"[{low:.3f}, {high:.3f}]"
+        )
+        lines.append(f"{text}: within noise." if one["within_noise"] else f"{text}.")
+    return lines
+
+
+def seed_lines(found: Found) -> list[str]:
+    """Say how far training seeds spread."""
+    return [
+        f"{name}: win rate {min(w for _, w in points):.3f} to {max(w for _, w in points):.3f}, KL "
+        f"{min(k for k, _ in points):.2f} to {max(k for k, _ in points):.2f} over {len(points)} "
+        "training seeds."
+        for name, points in found["seeds"].items()
+    ]
+
+
+def precision(found: Found) -> str:
+    """Say what differences these prompts can show."""
+    row = found["methods"][found["leader"]]
+    return (
+        f"For {found['leader']} the {found['num_prompts']} prompts are worth "
+        f"{row['effective_prompts']:.0f} single comparisons; a true difference of "
+        f"{row['detectable']:.3f} in win rate would be found 8 times of 10."
+    )
+
+
+def kl_check(found: Found) -> str:
+    """Say whether the two estimators of KL agree."""
+    apart = [
+        name
+        for name, row in found["methods"].items()
+        if row["kl"][1] > row["kl_monte_carlo"][2] or row["kl_monte_carlo"][1] > row["kl"][2]
+    ]
+    if not apart:
+        return "Both estimators of KL, Monte Carlo and Rao-Blackwell, agree within their intervals."
+    return f"The two estimators of KL disagree for {', '.join(apart)}: draw more answers."
+
+
+def over_optimisation(found: Found) -> str:
+    """Say where the fits turn."""
+    parts: list[str] = []
+    for form, name in (("best-of-n", "best-of-n"), ("rl", "trained models")):
+        fit = found["over_optimisation"]["fits"][form]
+        if fit is not None:
+            turn = "no turn in sight"
+            if fit["b"] > 0 and fit["peak_kl"] < 1e6:
+                turn = f"a turn at {fit['peak_kl']:.1f} nats"
+            parts.append(f"{name}: a = {fit['a']:.3f}, b = {fit['b']:.3f}, {turn}")
+    return "; ".join(parts) + "." if parts else "Too few points to fit."

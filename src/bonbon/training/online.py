@@ -1,0 +1,243 @@
+"""RLHF as a baseline: TRL's RLOO and GRPO, which draw and score answers while they train."""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from bonbon.errors import ConfigError, MissingExtraError, TrainingError
+from bonbon.models.policy import Policy
+from bonbon.records import Prompt, ScoredGroup
+from bonbon.rewards.base import Reward
+from bonbon.sampling.config import SamplingConfig
+from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
+from bonbon.training.config import TrainingConfig
+from bonbon.training.lora import add_adapters
+from bonbon.training.training_log import TrainingLog
+
+AnswerReward = Callable[[Sequence[Prompt], Sequence[str]], list[float | None]]
+
+ROWS_PER_FORWARD = 16
+"""Completions that TRL reads at a time: the logits of all of them are held at once."""
+
+
+def num_online_steps(num_prompts: int, config: TrainingConfig) -> int:
+    """Return how many optimiser steps training takes: each answers `batch_size` prompts."""
+    return max(1, math.ceil(config.epochs * num_prompts / config.batch_size))
+
+
+def answer_reward(
+    reward: Reward, stored: Sequence[ScoredGroup], *, as_quantile: bool
+) -> AnswerReward:
+    """Return what is maximised: the reward, or its quantile under the base.
+
+    The quantile of an answer is the share of the base's stored rewards of its prompt that it
+    beats, ties one half; with it, a KL weight of β leads to the tilt exp(u/β), the optimal one.
+
+    Args:
+        reward: rates answers.
+        stored: the base's scored draws, by prompt.
+        as_quantile: whether to take quantiles.
+    """
+    known = {group.prompt_id: np.array(group.rewards) for group in stored}
+
+    def rated(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
+        scores = reward.score(prompts, texts)
+        if not as_quantile:
+            return scores
+        return [
+            _quantile(score, known.get(prompt.id))
+            for prompt, score in zip(prompts, scores, strict=True)
+        ]
+
+    return rated
+
+
+def _quantile(score: float | None, base: np.ndarray | None) -> float | None:
+    if score is None or base is None:
+        return None
+    return float((base < score).mean() + (base == score).mean() / 2)
+
+
+def fit_online(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    reward: AnswerReward,
+    config: TrainingConfig,
+    sampling: SamplingConfig,
+    *,
+    output_dir: Path,
+    seed: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> torch.nn.Module:
+    """Train a policy with TRL's RLOO or GRPO and return the model, with adapters peft's around it.
+
+    Args:
+        policy: its model is trained in place.
+        prompts: `batch_size` of them are answered per step, each `sampling.n` times.
+        reward: from `answer_reward`.
+        config: objective `rloo` or `grpo`, β and the optimiser.
+        sampling: n, temperature and length of the answers.
+        output_dir: a run directory; gets `checkpoints/` and `training.jsonl`.
+        seed: of draws, order and adapters.
+        on_step: called after every step with the numbers of steps taken and of tokens drawn.
+
+    Raises:
+        MissingExtraError: TRL is not installed.
+        ConfigError: the tokenizer would read the prompts otherwise than the policy.
+        TrainingError: the loss is not a number at the end.
+    """
+    trainer_class, config_class, dataset_class = _trl(config)
+    by_text = {_prompt_text(policy, prompt): prompt for prompt in prompts}
+    spent = _Spent()
+    settings = _arguments(config, sampling, len(by_text), policy, output_dir, seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TRL's and peft's own business
+        trainer = trainer_class(
+            model=add_adapters(policy.model, config.lora, seed=seed),
+            args=config_class(**settings),
+            reward_funcs=_scored_by(reward, by_text, policy, spent),
+            train_dataset=dataset_class.from_list([{"prompt": text} for text in by_text]),
+            processing_class=policy.tokenizer,
+            callbacks=[KeepLastCheckpoint(), TrainingLog(output_dir / "training.jsonl")],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if on_step is not None:
+            trainer.add_callback(_StepCallback(spent, on_step))
+        checkpoint = last_checkpoint(output_dir / "checkpoints")
+        loss = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if not math.isfinite(loss.training_loss):
+        raise TrainingError(
+            f"the loss became {loss.training_loss}; lower training.learning_rate and run again"
+        )
+    return trainer.accelerator.unwrap_model(trainer.model)
+
+
+class _Spent:
+    """Counts the tokens that were drawn."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+
+def _trl(config: TrainingConfig) -> tuple[Any, Any, Any]:
+    try:
+        trl = import_module("trl")
+        dataset = import_module("datasets").Dataset
+    except ImportError:
+        raise MissingExtraError(
+            f"objective {config.objective} needs TRL, which is not installed; run "
+            "`pip install 'bonbon-align[fit]'`"
+        ) from None
+    if config.objective == "rloo":
+        return trl.RLOOTrainer, trl.RLOOConfig, dataset
+    return trl.GRPOTrainer, trl.GRPOConfig, dataset
+
+
+def _prompt_text(policy: Policy, prompt: Prompt) -> str:
+    """Return the text that the tokenizer reads as the policy's prompt."""
+    token_ids = list(policy.encode(prompt))
+    text = cast("str", policy.tokenizer.decode(token_ids, skip_special_tokens=False))
+    for candidate in (text, prompt.text):
+        if list(policy.tokenizer(candidate)["input_ids"]) == token_ids:
+            return candidate
+    raise ConfigError(
+        f"prompt {prompt.id!r}: the tokenizer reads its text otherwise than the policy does, and "
+        "TRL takes texts; use an objective of bonbon's own (rank, pair, sft, ipo, dpo)"
+    )
+
+
+def _scored_by(
+    reward: AnswerReward, by_text: Mapping[str, Prompt], policy: Policy, spent: _Spent
+) -> Callable[..., list[float | None]]:
+    def score(
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        completion_ids: Sequence[Sequence[int]],
+        **_: object,
+    ) -> list[float | None]:
+        spent.tokens += sum(map(len, completion_ids))
+        texts = [policy.decode(tuple(token_ids)) for token_ids in completion_ids]
+        return reward([by_text[text] for text in prompts], texts)
+
+    return score
+
+
+def _arguments(
+    config: TrainingConfig,
+    sampling: SamplingConfig,
+    num_prompts: int,
+    policy: Policy,
+    output_dir: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the settings of TRL's trainer."""
+    steps = num_online_steps(num_prompts, config)
+    rows = config.batch_size * sampling.n
+    at_once = max(part for part in range(1, rows + 1) if rows % part == 0 and part <= _limit(rows))
+    on_cpu = policy.device.type == "cpu"
+    return {
+        "output_dir": str(output_dir / "checkpoints"),
+        "max_steps": steps,
+        "learning_rate": config.peak_learning_rate,
+        "warmup_steps": math.ceil(config.warmup_ratio * steps),
+        "lr_scheduler_type": config.lr_scheduler,
+        "weight_decay": config.weight_decay,
+        "adam_beta2": config.adam_beta2,
+        "max_grad_norm": config.max_grad_norm,
+        "beta": config.beta,
+        "num_generations": sampling.n,
+        "max_completion_length": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": rows // at_once,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "save_strategy": "steps",
+        "save_steps": max(1, math.ceil(steps / config.checkpoints)),
+        "logging_steps": 1,
+        "report_to": list(config.report_to),
+        "bf16": config.precision == "bfloat16",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "disable_tqdm": True,
+        "seed": seed,
+    }
+
+
+def _limit(rows: int) -> int:
+    return min(rows, ROWS_PER_FORWARD)
+
+
+class _StepCallback(TrainerCallback):
+    """Tells a progress bar how far training is."""
+
+    def __init__(self, spent: _Spent, on_step: Callable[[int, int], None]) -> None:
+        self.spent = spent
+        self.on_step = on_step
+        self.told = 0
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        self.on_step(state.global_step, 0)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        self.on_step(1, self.spent.tokens - self.told)
+        self.told = self.spent.tokens
