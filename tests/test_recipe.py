@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
+from bonbon.pipeline.comparison_recipe import load_comparison
 from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, make_recipe
 from bonbon.rewards.classifier import ClassifierConfig
 from bonbon.rewards.function import FunctionConfig
@@ -20,7 +21,9 @@ from bonbon.theory.best_of import BestOf
 from bonbon.theory.optimal import OptimalTilt
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+EVERY = sorted((ROOT / "recipes").glob("*.yaml"))
+COMPARISONS = [path for path in EVERY if path.stem.startswith("compare")]
+RECIPES = [path for path in EVERY if path not in COMPARISONS]
 
 
 def test_nothing_needs_to_be_said() -> None:
@@ -34,6 +37,18 @@ def test_the_recipes_that_come_with_bonbon_load(path: Path) -> None:
 
     assert recipe.name == path.stem
     assert make_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_the_comparisons_that_come_with_bonbon_load(path: Path, fast: bool) -> None:
+    # The reward model of the paper's is on a hub, and would be asked for.
+    recipe = load_comparison(path, ["policy.device=cpu", "reward=vader"], fast=fast)
+
+    assert f"{path.stem.replace('_', '-')}" == recipe.base.name
+    assert recipe.leader == "rank"
+    objectives = {method.training.objective for method in recipe.methods.values()}
+    assert objectives >= {"rank", "pair", "sft", "ipo", "dpo", "rloo"}
 
 
 def test_there_are_recipes_and_they_are_package_data() -> None:

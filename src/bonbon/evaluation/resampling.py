@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.estimators import Estimate
+from bonbon.theory.estimators import Estimate, bootstrap_tail
 
-CONFIDENCE = 0.95
 POWER_FACTOR = 1.959964 + 0.841621
 """Standard errors that a difference must have to be found 8 times of 10 at the 5 % level."""
 
@@ -26,12 +25,12 @@ class Resampler:
         return np.moveaxis(np.asarray(values) @ self.weights.T, -1, 0)
 
     def mean(self, values: Float[np.ndarray, " prompts"]) -> Estimate:
-        """Return the mean over prompts with its percentile interval."""
+        """Return the mean over prompts with its expanded percentile interval."""
         return self.estimate(float(np.mean(values)), self.means(values))
 
     def estimate(self, value: float, resampled: Float[np.ndarray, " resamples"]) -> Estimate:
-        """Return a value with the percentile interval of its resampled ones."""
-        tail = (1 - CONFIDENCE) / 2
+        """Return a value with the expanded percentile interval of its resampled ones."""
+        tail = bootstrap_tail(self.weights.shape[1])
         low, high = np.quantile(resampled, [tail, 1 - tail])
         return Estimate(value, float(low), float(high))
 
@@ -40,7 +39,7 @@ class Resampler:
         values: Float[np.ndarray, "rows prompts"],
         of_means: Callable[[Float[np.ndarray, " rows"]], float],
     ) -> Estimate:
-        """Return a function of several means over prompts, with its percentile interval."""
+        """Return a function of means over prompts, with its expanded percentile interval."""
         resampled = np.array([of_means(row) for row in self.means(values)])
         return self.estimate(of_means(values.mean(axis=1)), resampled)
 
@@ -79,7 +78,7 @@ def win_rate_along(
 
 
 def lead_at_equal_kl(
-    leader: Float[np.ndarray, "2 points"], other: Float[np.ndarray, "2 points"]
+    leader: Float[np.ndarray, "2 points"], other: Float[np.ndarray, "2 others"]
 ) -> float:
     """Return how much more the leader wins at the largest KL that both lines reach.
 

@@ -1,0 +1,236 @@
+"""Whole comparisons on the toy, their report in a real browser, and what is refused."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bonbon.errors import ConfigError
+from bonbon.pipeline import comparison
+from bonbon.pipeline.comparison import compare
+from bonbon.pipeline.comparison_recipe import load_comparison
+from bonbon.report.comparison_data import as_csv, read_comparison
+from bonbon.report.narrator import Narrator
+
+COMPARE = """
+compare:
+  best_of: [2, 4]
+  gold: digits:total
+  off_target: {twice: digits:total}
+  methods:
+    rank: {}
+    dpo 0.1: {training: {objective: dpo, beta: 0.1}}
+    dpo 0.5: {training: {objective: dpo, beta: 0.5}}
+    sft: {training: {objective: sft}}
+    rounds: {rounds: {count: 2}, family: rounds}
+    rloo: {training: {objective: rloo, beta: 0.2, rlhf_reward: quantile}}
+    grpo: {training: {objective: grpo, beta: 0.05}}
+  fast: [prompts.num_train=16]
+"""
+QUIET = Narrator(Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def recipe_file(toy_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("comparison") / "recipe.yaml"
+    text = (toy_place / "recipe.yaml").read_text() + COMPARE
+    path.write_text(text.replace("epochs: 2", "epochs: 1"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(toy_place: Path, recipe_file: Path) -> Path:
+    """Return the directory of a finished comparison; nobody writes there."""
+    directory = recipe_file.parent / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(toy_place), *sys.path])
+        compare(load_comparison(recipe_file), directory, narrator=QUIET)
+    return directory
+
+
+@pytest.fixture
+def found(done: Path) -> dict[str, Any]:
+    return read_comparison(done)
+
+
+def test_every_method_is_there_and_has_moved(found: dict[str, Any]) -> None:
+    trained = ["rank", "dpo 0.1", "dpo 0.5", "sft", "rounds", "rloo", "grpo"]
+    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", *trained]
+    for name in trained:
+        row = found["methods"][name]
+        assert row["kl"][0] > 0
+        assert row["kl"][1] <= row["kl"][0] <= row["kl"][2]
+        assert row["kl_from_goal"] is not None
+        # The gold reward is the reward here, and so is the attribute.
+        assert row["extra"]["gold"] == row["extra"]["twice"] == row["reward"]
+    assert found["leader"] == "rank"
+    assert set(found["leads"]) == {"dpo", "sft", "rounds", "rloo", "grpo"}
+    assert [point["n"] for point in found["over_optimisation"]["best_of"]] == [2, 4]
+
+
+def test_candidates_are_drawn_once_for_all(done: Path) -> None:
+    shared = (done / "shared/candidates/train-00000-of-00003.parquet").read_bytes()
+    for method in (done / "methods").iterdir():
+        own = method / "candidates/train-00000-of-00003.parquet"
+        assert own.read_bytes() == shared
+
+
+def test_a_method_added_later_is_the_only_one_that_runs(
+    done: Path, recipe_file: Path, toy_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
+    directory = tmp_path / "run"
+    shutil.copytree(done, directory)
+    more = tmp_path / "recipe.yaml"
+    more.write_text(
+        recipe_file.read_text().replace(
+            "    rank: {}\n", "    rank: {}\n    ipo: {training: {objective: ipo}}\n"
+        )
+    )
+    models = {path: path.stat().st_mtime_ns for path in directory.glob("methods/*/model/*.json")}
+    ran: list[str] = []
+    original = comparison.run
+
+    def noting(recipe: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        ran.append(recipe.name)
+        return original(recipe, *args, **kwargs)
+
+    monkeypatch.setattr(comparison, "run", noting)
+    found = compare(load_comparison(more), directory, narrator=QUIET)
+    assert "ipo" in found["methods"]
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+
+
+def test_training_seeds_are_spread_on_the_same_candidates(
+    done: Path, recipe_file: Path, toy_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
+    directory = tmp_path / "run"
+    shutil.copytree(done, directory)
+    recipe = load_comparison(recipe_file)
+    found = compare(recipe, directory, narrator=QUIET, seeds=2, only=["rank"])
+    first, second = found["seeds"]["rank"]
+    assert first != second
+    assert list(first) == [found["methods"]["rank"][name][0] for name in ("kl", "win_rate")]
+
+
+def test_the_table_is_written_for_others_to_read(done: Path, found: dict[str, Any]) -> None:
+    rows = list(csv.DictReader((done / "comparison.csv").read_text().splitlines()))
+    assert (done / "comparison.csv").read_text() == as_csv(found)
+    assert [row["method"] for row in rows] == list(found["methods"])
+    rank = next(row for row in rows if row["method"] == "rank")
+    assert float(rank["win_rate"]) == found["methods"]["rank"]["win_rate"][0]
+    assert float(rank["tokens_trained"]) > 0
+    names = {path.name for path in (done / "figures").iterdir()}
+    assert {"win-rate.svg", "win-rate.pdf", "tilt.pdf", "duels.svg", "drift.pdf"} <= names
+    assert (done / "figures/win-rate.pdf").read_bytes().startswith(b"%PDF")
+
+
+CLICKS = """
+const seen = {};
+const list = document.getElementById("list");
+const press = (key) => list.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+const title = () => document.querySelector("#detail h3").textContent;
+const rows = () => [...document.querySelectorAll('[role="option"]')];
+seen.prompts = rows().length;
+seen.first = title();
+rows()[1].click();
+seen.clicked = title();
+press("j");
+seen.moved = title();
+const sort = document.getElementById("sort");
+sort.value = "gap";
+sort.dispatchEvent(new Event("change", {bubbles: true}));
+const gap = (row) => row.querySelector(".facts span").textContent.replace("\\u2212", "-");
+seen.gaps = rows().map((row) => parseFloat(gap(row)));
+const search = document.getElementById("search");
+search.value = "no such words at all";
+search.dispatchEvent(new Event("input", {bubbles: true}));
+seen.none = rows().length;
+search.value = "";
+search.dispatchEvent(new Event("input", {bubbles: true}));
+seen.all = rows().length;
+seen.sides = [...document.querySelectorAll("#detail h4 span")].map((side) => side.textContent);
+seen.colour = getComputedStyle(document.body).backgroundColor;
+const links = [...document.querySelectorAll("a[download]")];
+seen.downloads = links.map((link) => atob(link.href.split("base64,")[1]).length);
+document.title = JSON.stringify(seen);
+"""
+
+
+def browsed(page: Path, directory: Path, *, scheme: int) -> dict[str, Any]:
+    """Open a copy of the page in which a script clicks, and return what it saw."""
+    html = page.read_text()
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    copy = directory / f"clicked-{scheme}.html"
+    copy.write_text(html.replace("</body>", f"<script>{CLICKS}</script></body>"))
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--enable-logging=stderr --disable-background-networking --disable-component-update "
+        "--disable-sync "
+        f"--blink-settings=preferredColorScheme={scheme} --user-data-dir={directory / 'profile'}"
+    )
+    command = ["chromium", *flags.split(), "--dump-dom", copy.as_uri()]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
+    assert ":CONSOLE" not in done.stderr, done.stderr
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title is not None
+    return json.loads(title[1].replace("&amp;", "&"))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) -> None:
+    light, dark = (browsed(done / "comparison.html", tmp_path, scheme=one) for one in (1, 0))
+    assert light["colour"] != dark["colour"]
+    for seen in (light, dark):
+        assert seen["prompts"] == seen["all"] == 12
+        assert seen["none"] == 0
+        assert seen["gaps"] == sorted(seen["gaps"], reverse=True)
+        assert len({seen["first"], seen["clicked"], seen["moved"]}) == 3
+        assert seen["sides"][:3] == ["base", "best-of-4", "rank"]
+        assert all(size > 500 for size in seen["downloads"])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("compare:", "contrast:"), "no section `compare`"),
+        (("objective: sft", "objective: sftt"), "compare.methods.sft: training.objective"),
+        (("best_of: [2, 4]", "best_of: [2, 6]"), "raise evaluation.base_samples, now 6"),
+        (("best_of: [2, 4]", "best_of: [1]"), "whole numbers from 2 up"),
+        (("    rank: {}", "    base: {}"), "got a method called 'base'"),
+        (("best_of: [2, 4]", "leader: rnak"), "got 'rnak', expected one of rank, dpo 0.1"),
+        (("count: 2}", "count: 2}, training: {objective: rloo}"), "leave rounds out"),
+        (("gold: digits:total", "gold: digits:totl"), "did you mean 'total'?"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(
+    recipe_file: Path,
+    toy_place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: tuple[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_file.read_text().replace(*change))
+    with pytest.raises(ConfigError) as refused:
+        load_comparison(path)
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_damaged_comparisons_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_comparison(tmp_path)
+    (tmp_path / "comparison.json").write_text("{")
+    with pytest.raises(ConfigError, match="damaged"):
+        read_comparison(tmp_path)

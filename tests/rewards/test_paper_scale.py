@@ -1,0 +1,64 @@
+"""The paper's comparison, every stage of it, on models of its architectures that are tiny."""
+
+import json
+import random
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from tests.families import SIZES
+from tests.rewards.conftest import MakeClassifier
+from transformers import AutoModelForCausalLM, GPTNeoXConfig
+
+from bonbon.models.toy import toy_policy
+from bonbon.pipeline.comparison import compare
+from bonbon.pipeline.comparison_recipe import load_comparison
+from bonbon.report.narrator import Narrator
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny_neox(directory: Path) -> None:
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(**SIZES)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(directory)
+    toy_policy(num_words=7).tokenizer.save_pretrained(directory)
+
+
+def test_every_stage_of_the_paper_s_comparison_runs(
+    make_classifier: MakeClassifier, tmp_path: Path
+) -> None:
+    tiny_neox(tmp_path / "policy")
+    rng = random.Random(0)
+    rows = [
+        {
+            "id": f"d{number}",
+            "prompt": " ".join(str(rng.randrange(7)) for _ in range(4)),
+            "split": "train" if number < 12 else "test",
+        }
+        for number in range(18)
+    ]
+    (tmp_path / "hh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = load_comparison(
+        ROOT / "recipes" / "compare_paper.yaml",
+        [
+            f"policy.model={tmp_path / 'policy'}",
+            "policy.device=cpu",
+            f"prompts.path={tmp_path / 'hh.jsonl'}",
+            f"reward.model={make_classifier('deberta-v2')}",
+            "reward.revision=null",
+            "sampling.max_new_tokens=6",
+            "training.batch_size=4",
+            "training.learning_rate=1e-3",
+            "evaluation.num_resamples=100",
+        ],
+    )
+    narrator = Narrator(Console(quiet=True))
+    only = ["rank", "pair", "rloo quantile"]  # the other objectives run in test_comparison.py
+    found = compare(recipe, tmp_path / "run", narrator=narrator, only=only)
+
+    assert list(found["methods"]) == [
+        "base", "best-of-2", "best-of-4", "best-of-8", "best-of-16", *only
+    ]  # fmt: skip
+    assert all(found["methods"][name]["kl"][0] > 0 for name in only)
+    assert (tmp_path / "run" / "comparison.html").is_file()
