@@ -110,13 +110,13 @@ def truths(population: list[Context]) -> dict[str, float]:
     for one in population:
         beats = (one.rewards[:, None] > one.rewards).astype(float)
         beats += (one.rewards[:, None] == one.rewards) / 2
-        win.append(one.policy @ beats @ one.base)
-        kl.append(one.policy @ one.log_ratios)
-        length.append((one.policy @ one.lengths, one.base @ one.lengths))
+        win.append(float(one.policy @ beats @ one.base))
+        kl.append(float(one.policy @ one.log_ratios))
+        length.append((float(one.policy @ one.lengths), float(one.base @ one.lengths)))
         through = ((one.rewards <= one.rewards[:, None]) * one.base).sum(axis=1)
         level = ((one.rewards == one.rewards[:, None]) * one.base).sum(axis=1)
         density = (through**4 - (through - level).clip(0) ** 4) / level * one.base
-        best.append(density @ one.rewards)
+        best.append(float(density @ one.rewards))
     ours, theirs = np.mean(length, axis=0)
     return {
         "win_rate": float(np.mean(win)),

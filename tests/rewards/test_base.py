@@ -18,7 +18,7 @@ from bonbon.rewards.toy import TokenSumReward
 
 PROMPTS = [Prompt(id="a", content="Hello?", split="train")] * 3
 COMPLETIONS = ["one", "two", "three"]
-KEPT = "the candidates stay stored: mend the reward and run the same command again"
+KEPT = "mend the reward and run the same command again: what is stored stays stored"
 
 
 def returning(value: object) -> FunctionReward:

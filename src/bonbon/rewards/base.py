@@ -13,7 +13,7 @@ from bonbon.records import Prompt
 PROMPTS_AT_ONCE = 64
 """Enough for a classifier to find inputs of the same length."""
 
-_KEPT = "the candidates stay stored: mend the reward and run the same command again"
+_KEPT = "mend the reward and run the same command again: what is stored stays stored"
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -11,12 +12,17 @@ from bonbon.sampling.plain import PlainDecoder
 from bonbon.sampling.shared_prompt import SharedPromptDecoder
 
 TOLERANCE = {torch.float32: 1e-3}
-"""Root mean square difference to a plain forward that rounding explains, in standard deviations
-of the logits. Attention that is not the model's own goes far beyond."""
+"""Root mean square difference of a row's logits to a plain forward's that rounding explains, in
+standard deviations of the logits. Attention that is not the model's own goes far beyond."""
 
 COARSE = 0.2
 """The same for bfloat16 and float16: SmolLM2-135M's bfloat16 logits are 0.05 from its float32
 ones, whichever way they are computed."""
+
+FLIPPED = 0.25
+"""Share of rows that coarse rounding may change altogether: on token sequences that no text has,
+an attention sink flips now and then (seen on 1 or 2 of 15 rows, by up to 2.7 standard deviations,
+where both ways agree to 1e-5 in float32)."""
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -39,10 +45,18 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     except Exception as error:  # model code of any kind may fail in any way
         return f"its cache cannot be replaced ({type(error).__name__})"
     plain = _answers(PlainDecoder(model))
-    difference = (shared - plain).square().mean().sqrt()
-    if not bool(difference <= TOLERANCE.get(model.dtype, COARSE) * plain.std()):
-        return "its answers would differ"
-    return None
+    return None if agree(shared, plain, model.dtype) else "its answers would differ"
+
+
+def agree(
+    shared: Float[Tensor, "rows vocabulary"],
+    plain: Float[Tensor, "rows vocabulary"],
+    dtype: torch.dtype,
+) -> bool:
+    """Return whether rounding at this precision explains how two ways of decoding differ."""
+    difference = (shared - plain).square().mean(dim=1).sqrt()
+    wrong = ~(difference <= TOLERANCE.get(dtype, COARSE) * plain.std())  # nan is wrong
+    return float(wrong.float().mean()) <= (0.0 if dtype in TOLERANCE else FLIPPED)
 
 
 def shares_prompts(model: PreTrainedModel, name: str) -> bool:
