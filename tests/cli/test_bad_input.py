@@ -160,7 +160,7 @@ def test_a_reward_that_fails_costs_no_candidates(
     outcome = bonbon("run", "recipe.yaml")
 
     assert line in refused(outcome)
-    assert "stay stored" in outcome.err
+    assert "what is stored stays stored" in outcome.err
     stored = CandidateStore(tmp_path / "runs" / "toy").read("train")
     assert len(stored) == 160
     # The same again until it is mended; then nothing is drawn again.

@@ -163,6 +163,7 @@ def test_nothing_else_is_left(finished_run: Path) -> None:
         ".lock",
         "candidates",
         "frontier.svg",
+        "kl.json",
         "metrics.json",
         "model",
         "recipe.yaml",
