@@ -1,4 +1,5 @@
 from itertools import combinations
+from typing import cast
 
 import numpy as np
 import pytest
@@ -96,3 +97,15 @@ def test_any_outcome_is_shown_whole(
     assert left < kl < row["kl_ci"][1] < right
     assert low < row["win_rate_ci"][0] < row["win_rate_ci"][1] <= high
     assert overlapping_labels(figure) == []
+
+
+def test_far_methods_do_not_squeeze_the_others(metrics: Metrics) -> None:
+    row = metrics["methods"]["bonbon"]
+    far = {**row, "kl": 56.0, "kl_ci": (53.0, 59.0)}
+    methods = {**metrics["methods"], "bonbon": far}
+    (near,) = frontier(metrics).axes
+    (wide,) = frontier(cast("Metrics", {**metrics, "methods": methods})).axes
+    assert (near.get_xscale(), wide.get_xscale()) == ("linear", "function")
+    assert "√KL" in wide.xaxis.get_label_text()
+    texts = [text.get_text() for text in wide.texts]
+    assert not any(text.isdigit() and int(text) > 1024 for text in texts)

@@ -21,6 +21,9 @@ Curve = Float[np.ndarray, "_ 2"]
 
 MIN_KL_SHOWN = 2.0
 
+FAR = 12.0
+"""Nats from which on the axis is that of √KL, so that far methods do not squeeze the others."""
+
 
 def frontier(
     metrics: Metrics,
@@ -44,12 +47,15 @@ def frontier(
     limit = _kl_limit(metrics)
     best_of, optimal = _best_of_curve(limit), _optimal_curve(limit)
     _draw_curves(axes, best_of, optimal)
-    axes.set_xlim(-0.02 * limit, limit)
+    if limit > FAR:
+        axes.set_xscale("function", functions=(_signed_root, _signed_square))
+    axes.set_xlim(-0.02 * limit if limit <= FAR else 0.0, limit)
     axes.set_ylim(_win_rate_floor(metrics), 1.0)
     axes.text(
         *(0.01 * limit, 0.975, "out of reach"), color=MUTED.light, size=TEXT_SIZE, va="center"
     )
-    name_axes(axes, up="win rate against the base", along="KL from the base, in nats")
+    scale = ", on a scale of √KL" if limit > FAR else ""
+    name_axes(axes, up="win rate against the base", along=f"KL from the base, in nats{scale}")
     if tied_curve is not None:
         axes.plot(*tied_curve.T, color=BLUE.light, linewidth=1, linestyle=":")
     _draw_dials(axes, metrics, dials)
@@ -60,6 +66,14 @@ def frontier(
     avoid = np.vstack([*drawn, best_of, optimal])
     place_labels(axes, [*curves, *labels, *marks], avoid=avoid)
     return figure
+
+
+def _signed_root(kl: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    return np.sign(kl) * np.sqrt(np.abs(kl))
+
+
+def _signed_square(root: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    return np.sign(root) * np.square(root)
 
 
 def _kl_limit(metrics: Metrics) -> float:
@@ -100,7 +114,7 @@ def _curve_labels(axes: Axes, best_of: Curve, optimal: Curve) -> list[Label]:
 def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Label]:
     """Mark the powers of two on the curve; the ones that are `named` elsewhere get no label."""
     tilts: list[BestOf] = []
-    for tilt in (BestOf(2**k) for k in range(1, 40)):
+    for tilt in (BestOf(2**k) for k in range(1, 11 if limit > FAR else 40)):
         previous = tilts[-1].kl if tilts else 0.0
         if previous + 0.05 * limit < tilt.kl < 0.98 * limit:
             tilts.append(tilt)
