@@ -133,6 +133,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: the file or an override cannot be used; the message names the key.
     """
+    return make_recipe(read_yaml(path), overrides, where=f"recipe {path}: ")
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """Read a recipe's keys and values, not yet validated.
+
+    Raises:
+        ConfigError: there is no such file, or it holds no YAML mapping.
+    """
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
         raise ConfigError(f"recipe {path} {problem}; expected a YAML file")
@@ -144,7 +153,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(
             f"recipe {path} holds a {type(loaded).__name__}, expected keys and values"
         )
-    return make_recipe(cast("dict[Any, Any]", loaded or {}), overrides, where=f"recipe {path}: ")
+    return cast("dict[Any, Any]", loaded or {})
 
 
 def load_run_recipe(directory: Path) -> Recipe:

@@ -7,6 +7,7 @@ is fixed.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from bonbon.evaluation.comparison import Compared, Comparison
 from bonbon.evaluation.duel import beaten
 from bonbon.models.toy import enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
-from bonbon.theory.estimators import best_of_n_mean
+from bonbon.theory.best_of import BestOf
+from bonbon.theory.optimal import OptimalTilt
 
 CONTEXTS, PROMPTS, BASE_DRAWS, DRAWS, REPLICATIONS = 80, 60, 16, 4, 500
 LENGTH, TEMPERATURE = 3, 1.0
@@ -143,7 +145,13 @@ def covered(population: list[Context]) -> dict[str, float]:
         )
         method = Compared("model", "rank", own)
         comparison = Comparison(
-            base, [method], best_of=[4], goal=4, leader="model", num_resamples=400, seed=replication
+            base,
+            [method],
+            best_of=[4],
+            goal=BestOf(4),
+            leader="model",
+            num_resamples=400,
+            seed=replication,
         )
         rows = comparison.rows()
         found = {name: rows["model"][name] for name in exact if name != "best-of-4 reward"}
@@ -162,21 +170,55 @@ def test_intervals_hold_the_exact_value_as_often_as_they_say(
     assert 0.92 <= covered[name] <= 0.98
 
 
-def test_kl_from_best_of_n_is_right_on_average(population: list[Context]) -> None:
-    """KL(best-of-4 ‖ policy) from 16 draws of the base; the moved part is unbiased."""
+def test_the_kl_from_the_goal_is_counted_out() -> None:
+    """KL(goal ‖ policy) over all choices of 4 of the base's draws, or by rank weights."""
     rng = np.random.default_rng(5)
-    context = population[0]
-    through = ((context.rewards <= context.rewards[:, None]) * context.base).sum(axis=1)
-    level = ((context.rewards == context.rewards[:, None]) * context.base).sum(axis=1)
-    best = (through**4 - (through - level).clip(0) ** 4) / level * context.base
-    draws = [drawn(context, "base", rng, "p") for _ in range(3000)]
-    moved = [
-        best_of_n_mean(one.rewards[None], one.log_ratios[None], 4)[0]
-        for one in draws
-        if one.log_ratios is not None
+    rewards, moved = rng.normal(size=(2, 9)), rng.normal(size=(2, 9))
+
+    def answers(values: np.ndarray, log_ratios: np.ndarray | None) -> PromptAnswers:
+        candidates = tuple(
+            Candidate("p", index, "", (1,), "", (1,), 0.0, "stop") for index in range(len(values))
+        )
+        group = ScoredGroup(candidates, tuple(values.tolist()))
+        return PromptAnswers(group, {}, log_ratios=log_ratios)
+
+    base = {str(n): answers(rewards[n], None) for n in range(2)}
+    own = {str(n): answers(rewards[n][:2], moved[n]) for n in range(2)}
+    chosen = [
+        moved[n][max(places, key=lambda place, n=n: rewards[n][place])]
+        for n in range(2)
+        for places in combinations(range(9), 4)
     ]
-    error = float(np.std(moved) / np.sqrt(len(moved)))
-    assert abs(np.mean(moved) - best @ context.log_ratios) < 4 * error  # once in 15 000
+    optimum = OptimalTilt.from_kl(1.0)
+    ranked = np.take_along_axis(moved, np.argsort(rewards, axis=1), axis=1)
+    expected = {
+        BestOf(4): BestOf(4).kl - np.mean(chosen),
+        optimum: optimum.kl - np.mean(ranked @ optimum.rank_weights(9)),
+    }
+    for goal, kl in expected.items():
+        comparison = Comparison(
+            base, [Compared("model", "rank", own)], best_of=[2], goal=goal, leader="model"
+        )
+        assert comparison.rows()["model"]["kl_from_goal"][0] == pytest.approx(kl)
+
+
+def test_prompts_without_a_gold_score_are_left_out_and_counted() -> None:
+    def answers(gold: float) -> PromptAnswers:
+        candidates = tuple(
+            Candidate("p", index, "", (1,), "", (1,), 0.0, "stop") for index in range(4)
+        )
+        return PromptAnswers(
+            ScoredGroup(candidates, (0.0, 1.0, 2.0, 3.0)), {"gold": np.array([gold, 1.0, 2.0, 5.0])}
+        )
+
+    base = {str(n): answers(np.nan if n == 0 else 0.0) for n in range(4)}
+    own = {str(n): answers(np.nan if n == 1 else 4.0) for n in range(4)}
+    comparison = Comparison(
+        base, [Compared("model", "rank", own)], best_of=[2], goal=BestOf(2), leader="model"
+    )
+    assert (comparison.prompts, comparison.num_left_out) == (["2", "3"], 2)
+    trained = comparison.over_optimisation("gold")["trained"]
+    assert trained[0]["gold"] == pytest.approx((1.0, 1.0, 1.0))  # paired: no spread
 
 
 def test_wins_are_shares_of_pairs(population: list[Context]) -> None:
@@ -186,7 +228,7 @@ def test_wins_are_shares_of_pairs(population: list[Context]) -> None:
         for name in ("base", "model")
     )
     comparison = Comparison(
-        base, [Compared("model", "rank", own)], best_of=[2], goal=2, leader="model"
+        base, [Compared("model", "rank", own)], best_of=[2], goal=BestOf(2), leader="model"
     )
     rows, duels = comparison.rows(), comparison.duels()
     by_hand = np.mean([beaten(own[key].rewards, base[key].rewards).mean() for key in base])

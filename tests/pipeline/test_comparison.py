@@ -13,7 +13,6 @@ import pytest
 from rich.console import Console
 
 from bonbon.errors import ConfigError
-from bonbon.pipeline import comparison
 from bonbon.pipeline.comparison import compare
 from bonbon.pipeline.comparison_recipe import load_comparison
 from bonbon.report.comparison_data import as_csv, read_comparison
@@ -70,6 +69,7 @@ def test_every_method_is_there_and_has_moved(found: dict[str, Any]) -> None:
         assert row["kl_from_goal"] is not None
         # The gold reward is the reward here, and so is the attribute.
         assert row["extra"]["gold"] == row["extra"]["twice"] == row["reward"]
+    assert found["methods"]["base"]["effective_prompts"] is None  # and JSON has no infinity
     assert found["leader"] == "rank"
     assert set(found["leads"]) == {"dpo", "sft", "rounds", "rloo", "grpo"}
     assert [point["n"] for point in found["over_optimisation"]["best_of"]] == [2, 4]
@@ -82,40 +82,38 @@ def test_candidates_are_drawn_once_for_all(done: Path) -> None:
         assert own.read_bytes() == shared
 
 
-def test_a_method_added_later_is_the_only_one_that_runs(
-    done: Path, recipe_file: Path, toy_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def copied(done: Path, toy_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the comparison to go on with."""
     monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
-    directory = tmp_path / "run"
-    shutil.copytree(done, directory)
-    more = tmp_path / "recipe.yaml"
-    more.write_text(
-        recipe_file.read_text().replace(
-            "    rank: {}\n", "    rank: {}\n    ipo: {training: {objective: ipo}}\n"
-        )
-    )
-    models = {path: path.stat().st_mtime_ns for path in directory.glob("methods/*/model/*.json")}
-    ran: list[str] = []
-    original = comparison.run
+    return Path(shutil.copytree(done, tmp_path / "run"))
 
-    def noting(recipe: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        ran.append(recipe.name)
-        return original(recipe, *args, **kwargs)
 
-    monkeypatch.setattr(comparison, "run", noting)
-    found = compare(load_comparison(more), directory, narrator=QUIET)
+def test_a_method_added_later_is_the_only_one_that_runs(copied: Path, recipe_file: Path) -> None:
+    more = copied.parent / "recipe.yaml"
+    added = "    rank: {}\n    ipo: {training: {objective: ipo}}\n"
+    more.write_text(recipe_file.read_text().replace("    rank: {}\n", added))
+    files = [*copied.glob("methods/*/model/*"), *copied.glob("methods/*/candidates/*")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    found = compare(load_comparison(more), copied, narrator=QUIET)
     assert "ipo" in found["methods"]
-    assert {path: path.stat().st_mtime_ns for path in models} == models
+    assert before
+    assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
-def test_training_seeds_are_spread_on_the_same_candidates(
-    done: Path, recipe_file: Path, toy_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
-    directory = tmp_path / "run"
-    shutil.copytree(done, directory)
-    recipe = load_comparison(recipe_file)
-    found = compare(recipe, directory, narrator=QUIET, seeds=2, only=["rank"])
+def test_more_answers_of_the_base_reach_every_method(copied: Path, recipe_file: Path) -> None:
+    recipe = load_comparison(recipe_file, ["evaluation.base_samples=9"])
+    found = compare(recipe, copied, narrator=QUIET, only=["rank", "sft"])
+    assert found["base_draws"] == 9
+    # The others have not been measured on these answers, so they are not compared.
+    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", "rank", "sft"]
+    for method in ("rank", "sft"):
+        ratios = json.loads((copied / "methods" / method / "log_ratios.json").read_text())
+        assert {len(numbers) for numbers in ratios.values()} == {9}
+
+
+def test_training_seeds_are_spread_on_the_same_candidates(copied: Path, recipe_file: Path) -> None:
+    found = compare(load_comparison(recipe_file), copied, narrator=QUIET, seeds=2, only=["rank"])
     first, second = found["seeds"]["rank"]
     assert first != second
     assert list(first) == [found["methods"]["rank"][name][0] for name in ("kl", "win_rate")]
@@ -209,6 +207,7 @@ def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) 
         (("best_of: [2, 4]", "leader: rnak"), "got 'rnak', expected one of rank, dpo 0.1"),
         (("count: 2}", "count: 2}, training: {objective: rloo}"), "leave rounds out"),
         (("gold: digits:total", "gold: digits:totl"), "did you mean 'total'?"),
+        (("max_new_tokens: 5}", "max_new_tokens: 5, stop: [x]}"), "knows no stop strings"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(

@@ -42,6 +42,11 @@ class PromptAnswers:
         """1 where the length limit cut the answer, 0 elsewhere."""
         return np.array([one.finish_reason == "length" for one in self.group.candidates], float)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every answer has every other score."""
+        return all(bool(np.isfinite(scores).all()) for scores in self.extra.values())
+
     def distinct(self, n: int, count: int) -> float:
         """Return the share of different word n-grams among the first `count` answers."""
         grams = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Float
 
 from bonbon.errors import ConfigError
 from bonbon.evaluation.answers import PromptAnswers
-from bonbon.evaluation.duel import base_quantiles, beaten, best_of_beats, best_of_duel
+from bonbon.evaluation.duel import Contender, base_quantiles, beaten, duel
 from bonbon.evaluation.resampling import (
     Resampler,
     detectable_difference,
@@ -17,12 +18,25 @@ from bonbon.evaluation.resampling import (
     lead_at_equal_kl,
 )
 from bonbon.rewards.bradley_terry import bradley_terry
-from bonbon.theory.estimators import Estimate, best_of_n_mean, best_of_n_win_rate
+from bonbon.theory.best_of import BestOf
+from bonbon.theory.estimators import (
+    Estimate,
+    average_over_ties,
+    best_of_n_mean,
+    best_of_n_win_rate,
+)
 from bonbon.theory.overoptimisation import Form, fit_overoptimisation
 from bonbon.theory.ties import tie_corrected
+from bonbon.theory.tilt import Tilt
 
 NUM_BINS = 16
 PerPrompt = Float[np.ndarray, " prompts"]
+Triple = tuple[float, float, float]
+"""Value, low and high of an estimate."""
+Value = Callable[[PromptAnswers], np.ndarray]
+"""Something of each answer: its reward, its length."""
+MeanOf = Callable[[Value], PerPrompt]
+"""A method's mean of something, by prompt."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Comparison:
         methods: Sequence[Compared],
         *,
         best_of: Sequence[int],
-        goal: int,
+        goal: Tilt,
         leader: str,
         num_resamples: int = 2000,
         seed: int = 0,
@@ -57,25 +71,28 @@ class Comparison:
             base: the base's answers by prompt.
             methods: trained methods.
             best_of: which n to evaluate at inference.
-            goal: the n of the best-of-n that methods mimic.
+            goal: the tilt of the base that methods mimic.
             leader: the method whose lead is tested.
             num_resamples: bootstrap resamples of prompts.
             seed: of the bootstrap.
 
         Raises:
-            ConfigError: there are fewer than two prompts that all methods answered.
+            ConfigError: there are fewer than two prompts on which all can be compared.
         """
-        most = max([*best_of, goal])
+        fewest = 1 + max([1, *best_of])
+        answers = [base, *(method.answers for method in methods)]
         self.prompts = [
             prompt
-            for prompt, one in base.items()
-            if len(one.rewards) > most and all(prompt in each.answers for each in methods)
+            for prompt, own in base.items()
+            if len(own.rewards) >= fewest
+            and all(prompt in each and each[prompt].is_complete for each in answers)
         ]
+        self.num_left_out = len(base) - len(self.prompts)
         if len(self.prompts) < 2:
             raise ConfigError(
-                f"got {len(self.prompts)} held-out prompts with more than {most} scored answers of "
-                "the base and answers of every method, expected 2 or more; raise "
-                "evaluation.base_samples or prompts.num_eval"
+                f"got {len(self.prompts)} held-out prompts with at least {fewest} scored answers "
+                "of the base, answers of every method, and no answer without gold or off-target "
+                "score, expected 2; raise evaluation.base_samples or prompts.num_eval"
             )
         self.base = [base[prompt] for prompt in self.prompts]
         self.methods = list(methods)
@@ -84,7 +101,11 @@ class Comparison:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return each method's numbers, estimates as (value, low, high)."""
-        rows = {"base": self._base_row()}
+        still = np.zeros(len(self.prompts))
+        rows = {
+            "base": self._row("base", still + 0.5, still, still, _means(self.base))
+            | {"distinct_2": self._distinct(self.base)}
+        }
         rows |= {f"best-of-{n}": self._best_of_row(n) for n in self.best_of}
         return rows | {method.name: self._trained_row(method) for method in self.methods}
 
@@ -94,7 +115,7 @@ class Comparison:
             method.name: np.mean(
                 [
                     base_quantiles(own.rewards, base.rewards, NUM_BINS)
-                    for own, base in self._pairs(method)
+                    for own, base in zip(self._own(method), self.base, strict=True)
                 ],
                 axis=0,
             ).tolist()
@@ -105,38 +126,25 @@ class Comparison:
         """Return the leader's lead over every other family at equal KL, with paired intervals."""
         families = self._families()
         own = next(each.family for each in self.methods if each.name == self.leader)
-        found: dict[str, dict[str, Any]] = {}
-        for family, points in families.items():
-            if family == own:
-                continue
-            stacked = np.concatenate([families[own], points])
-            half = len(families[own]) // 2
-
-            def lead(means: Float[np.ndarray, " rows"], half: int = half) -> float:
-                ours, theirs = means[: 2 * half], means[2 * half :]
-                return lead_at_equal_kl(ours.reshape(2, -1), theirs.reshape(2, -1))
-
-            estimate = self.resampler.statistic(stacked, lead)
-            means = stacked.mean(axis=1)
-            kl = min(means[:half].max(), means[2 * half :].reshape(2, -1)[0].max())
-            found[family] = {
-                "lead": _triple(estimate),
-                "kl": float(kl),
-                "within_noise": estimate.low <= 0 <= estimate.high,
-            }
-        return found
+        leading = families.pop(own)
+        return {family: self._lead(leading, points) for family, points in families.items()}
 
     def duels(self) -> dict[str, Any]:
         """Return win rates of all methods against each other, and their Bradley–Terry strengths."""
-        names = ["base", *(f"best-of-{n}" for n in self.best_of)]
-        names += [method.name for method in self.methods]
+        contenders: dict[str, Sequence[Contender]] = {
+            name: [n] * len(self.base)
+            for name, n in [("base", 1), *((f"best-of-{n}", n) for n in self.best_of)]
+        }
+        contenders |= {
+            method.name: [own.rewards for own in self._own(method)] for method in self.methods
+        }
+        names = list(contenders)
         matrix = np.full((len(names), len(names)), 0.5)
-        for row, one in enumerate(names):
-            for column in range(row):
-                matrix[row, column] = self._duel(one, names[column])
-                matrix[column, row] = 1 - matrix[row, column]
-        games = matrix * len(self.prompts)
-        strengths = bradley_terry(games - np.diag(np.diag(games)))
+        for row, column in combinations(range(len(names)), 2):
+            pairs = zip(self.base, contenders[names[row]], contenders[names[column]], strict=True)
+            won = np.mean([duel(base.rewards, one, other) for base, one, other in pairs])
+            matrix[row, column], matrix[column, row] = won, 1 - won
+        strengths = bradley_terry(matrix * len(self.prompts))
         return {
             "methods": names,
             "win_rates": matrix.tolist(),
@@ -150,172 +158,158 @@ class Comparison:
             gold: which of the extra scores is the gold reward.
         """
         most = min(len(one.rewards) for one in self.base)
-        numbers = [2**k for k in range(1, 7) if 2**k <= most]
-        start = float(np.mean([np.nanmean(one.extra[gold]) for one in self.base]))
-        points = [self._gold_point(n, gold, start) for n in numbers]
-        trained: list[dict[str, Any]] = [
-            {
-                "name": method.name,
-                "kl": float(np.mean([own.kl for own, _ in self._pairs(method)])),
-                "proxy": float(np.mean([own.rewards.mean() for own, _ in self._pairs(method)])),
-                "gold": self._mean(
-                    [float(np.nanmean(own.extra[gold])) - start for own, _ in self._pairs(method)]
-                ),
+        before = _means(self.base)(lambda one: one.extra[gold])
+
+        def point(kl: PerPrompt, mean_of: MeanOf, **names: Any) -> dict[str, Any]:  # noqa: ANN401
+            return {
+                **names,
+                "kl": float(np.mean(kl)),
+                "proxy": float(mean_of(lambda one: one.rewards).mean()),
+                "gold": self._mean(mean_of(lambda one: one.extra[gold]) - before),
             }
+
+        numbers = [2**k for k in range(1, 7) if 2**k <= most]
+        points = [point(self._best_of_kl(n), self._best_of_means(n), n=n) for n in numbers]
+        trained = [
+            point(_kls(own), _means(own), name=method.name)
             for method in self.methods
+            for own in [self._own(method)]
         ]
         fits = {"best-of-n": _fit(points, "best-of-n"), "rl": _fit(trained, "rl")}
-        return {"base_gold": start, "best_of": points, "trained": trained, "fits": fits}
+        return {
+            "base_gold": float(before.mean()),
+            "best_of": points,
+            "trained": trained,
+            "fits": fits,
+        }
 
     def tied_curve(self) -> list[tuple[float, float]]:
         """Return KL and win rate of best-of-n for n from 1 up, for this reward with its ties."""
-        rewards = [one.rewards[None] for one in self.base]
-        points: list[tuple[float, float]] = []
-        for n in np.geomspace(1, 64, 25).tolist():
-            pairs = [tie_corrected(each, n) for each in rewards]
-            win, kl = (float(np.mean([pair[side][0] for pair in pairs])) for side in (0, 1))
-            points.append((kl, win))
-        return points
+        points = [self.tie_corrected(n) for n in np.geomspace(1, 64, 25).tolist()]
+        return [(point["kl"], point["win_rate"]) for point in points]
 
-    def _base_row(self) -> dict[str, Any]:
-        still = np.zeros(len(self.prompts))
-        return self._row(still + 0.5, still, still, self.base) | {"family": "base"}
+    def tie_corrected(self, n: int | float) -> dict[str, float]:
+        """Return win rate and KL of best-of-n for this reward with its ties."""
+        pairs = [tie_corrected(one.rewards[None], n) for one in self.base]
+        win, kl = (float(np.mean([pair[side][0] for pair in pairs])) for side in (0, 1))
+        return {"win_rate": win, "kl": kl}
 
     def _best_of_row(self, n: int) -> dict[str, Any]:
-        def best(value: Callable[[PromptAnswers], np.ndarray]) -> PerPrompt:
-            return np.array(
-                [best_of_n_mean(one.rewards[None], value(one)[None], n)[0] for one in self.base]
-            )
-
         win = np.array([best_of_n_win_rate(one.rewards[None], n)[0] for one in self.base])
-        kl = np.array([tie_corrected(one.rewards[None], n)[1][0] for one in self.base])
-        return {
-            "family": "best-of-n",
-            "win_rate": self._mean(win),
-            "kl": self._mean(kl),
-            "kl_monte_carlo": self._mean(kl),
-            "reward": self._mean(best(lambda one: one.rewards)),
-            "length": self._mean(best(lambda one: one.lengths)),
-            "length_ratio": self._ratio(best(lambda one: one.lengths)),
-            "cut_share": self._mean(best(lambda one: one.cut)),
-            "distinct_2": None,
-            "extra": {
-                name: self._mean(best(lambda one, name=name: one.extra[name]))
-                for name in self.base[0].extra
-                if all(np.isfinite(one.extra[name]).all() for one in self.base)
-            },
-            "kl_from_goal": None,
-            "effective_prompts": effective_number(win),
-            "detectable": detectable_difference(win),
-        }
+        kl = self._best_of_kl(n)
+        return self._row("best-of-n", win, kl, kl, self._best_of_means(n))
 
     def _trained_row(self, method: Compared) -> dict[str, Any]:
-        pairs = self._pairs(method)
-        win = np.array([beaten(own.rewards, base.rewards).mean() for own, base in pairs])
-        kl = np.array([own.kl for own, _ in pairs])
-        monte_carlo = np.array([own.kl_monte_carlo for own, _ in pairs])
-        row = self._row(win, kl, monte_carlo, [own for own, _ in pairs])
-        far = [self._kl_from_goal(own, base) for own, base in pairs if own.log_ratios is not None]
-        row["kl_from_goal"] = self._mean(far) if len(far) == len(pairs) else None
-        return row | {"family": method.family}
+        own = self._own(method)
+        monte_carlo = np.array([one.kl_monte_carlo for one in own])
+        row = self._row(method.family, self._wins(own), _kls(own), monte_carlo, _means(own))
+        row["distinct_2"] = self._distinct(own)
+        if all(one.log_ratios is not None for one in own):
+            far = [self._kl_from_goal(*pair) for pair in zip(own, self.base, strict=True)]
+            row["kl_from_goal"] = self._mean(far)
+        return row
 
     def _row(
-        self, win: PerPrompt, kl: PerPrompt, monte_carlo: PerPrompt, own: Sequence[PromptAnswers]
+        self, family: str, win: PerPrompt, kl: PerPrompt, monte_carlo: PerPrompt, mean_of: MeanOf
     ) -> dict[str, Any]:
-        lengths = np.array([one.lengths.mean() for one in own])
+        lengths = mean_of(lambda one: one.lengths)
+        both = np.stack([lengths, _means(self.base)(lambda one: one.lengths)])
+        ratio = self.resampler.statistic(both, lambda means: float(means[0] / means[1]))
         return {
+            "family": family,
             "win_rate": self._mean(win),
             "kl": self._mean(kl),
             "kl_monte_carlo": self._mean(monte_carlo),
-            "reward": self._mean([one.rewards.mean() for one in own]),
-            "length": self._mean(lengths),
-            "length_ratio": self._ratio(lengths),
-            "cut_share": self._mean([one.cut.mean() for one in own]),
-            "distinct_2": self._mean([one.distinct(2, self._fewest) for one in own]),
-            "extra": {
-                name: self._mean([float(np.nanmean(one.extra[name])) for one in own])
-                for name in own[0].extra
-            },
             "kl_from_goal": None,
+            "reward": self._mean(mean_of(lambda one: one.rewards)),
+            "length": self._mean(lengths),
+            "length_ratio": _triple(ratio),
+            "cut_share": self._mean(mean_of(lambda one: one.cut)),
+            "distinct_2": None,
+            "extra": {
+                name: self._mean(mean_of(lambda one, name=name: one.extra[name]))
+                for name in self.base[0].extra
+            },
             "effective_prompts": effective_number(win),
             "detectable": detectable_difference(win),
         }
 
-    @property
-    def _fewest(self) -> int:
-        """Answers per prompt that every method has: distinct n-grams get fewer with more."""
-        counts = [len(one.rewards) for one in self.base]
-        counts += [len(own.rewards) for each in self.methods for own, _ in self._pairs(each)]
-        return min(counts)
-
-    def _kl_from_goal(self, own: PromptAnswers, base: PromptAnswers) -> float:
-        """Return KL(best-of-n ‖ π) of a prompt, from the base's draws weighted as best-of-n's."""
-        assert own.log_ratios is not None
-        moved = best_of_n_mean(base.rewards[None], own.log_ratios[None], self.goal)[0]
-        return float(tie_corrected(base.rewards[None], self.goal)[1][0] - moved)
-
-    def _gold_point(self, n: int, gold: str, start: float) -> dict[str, Any]:
-        def best(value: Callable[[PromptAnswers], np.ndarray]) -> PerPrompt:
+    def _best_of_means(self, n: int) -> MeanOf:
+        def mean_of(value: Value) -> PerPrompt:
             return np.array(
                 [best_of_n_mean(one.rewards[None], value(one)[None], n)[0] for one in self.base]
             )
 
-        kl = [tie_corrected(one.rewards[None], n)[1][0] for one in self.base]
+        return mean_of
+
+    def _best_of_kl(self, n: int | float) -> PerPrompt:
+        return np.array([tie_corrected(one.rewards[None], n)[1][0] for one in self.base])
+
+    def _distinct(self, own: Sequence[PromptAnswers]) -> Triple:
+        """Return the share of different word pairs among as many answers as every method has."""
+        everyone = [self.base, *(self._own(method) for method in self.methods)]
+        fewest = min(len(one.rewards) for each in everyone for one in each)
+        return self._mean([one.distinct(2, fewest) for one in own])
+
+    def _kl_from_goal(self, own: PromptAnswers, base: PromptAnswers) -> float:
+        """Return KL(goal ‖ π) of a prompt, from the base's draws, weighted as the goal's."""
+        assert own.log_ratios is not None
+        order = np.argsort(base.rewards)
+        ordered, moved = base.rewards[order][None], own.log_ratios[order][None]
+        weights = self.goal.rank_weights(len(order))
+        kl = self.goal.kl
+        if isinstance(self.goal, BestOf):
+            kl = float(tie_corrected(ordered, self.goal.n)[1][0])
+        return kl - float((average_over_ties(moved, ordered) @ weights)[0])
+
+    def _lead(
+        self,
+        leading: Float[np.ndarray, "2 points prompts"],
+        other: Float[np.ndarray, "2 others prompts"],
+    ) -> dict[str, Any]:
+        """Return the lead at the largest KL that both families reach."""
+        points = leading.shape[1]
+
+        def apart(means: Float[np.ndarray, "2 all"]) -> tuple[np.ndarray, np.ndarray]:
+            return means[:, :points], means[:, points:]
+
+        both = np.concatenate([leading, other], axis=1)
+        lead = self.resampler.statistic(both, lambda means: lead_at_equal_kl(*apart(means)))
+        ours, theirs = apart(both.mean(axis=2))
         return {
-            "n": n,
-            "kl": float(np.mean(kl)),
-            "proxy": float(best(lambda one: one.rewards).mean()),
-            "gold": self._mean(best(lambda one: np.nan_to_num(one.extra[gold])) - start),
+            "lead": _triple(lead),
+            "kl": float(min(ours[0].max(), theirs[0].max())),
+            "within_noise": lead.low <= 0 <= lead.high,
         }
 
-    def _duel(self, one: str, other: str) -> float:
-        first, second = (self._numbers(name) for name in (one, other))
-        shares: list[float] = []
-        for place, base in enumerate(self.base):
-            left, right = first, second
-            if isinstance(left, int) and isinstance(right, int):
-                shares.append(best_of_duel(base.rewards, left, right))
-            elif isinstance(left, int) and not isinstance(right, int):
-                shares.append(best_of_beats(base.rewards, left, right[place]))
-            elif isinstance(right, int) and not isinstance(left, int):
-                shares.append(1 - best_of_beats(base.rewards, right, left[place]))
-            elif not isinstance(left, int) and not isinstance(right, int):
-                shares.append(float(beaten(left[place], right[place]).mean()))
-        return float(np.mean(shares))
-
-    def _numbers(self, name: str) -> int | list[Float[np.ndarray, " draws"]]:
-        """Return the n of best-of-n (1 for the base), or a trained method's rewards by prompt."""
-        if name == "base":
-            return 1
+    def _families(self) -> dict[str, Float[np.ndarray, "2 points prompts"]]:
+        """Return KLs and win rates by prompt of the points of each family."""
+        found: dict[str, list[tuple[PerPrompt, PerPrompt]]] = {}
         for method in self.methods:
-            if method.name == name:
-                return [own.rewards for own, _ in self._pairs(method)]
-        return int(name.removeprefix("best-of-"))
+            own = self._own(method)
+            found.setdefault(method.family, []).append((_kls(own), self._wins(own)))
+        return {family: np.array(points).swapaxes(0, 1) for family, points in found.items()}
 
-    def _families(self) -> dict[str, Float[np.ndarray, "rows prompts"]]:
-        """Return each family's KLs, then win rates, of its points by prompt."""
-        found: dict[str, tuple[list[PerPrompt], list[PerPrompt]]] = {}
-        for method in self.methods:
-            kls, wins = found.setdefault(method.family, ([], []))
-            pairs = self._pairs(method)
-            kls.append(np.array([own.kl for own, _ in pairs]))
-            wins.append(np.array([beaten(own.rewards, base.rewards).mean() for own, base in pairs]))
-        return {family: np.array([*kls, *wins]) for family, (kls, wins) in found.items()}
+    def _own(self, method: Compared) -> list[PromptAnswers]:
+        return [method.answers[prompt] for prompt in self.prompts]
 
-    def _pairs(self, method: Compared) -> list[tuple[PromptAnswers, PromptAnswers]]:
-        own = [method.answers[prompt] for prompt in self.prompts]
-        return list(zip(own, self.base, strict=True))
+    def _wins(self, own: Sequence[PromptAnswers]) -> PerPrompt:
+        pairs = zip(own, self.base, strict=True)
+        return np.array([beaten(one.rewards, base.rewards).mean() for one, base in pairs])
 
-    def _mean(self, values: Sequence[float] | PerPrompt) -> tuple[float, float, float]:
+    def _mean(self, values: Sequence[float] | PerPrompt) -> Triple:
         return _triple(self.resampler.mean(np.asarray(values, dtype=float)))
 
-    def _ratio(self, lengths: PerPrompt) -> tuple[float, float, float]:
-        own = np.array([one.lengths.mean() for one in self.base])
-        both = np.stack([lengths, own])
-        return _triple(self.resampler.statistic(both, lambda means: float(means[0] / means[1])))
+
+def _means(own: Sequence[PromptAnswers]) -> MeanOf:
+    return lambda value: np.array([value(one).mean() for one in own])
 
 
-def _triple(estimate: Estimate) -> tuple[float, float, float]:
+def _kls(own: Sequence[PromptAnswers]) -> PerPrompt:
+    return np.array([one.kl for one in own])
+
+
+def _triple(estimate: Estimate) -> Triple:
     return estimate.mean, estimate.low, estimate.high
 
 

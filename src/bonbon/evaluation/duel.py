@@ -42,6 +42,27 @@ def best_of_duel(base: Float[np.ndarray, " draws"], m: int, n: int) -> float:
     return float((np.where(size == 1, smooth, atom) / size).sum())
 
 
+Contender = int | Float[np.ndarray, " _"]
+"""The n of a best-of-n (1 is the base itself), or the rewards of another policy's draws."""
+
+
+def duel(base: Float[np.ndarray, " draws"], one: Contender, other: Contender) -> float:
+    """Return the win rate of one contender against the other on a prompt, ties one half.
+
+    Args:
+        base: rewards that any best-of-n chooses among.
+        one: whose win rate it is.
+        other: its opponent, whose draws are independent.
+    """
+    if isinstance(one, int):
+        if isinstance(other, int):
+            return best_of_duel(base, one, other)
+        return best_of_beats(base, one, other)
+    if isinstance(other, int):
+        return 1 - best_of_beats(base, other, one)
+    return float(beaten(one, other).mean())
+
+
 def base_quantiles(
     rewards: Float[np.ndarray, " draws"], base: Float[np.ndarray, " others"], num_bins: int
 ) -> Float[np.ndarray, " {num_bins}"]:

@@ -36,12 +36,12 @@ class Resampler:
 
     def statistic(
         self,
-        values: Float[np.ndarray, "rows prompts"],
-        of_means: Callable[[Float[np.ndarray, " rows"]], float],
+        values: Float[np.ndarray, "*rows prompts"],
+        of_means: Callable[[Float[np.ndarray, "*rows"]], float],
     ) -> Estimate:
         """Return a function of means over prompts, with its expanded percentile interval."""
         resampled = np.array([of_means(row) for row in self.means(values)])
-        return self.estimate(of_means(values.mean(axis=1)), resampled)
+        return self.estimate(of_means(values.mean(axis=-1)), resampled)
 
 
 def standard_error(values: Float[np.ndarray, " prompts"]) -> float:
@@ -49,10 +49,13 @@ def standard_error(values: Float[np.ndarray, " prompts"]) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def effective_number(values: Float[np.ndarray, " prompts"]) -> float:
-    """Return how many single comparisons on fresh prompts give a win rate this precisely."""
+def effective_number(values: Float[np.ndarray, " prompts"]) -> float | None:
+    """Return how many single comparisons on fresh prompts give a win rate this precisely.
+
+    None where the win rate is the same on every prompt, so that no number would do.
+    """
     mean, error = float(np.mean(values)), standard_error(values)
-    return mean * (1 - mean) / error**2 if error > 0 else float("inf")
+    return mean * (1 - mean) / error**2 if error > 0 else None
 
 
 def detectable_difference(values: Float[np.ndarray, " prompts"]) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from bonbon.pipeline.scores import add_scores
 from bonbon.pipeline.stage import digest, is_finished, recorded_settings
 from bonbon.pipeline.versions import versions
 from bonbon.pipeline.workspace import Workspace
-from bonbon.recipe import Recipe
+from bonbon.recipe import Recipe, dump_recipe
 from bonbon.records import ScoredGroup
 from bonbon.report.comparison_data import COMPARISON_FILE, SCHEMA
 from bonbon.report.comparison_page import write_comparison
@@ -32,6 +32,7 @@ from bonbon.report.metrics import read_metrics
 from bonbon.report.narrator import Narrator
 from bonbon.rewards.config import RewardConfig, load_reward, reward_name
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.tilt import Tilt
 
 SHARED = "shared"
 """The directory, beside those of the methods, of the candidates that all share."""
@@ -39,6 +40,9 @@ SHARED = "shared"
 GOLD = "gold"
 
 LOG_RATIOS = "log_ratios.json"
+
+LOGPROBS = "base-logprobs"
+"""The stage that reads the base's held-out draws with a model."""
 
 
 def compare(
@@ -75,7 +79,7 @@ def compare(
             if not only or name in only:
                 _run_method(shared, recipe, name, _seeded(method, seed), seed)
     found = _compared(shared, recipe, seeds)
-    replace_text(directory / COMPARISON_FILE, json.dumps(found, indent=1) + "\n")
+    replace_text(directory / COMPARISON_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
     write_comparison(directory)
     return found
 
@@ -103,13 +107,24 @@ def _run_method(
 
 
 def _share(source: Path, target: Path) -> None:
-    """Give a method the candidates that were drawn for all, before it draws any of its own."""
-    if (target / "stages" / "sample-train.json").is_file():
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source / "recipe.yaml", target)
-    for part in ("candidates", "rewards", "stages"):
-        shutil.copytree(source / part, target / part, dirs_exist_ok=True)
+    """Give a method the candidates that were drawn for all, and again when those have changed."""
+    for set_name in ("train", "eval-base"):
+        stage = f"sample-{set_name}"
+        if recorded_settings(target, stage) == recorded_settings(source, stage):
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / "recipe.yaml", target)
+        CandidateStore(target).discard(set_name)
+        for pattern in (
+            "candidates/{}[-.]*",
+            "rewards/{}.*",
+            "stages/score-{}.*",
+            "stages/sample-{}.json",
+        ):
+            for file in source.glob(pattern.format(set_name)):
+                place = target / file.relative_to(source)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, place)
 
 
 def _extra_scores(workspace: Workspace, recipe: ComparisonRecipe) -> None:
@@ -137,55 +152,55 @@ def _table(name: str) -> str:
 
 def _measure_log_ratios(shared: Workspace, workspace: Workspace) -> None:
     """Keep log π_θ/π0 of the base's held-out draws, both read in the same precision."""
-    model = recorded_settings(workspace.directory, "sample-eval-bonbon")
-    stage = workspace.stage("log-ratios", {"model": digest(model)})
-    if stage.finished and (workspace.directory / LOG_RATIOS).is_file():
-        return
-    stage.begin()
-    recipe = workspace.recipe
-    groups = _base_groups(shared)
-    base = _logprobs(shared, recipe.policy, groups, shared.directory / "base_logprobs.json")
+    policy = workspace.recipe.policy
     place = {"model": str(workspace.model_directory), "revision": None}
-    trained = _logprobs(workspace, recipe.policy.model_copy(update=place), groups, None)
+    model = recorded_settings(workspace.directory, "sample-eval-bonbon")
+    base = _base_logprobs(shared, shared, policy, {})
+    trained = _base_logprobs(shared, workspace, policy.model_copy(update=place), model)
     ratios = {
         prompt: (np.array(trained[prompt]) - np.array(own)).tolist() for prompt, own in base.items()
     }
     replace_text(workspace.directory / LOG_RATIOS, json.dumps(ratios) + "\n")
-    stage.finish()
 
 
-def _logprobs(
-    workspace: Workspace, policy: PolicyConfig, groups: Sequence[ScoredGroup], file: Path | None
+def _base_logprobs(
+    shared: Workspace, workspace: Workspace, policy: PolicyConfig, model: Mapping[str, Any]
 ) -> dict[str, list[float]]:
-    """Return log-probabilities of groups by prompt; they are read from `file` if it is there."""
-    if file is not None and file.is_file():
+    """Return log-probabilities of the base's held-out draws by prompt, computed once and stored."""
+    answers = recorded_settings(shared.directory, "sample-eval-base")
+    scores = recorded_settings(shared.directory, "score-eval-base")
+    stage = workspace.stage(
+        LOGPROBS, {"answers": digest(answers), "scores": digest(scores), "model": digest(model)}
+    )
+    file = workspace.directory / f"{LOGPROBS}.json"
+    if stage.finished and file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
+    stage.begin()
+    groups = shared.store.groups("eval-base", reward_name(shared.recipe.reward))
     loaded = load_policy(policy)
     with workspace.narrator.bar("read the base's answers", total=len(groups)) as bar:
         numbers = iter(
             group_logprobs(
                 loaded,
                 groups,
-                temperature=float(workspace.recipe.sampling.temperature),
+                temperature=float(shared.recipe.sampling.temperature),
                 on_group=lambda tokens: bar.advance(1, extra=tokens),
             )
         )
     table = {group.prompt_id: [next(numbers) for _ in group.candidates] for group in groups}
-    if file is not None:
-        replace_text(file, json.dumps(table) + "\n")
+    replace_text(file, json.dumps(table) + "\n")
+    stage.finish()
     return table
-
-
-def _base_groups(shared: Workspace) -> list[ScoredGroup]:
-    return shared.store.groups("eval-base", reward_name(shared.recipe.reward))
 
 
 def _compared(shared: Workspace, recipe: ComparisonRecipe, seeds: int) -> dict[str, Any]:
     """Return everything of `comparison.json`."""
-    root = shared.directory.parent
+    root, n, goal = shared.directory.parent, recipe.base.sampling.n, recipe.base.final_goal
     reward = reward_name(recipe.base.reward)
     base = _answers(shared.store, "eval-base", reward, recipe, None)
-    finished = [name for name in recipe.methods if is_evaluated(method_directory(root, name, 0))]
+    finished = [name for name in recipe.methods if _is_current(root, recipe, name, 0)]
+    for name in recipe.methods.keys() - set(finished):
+        shared.narrator.say(f"  {name} is not in the report: it has not run with these settings.")
     methods = [_compared_method(root, recipe, name, 0) for name in finished]
     leader = recipe.leader if recipe.leader in finished else finished[0]
     comparison = _comparison(recipe, base, methods, leader)
@@ -194,15 +209,20 @@ def _compared(shared: Workspace, recipe: ComparisonRecipe, seeds: int) -> dict[s
         "name": recipe.base.name,
         "policy": policy_name(recipe.base.policy),
         "reward": reward,
-        "n": recipe.base.sampling.n,
-        "tilt": recipe.base.goal.name,
+        "n": n,
+        "tilt": goal.name,
         "temperature": recipe.base.sampling.temperature,
         "seed": recipe.base.seed,
         "leader": leader,
         "num_prompts": len(comparison.prompts),
         "base_draws": min(len(one.rewards) for one in comparison.base),
-        "goal": {"win_rate": recipe.base.goal.win_rate, "kl": recipe.base.goal.kl},
-        "goal_density": _goal_density(recipe),
+        "num_left_out": comparison.num_left_out,
+        "theory": {
+            "win_rate": goal.win_rate,
+            "kl": goal.kl,
+            "tie_corrected": comparison.tie_corrected(goal.n if isinstance(goal, BestOf) else n),
+        },
+        "goal_density": _density(goal),
         "methods": comparison.rows(),
         "quantiles": comparison.quantiles(),
         "leads": comparison.leads(),
@@ -215,9 +235,15 @@ def _compared(shared: Workspace, recipe: ComparisonRecipe, seeds: int) -> dict[s
     }
 
 
-def is_evaluated(directory: Path) -> bool:
-    """Return whether a method's run has all that a comparison needs."""
-    return is_finished(directory, "evaluate") and is_finished(directory, "log-ratios")
+def _is_current(root: Path, recipe: ComparisonRecipe, name: str, seed: int) -> bool:
+    """Return whether a method has run to its end with the settings wanted now."""
+    directory = method_directory(root, name, seed)
+    file, wanted = directory / "recipe.yaml", _seeded(recipe.methods[name], seed)
+    return (
+        is_finished(directory, "evaluate")
+        and (directory / LOG_RATIOS).is_file()
+        and file.read_text(encoding="utf-8") == dump_recipe(wanted)
+    )
 
 
 def _comparison(
@@ -230,7 +256,7 @@ def _comparison(
         base,
         methods,
         best_of=recipe.compare.best_of,
-        goal=recipe.base.sampling.n,
+        goal=recipe.base.final_goal,
         leader=leader,
         num_resamples=recipe.base.evaluation.num_resamples,
         seed=recipe.base.seed,
@@ -290,7 +316,7 @@ def _spread(
     for name in finished if seeds > 1 else ():
         points: list[tuple[float, float]] = []
         for seed in range(seeds):
-            if is_evaluated(method_directory(root, name, seed)):
+            if _is_current(root, recipe, name, seed):
                 one = _compared_method(root, recipe, name, seed)
                 row = _comparison(recipe, base, [one], name).rows()[name]
                 points.append((row["kl"][0], row["win_rate"][0]))
@@ -298,13 +324,9 @@ def _spread(
     return found
 
 
-def _goal_density(recipe: ComparisonRecipe) -> list[tuple[float, float]]:
-    goal = recipe.base.goal
+def _density(goal: Tilt) -> list[tuple[float, float]]:
     u = np.linspace(0.005, 1, 120)
-    density: Callable[[np.ndarray], np.ndarray] = (
-        goal.density if not isinstance(goal, BestOf) else lambda at: goal.n * at ** (goal.n - 1)
-    )
-    return list(zip(u.tolist(), np.asarray(density(u)).tolist(), strict=True))
+    return list(zip(u.tolist(), goal.density(u).tolist(), strict=True))
 
 
 def _cost(directory: Path) -> dict[str, float]:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from bonbon.errors import ConfigError
 from bonbon.evaluation.compare_config import CompareConfig, MethodConfig
 from bonbon.pipeline.preflight import check_recipe
-from bonbon.recipe import Recipe, make_recipe
+from bonbon.recipe import Recipe, make_recipe, read_yaml
 from bonbon.rewards.config import check_reward, compares_candidates
 
 
@@ -52,19 +51,12 @@ def load_comparison(
     Raises:
         ConfigError: it cannot be used; the message names the key.
     """
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise ConfigError(f"recipe {path} {problem}; expected a YAML file")
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("compare"), dict):
+    values = read_yaml(path)
+    if not isinstance(values.get("compare"), dict):
         raise ConfigError(
             f"recipe {path} has no section `compare` with methods; expected one, as in "
             "recipes/compare_cpu.yaml (`bonbon run` takes recipes without it)"
         )
-    values = cast("dict[str, Any]", loaded)
     where = f"recipe {path}: "
     compare = _compare_config(values.pop("compare"), where)
     first = compare.fast if fast else ()

@@ -79,6 +79,12 @@ def check_training(recipe: Recipe) -> None:
         for package in ("trl", "datasets"):
             _check_package(package, wanted_by=f"objective {recipe.training.objective}", extra="fit")
         refuse_several(f"objective {recipe.training.objective}")
+        if recipe.sampling.stop:
+            raise ConfigError(
+                f"sampling.stop = {list(recipe.sampling.stop)}, but objective "
+                f"{recipe.training.objective!r} draws through TRL, which knows no stop strings; "
+                "leave them out, or use an objective of bonbon's own"
+            )
     if recipe.rounds.count > 1:
         refuse_several("training in rounds, which draws in between,")
     for tracker in recipe.training.report_to:

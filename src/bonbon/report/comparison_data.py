@@ -10,7 +10,7 @@ from typing import Any
 from bonbon.errors import ConfigError
 
 COMPARISON_FILE = "comparison.json"
-SCHEMA = 1
+SCHEMA = 2
 
 Comparison = Mapping[str, Any]
 """What `comparison.json` holds; estimates are (value, low, high), intervals 95 % over prompts."""

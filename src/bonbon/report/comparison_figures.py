@@ -40,7 +40,7 @@ def win_rate_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
         "methods": methods,
         "tilt": found["tilt"],
         "n": found["n"],
-        "theory": dict(found["goal"]),
+        "theory": found["theory"],
     }
     return frontier(
         metrics, sheet=sheet, dials=dials(found), tied_curve=np.array(found["tied_curve"])

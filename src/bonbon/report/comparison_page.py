@@ -84,7 +84,7 @@ def _page(directory: Path, found: dict[str, Any], drawn: Mapping[str, tuple[Draw
         colours=colours,
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
         csv_link=_download("text/csv", as_csv(found)),
-        json_link=_download("application/json", json.dumps(found)),
+        json_link=_download("application/json", json.dumps(found, allow_nan=False)),
         held_out_only=True,
         trained=found["leader"],
         num_prompts=data["total"],

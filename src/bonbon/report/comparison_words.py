@@ -18,7 +18,7 @@ def headline(found: Found) -> str:
 def lede(found: Found) -> str:
     """Say what was compared, and on what."""
     trained = sum(row["family"] not in {"base", "best-of-n"} for row in found["methods"].values())
-    goal = found["goal"]
+    goal = found["theory"]
     return (
         f"{trained} trained methods and best-of-n at inference, on the same candidates of "
         f"{found['policy']} and the same {found['num_prompts']} held-out prompts. The goal, "
@@ -54,10 +54,22 @@ def seed_lines(found: Found) -> list[str]:
 def precision(found: Found) -> str:
     """Say what differences these prompts can show."""
     row = found["methods"][found["leader"]]
+    if row["effective_prompts"] is None:
+        return f"{found['leader']} wins as often on every prompt."
     return (
         f"For {found['leader']} the {found['num_prompts']} prompts are worth "
         f"{row['effective_prompts']:.0f} single comparisons; a true difference of "
         f"{row['detectable']:.3f} in win rate would be found 8 times of 10."
+    )
+
+
+def left_out(found: Found) -> str | None:
+    """Say how many prompts could not be compared on, None if all could."""
+    if not found["num_left_out"]:
+        return None
+    return (
+        f"{found['num_left_out']} more held-out prompts are left out: too few scored answers, or "
+        "an answer without one of the scores."
     )
 
 

@@ -38,7 +38,7 @@ def frontier(
     can be. Beside the methods stand the tilt in theory, and the same with this reward's ties.
 
     Args:
-        metrics: methods and theory; what is said of ties may be left out of the theory.
+        metrics: methods and theory.
         sheet: size.
         dials: names of methods to join, in order, from the base on.
         tied_curve: best-of-n for this reward with its ties, n from 1 up.
@@ -158,23 +158,18 @@ def _draw_points(
 
 
 def _draw_references(axes: Axes, metrics: Metrics) -> list[Label]:
-    theory = metrics["theory"]
-    if "tie_corrected" not in theory:
-        return _hollow(axes, [(theory["kl"], theory["win_rate"])], [f"{metrics['tilt']} in theory"])
-    tied = theory["tie_corrected"]
-    points = [(theory["kl"], theory["win_rate"]), (tied["kl"], tied["win_rate"])]
-    names = [f"{metrics['tilt']} in theory", f"{tied_name(metrics)} with ties"]
-    return _hollow(axes, points, names)
-
-
-def _hollow(axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[Label]:
-    """Draw references as hollow marks."""
-    kinds = ("theory", "tie-corrected")
-    for point, marker, size, kind in zip(points, "os", (12, 7), kinds, strict=False):
-        (mark,) = axes.plot(*point, marker, color=INK.light, markersize=size, label=kind)
+    theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
+    points = (theory["kl"], theory["win_rate"]), (tied["kl"], tied["win_rate"])
+    for point, marker, size, name in zip(
+        points, "os", (12, 7), ("theory", "tie-corrected"), strict=True
+    ):
+        (mark,) = axes.plot(*point, marker, color=INK.light, markersize=size, label=name)
         mark.set_markerfacecolor("none")
         mark.set_markeredgewidth(1.2)
-    return [Label(name, *point, INK.light) for point, name in zip(points, names, strict=True)]
+    return [
+        Label(f"{metrics['tilt']} in theory", *points[0], INK.light),
+        Label(f"{tied_name(metrics)} with ties", *points[1], INK.light),
+    ]
 
 
 def _errorbar(

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from bonbon.errors import ConfigError, MissingExtraError, TrainingError
@@ -20,6 +19,7 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
 from bonbon.training.lora import add_adapters
+from bonbon.training.step_callback import StepCallback
 from bonbon.training.training_log import TrainingLog
 
 AnswerReward = Callable[[Sequence[Prompt], Sequence[str]], list[float | None]]
@@ -95,22 +95,22 @@ def fit_online(
         TrainingError: the loss is not a number at the end.
     """
     trainer_class, config_class, dataset_class = _trl(config)
-    by_text = {_prompt_text(policy, prompt): prompt for prompt in prompts}
+    rows = [{"prompt": _prompt_text(policy, one), "prompt_id": one.id} for one in prompts]
     spent = _Spent()
-    settings = _arguments(config, sampling, len(by_text), policy, output_dir, seed)
+    settings = _arguments(config, sampling, len(prompts), policy, output_dir, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and peft's own business
         trainer = trainer_class(
             model=add_adapters(policy.model, config.lora, seed=seed),
             args=config_class(**settings),
-            reward_funcs=_scored_by(reward, by_text, policy, spent),
-            train_dataset=dataset_class.from_list([{"prompt": text} for text in by_text]),
+            reward_funcs=_scored_by(reward, {one.id: one for one in prompts}, policy, spent),
+            train_dataset=dataset_class.from_list(rows),
             processing_class=policy.tokenizer,
             callbacks=[KeepLastCheckpoint(), TrainingLog(output_dir / "training.jsonl")],
         )
         trainer.remove_callback(PrinterCallback)
         if on_step is not None:
-            trainer.add_callback(_StepCallback(spent, on_step))
+            trainer.add_callback(StepCallback(on_step, lambda: spent.tokens))
         checkpoint = last_checkpoint(output_dir / "checkpoints")
         loss = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not math.isfinite(loss.training_loss):
@@ -155,17 +155,14 @@ def _prompt_text(policy: Policy, prompt: Prompt) -> str:
 
 
 def _scored_by(
-    reward: AnswerReward, by_text: Mapping[str, Prompt], policy: Policy, spent: _Spent
+    reward: AnswerReward, by_id: Mapping[str, Prompt], policy: Policy, spent: _Spent
 ) -> Callable[..., list[float | None]]:
     def score(
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        completion_ids: Sequence[Sequence[int]],
-        **_: object,
+        completion_ids: Sequence[Sequence[int]], prompt_id: Sequence[str], **_: object
     ) -> list[float | None]:
         spent.tokens += sum(map(len, completion_ids))
         texts = [policy.decode(tuple(token_ids)) for token_ids in completion_ids]
-        return reward([by_text[text] for text in prompts], texts)
+        return reward([by_id[each] for each in prompt_id], texts)
 
     return score
 
@@ -181,7 +178,7 @@ def _arguments(
     """Return the settings of TRL's trainer."""
     steps = num_online_steps(num_prompts, config)
     rows = config.batch_size * sampling.n
-    at_once = max(part for part in range(1, rows + 1) if rows % part == 0 and part <= _limit(rows))
+    at_once = max(part for part in range(1, ROWS_PER_FORWARD + 1) if rows % part == 0)
     on_cpu = policy.device.type == "cpu"
     return {
         "output_dir": str(output_dir / "checkpoints"),
@@ -209,35 +206,3 @@ def _arguments(
         "disable_tqdm": True,
         "seed": seed,
     }
-
-
-def _limit(rows: int) -> int:
-    return min(rows, ROWS_PER_FORWARD)
-
-
-class _StepCallback(TrainerCallback):
-    """Tells a progress bar how far training is."""
-
-    def __init__(self, spent: _Spent, on_step: Callable[[int, int], None]) -> None:
-        self.spent = spent
-        self.on_step = on_step
-        self.told = 0
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
-        self.on_step(state.global_step, 0)
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
-        self.on_step(1, self.spent.tokens - self.told)
-        self.told = self.spent.tokens

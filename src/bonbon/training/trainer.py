@@ -13,10 +13,6 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
 
@@ -34,6 +30,7 @@ from bonbon.training.examples import RankedExample, example_loss
 from bonbon.training.lora import add_adapters, inner_model
 from bonbon.training.meter import Meter
 from bonbon.training.reference import settled
+from bonbon.training.step_callback import StepCallback
 from bonbon.training.training_log import TrainingLog
 
 EXAMPLES = "examples"
@@ -115,7 +112,7 @@ class PreferenceTrainer(Trainer):
         if config.early_stopping is not None:
             self.add_callback(EarlyStoppingCallback(config.early_stopping))
         if on_step is not None:
-            self.add_callback(_StepCallback(self, on_step))
+            self.add_callback(StepCallback(on_step, lambda: self.trained_tokens))
 
     def fit(self) -> torch.nn.Module:
         """Train from the last complete checkpoint on, or from the start, and return the model.
@@ -297,34 +294,6 @@ class PreferenceTrainer(Trainer):
                 "training.learning_rate and run the same command again: the candidates and the "
                 "last good checkpoint are stored"
             )
-
-
-class _StepCallback(TrainerCallback):
-    """Tells a progress bar how far training is."""
-
-    def __init__(self, trainer: PreferenceTrainer, on_step: Callable[[int, int], None]) -> None:
-        self.trainer = trainer
-        self.on_step = on_step
-        self.tokens = 0
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
-        self.on_step(state.global_step, 0)
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
-        self.on_step(1, self.trainer.trained_tokens - self.tokens)
-        self.tokens = self.trainer.trained_tokens
 
 
 def _recompute_activations(model: PreTrainedModel) -> None:

@@ -1,0 +1,37 @@
+"""What tells a progress bar how far training is."""
+
+from collections.abc import Callable
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class StepCallback(TrainerCallback):
+    """Reports steps taken, and tokens worked on, after every optimiser step."""
+
+    def __init__(self, on_step: Callable[[int, int], None], tokens: Callable[[], int]) -> None:
+        """Take whom to tell, and what counts the tokens so far."""
+        self._on_step = on_step
+        self._tokens = tokens
+        self._told = 0
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Tell what an earlier run has done."""
+        self._on_step(state.global_step, 0)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Tell one more step."""
+        tokens = self._tokens()
+        self._on_step(1, tokens - self._told)
+        self._told = tokens
