@@ -93,7 +93,7 @@ def test_a_method_added_later_is_the_only_one_that_runs(copied: Path, recipe_fil
     more = copied.parent / "recipe.yaml"
     added = "    rank: {}\n    ipo: {training: {objective: ipo}}\n"
     more.write_text(recipe_file.read_text().replace("    rank: {}\n", added))
-    files = [*copied.glob("methods/*/model/*"), *copied.glob("methods/*/candidates/*")]
+    files = [*copied.glob("methods/*/model/*.[js]*"), *copied.glob("methods/*/candidates/*")]
     before = {path: path.stat().st_mtime_ns for path in files}
     found = compare(load_comparison(more), copied, narrator=QUIET)
     assert "ipo" in found["methods"]
