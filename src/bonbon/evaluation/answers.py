@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bonbon.records import ScoredGroup
+from bonbon.selection.similarity import chrf_matrix
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,11 @@ class PromptAnswers:
             for start in range(len(words) - n + 1)
         ]
         return len(set(grams)) / len(grams) if grams else 1.0
+
+    def self_similarity(self, count: int) -> float:
+        """Return the mean chrF between two of the first `count` ≥ 2 answers, in [0, 1].
+
+        What self-BLEU asks (arXiv 1802.01886), with a measure that serves short answers too.
+        """
+        matrix = chrf_matrix([one.text for one in self.group.candidates[:count]], beta=1)
+        return float(matrix[np.triu_indices(count, k=1)].mean())

@@ -104,7 +104,7 @@ class Comparison:
         still = np.zeros(len(self.prompts))
         rows = {
             "base": self._row("base", still + 0.5, still, still, _means(self.base))
-            | {"distinct_2": self._distinct(self.base)}
+            | self._diversity(self.base)
         }
         rows |= {f"best-of-{n}": self._best_of_row(n) for n in self.best_of}
         return rows | {method.name: self._trained_row(method) for method in self.methods}
@@ -203,7 +203,7 @@ class Comparison:
         own = self._own(method)
         monte_carlo = np.array([one.kl_monte_carlo for one in own])
         row = self._row(method.family, self._wins(own), _kls(own), monte_carlo, _means(own))
-        row["distinct_2"] = self._distinct(own)
+        row |= self._diversity(own)
         if all(one.log_ratios is not None for one in own):
             far = [self._kl_from_goal(*pair) for pair in zip(own, self.base, strict=True)]
             row["kl_from_goal"] = self._mean(far)
@@ -226,6 +226,7 @@ class Comparison:
             "length_ratio": _triple(ratio),
             "cut_share": self._mean(mean_of(lambda one: one.cut)),
             "distinct_2": None,
+            "self_chrf": None,
             "extra": {
                 name: self._mean(mean_of(lambda one, name=name: one.extra[name]))
                 for name in self.base[0].extra
@@ -245,11 +246,14 @@ class Comparison:
     def _best_of_kl(self, n: int | float) -> PerPrompt:
         return np.array([tie_corrected(one.rewards[None], n)[1][0] for one in self.base])
 
-    def _distinct(self, own: Sequence[PromptAnswers]) -> Triple:
-        """Return the share of different word pairs among as many answers as every method has."""
+    def _diversity(self, own: Sequence[PromptAnswers]) -> dict[str, Triple]:
+        """Return how different the answers to a prompt are, among as many as every method has."""
         everyone = [self.base, *(self._own(method) for method in self.methods)]
         fewest = min(len(one.rewards) for each in everyone for one in each)
-        return self._mean([one.distinct(2, fewest) for one in own])
+        found = {"distinct_2": self._mean([one.distinct(2, fewest) for one in own])}
+        if fewest > 1:
+            found["self_chrf"] = self._mean([one.self_similarity(fewest) for one in own])
+        return found
 
     def _kl_from_goal(self, own: PromptAnswers, base: PromptAnswers) -> float:
         """Return KL(goal ‖ π) of a prompt, from the base's draws, weighted as the goal's."""

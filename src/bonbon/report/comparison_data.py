@@ -10,7 +10,7 @@ from typing import Any
 from bonbon.errors import ConfigError
 
 COMPARISON_FILE = "comparison.json"
-SCHEMA = 2
+SCHEMA = 3
 
 Comparison = Mapping[str, Any]
 """What `comparison.json` holds; estimates are (value, low, high), intervals 95 % over prompts."""
@@ -25,6 +25,7 @@ ESTIMATES = (
     "length_ratio",
     "cut_share",
     "distinct_2",
+    "self_chrf",
 )
 
 

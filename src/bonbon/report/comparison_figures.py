@@ -86,6 +86,9 @@ def _drifts(found: Found) -> dict[str, dict[str, list[float]]]:
         "share of different word pairs": {
             n: r["distinct_2"] for n, r in rows.items() if r["distinct_2"]
         },
+        "likeness of two answers (chrF)": {
+            n: r["self_chrf"] for n, r in rows.items() if r["self_chrf"]
+        },
         "share cut at the limit": {n: r["cut_share"] for n, r in rows.items()},
     }
     for extra in rows["base"]["extra"]:
