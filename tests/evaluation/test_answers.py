@@ -11,7 +11,8 @@ def answers(*texts: str) -> PromptAnswers:
     candidates = tuple(
         Candidate(
             prompt_id="one",
-            index=index,
+            sample_index=index,
+            prompt_text="",
             prompt_token_ids=(1,),
             token_ids=(2,),
             text=text,
