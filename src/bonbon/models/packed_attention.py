@@ -10,10 +10,12 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
+from bonbon.models.flex_attention import block_mask, compiled_kernel, line_attention
 from bonbon.models.folded_attention import can_fold, folded_attention
 from bonbon.models.packing import Spans
 
@@ -47,6 +49,13 @@ class PackedLayout:
         self.group = torch.tensor(groups, device=device)
         self._spans = spans
         self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
+        self._block_masks: dict[int | None, BlockMask] = {}
+
+    def block_mask(self, window: int | None) -> BlockMask:
+        """Return who may attend to whom in the whole line, for flex_attention."""
+        if window not in self._block_masks:
+            self._block_masks[window] = block_mask(self._spans, self.group.device, window)
+        return self._block_masks[window]
 
     def masks(self, window: int | None) -> tuple[Tensor, Tensor]:
         """Return who may attend to whom, under a sliding window if there is one.
@@ -107,6 +116,11 @@ def packed_attention(
     """
     if packed is None or softcap is not None or unused.get("s_aux") is not None:
         raise NotImplementedError("soft caps, sinks, and models that do not hand the layout on")
+    kernel = None if dropout else compiled_kernel(query.device.type)
+    if kernel is not None:
+        mask = packed.block_mask(sliding_window)
+        line = line_attention(query, key, value, mask, scaling, kernel)
+        return line.transpose(1, 2), None
     queries, keys, values = (
         states[0].transpose(0, 1).split(packed.lengths) for states in (query, key, value)
     )
@@ -137,8 +151,8 @@ def packed_attention(
             completion_mask,
         )
         outputs |= zip(packed.completions, answered.transpose(1, 2).unbind(0), strict=True)
-    line = [outputs[place][:length] for place, length in enumerate(packed.lengths)]
-    return torch.cat(line)[None], None
+    parts = [outputs[place][:length] for place, length in enumerate(packed.lengths)]
+    return torch.cat(parts)[None], None
 
 
 def _window(places: Int[Tensor, " length"], window: int) -> Bool[Tensor, "length length"]:
