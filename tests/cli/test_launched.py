@@ -13,14 +13,21 @@ from safetensors.torch import load_file
 ENVIRONMENT = {
     key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "RANK"))
 } | {"ACCELERATE_USE_CPU": "true"}
+ROOT = Path(__file__).parents[2]
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--module")
+SHARDED = (
+    "-m", "accelerate.commands.launch", "--num_processes", "2", "--use_fsdp", "--fsdp_version", "2",
+    "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
+    "--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer",
+    str(Path(__file__).with_name("sharded_bonbon.py")),
+)  # fmt: skip
 
 
 def call(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=place,
-        env={**ENVIRONMENT, "PYTHONPATH": str(place)},
+        env={**ENVIRONMENT, "PYTHONPATH": f"{place}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
         timeout=240,
@@ -38,22 +45,37 @@ def scored(toy_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def trained(place: Path, scored: Path, directory: Path, *launcher: str) -> dict[str, torch.Tensor]:
+    shutil.copytree(scored, directory)
+    command = ("train", "recipe.yaml", "--out", str(directory))
+    done = call(place, *launcher, *command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("The goal is") == 1
+    return load_file(directory / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(
+    toy_place: Path, scored: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, torch.Tensor]:
+    """Return the weights that one process trains."""
+    return trained(toy_place, scored, tmp_path_factory.mktemp("alone") / "run", "-m", "bonbon")
+
+
+@pytest.mark.parametrize("launcher", [(*LAUNCH, "bonbon"), SHARDED], ids=["ddp", "fsdp"])
 def test_two_processes_train_the_model_that_one_does(
-    toy_place: Path, scored: Path, tmp_path: Path
+    launcher: tuple[str, ...],
+    alone: dict[str, torch.Tensor],
+    toy_place: Path,
+    scored: Path,
+    tmp_path: Path,
 ) -> None:
-    weights: list[dict[str, torch.Tensor]] = []
-    for name, launcher in (("alone", ("-m",)), ("together", LAUNCH)):
-        directory = tmp_path / name
-        shutil.copytree(scored, directory)
-        command = ("bonbon", "train", "recipe.yaml", "--out", str(directory))
-        done = call(toy_place, *launcher, *command)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("The goal is") == 1
-        weights.append(load_file(directory / "model" / "model.safetensors"))
-        if name == "together":
-            assert "Trained already." in call(toy_place, *launcher, *command).stdout
-    for name, theirs in weights[0].items():
-        torch.testing.assert_close(weights[1][name], theirs, atol=1e-4, rtol=1e-3)
+    weights = trained(toy_place, scored, tmp_path / "run", *launcher)
+    again = call(toy_place, *launcher, "train", "recipe.yaml", "--out", str(tmp_path / "run"))
+    assert "Trained already." in again.stdout
+    assert weights.keys() == alone.keys()
+    for name, theirs in alone.items():
+        torch.testing.assert_close(weights[name], theirs, atol=1e-4, rtol=1e-3)
 
 
 def test_other_verbs_are_for_one_process(toy_place: Path, tmp_path: Path) -> None:

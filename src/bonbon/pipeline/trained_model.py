@@ -183,6 +183,8 @@ def _fit(
     if not trainer.is_sharded:
         return model
     whole = trainer.full_state()
+    if not is_main():  # nothing was gathered there
+        return model
     fresh = trainer.unsharded(_trainable(workspace, this))
     cast("Any", fresh).load_state_dict(whole)
     return fresh
