@@ -1,15 +1,13 @@
-"""What matters in rank regression: ranks, α, learning rate, objectives, rounds, measured.
+"""What matters in rank regression: ranks, α, learning rate, objectives, rounds, measured exactly.
 
-    python benchmarks/rank_study.py toy                     # exact numbers, a quarter of an hour
-    python benchmarks/rank_study.py smollm2 --out STUDY     # one short run a variant, hours
+    python benchmarks/rank_study.py            # a quarter of an hour
 
-`toy`: a tiny transformer over five tokens is trained on some contexts and judged exactly, by
-enumeration, on others. `smollm2`: every variant trains on the same candidates and is judged on the
-same held-out prompts. The gap is the win rate below that of the best-of-m curve at the same KL.
+A tiny transformer over five tokens is trained on some contexts and judged by enumeration on
+others. The gap is the win rate below that of the best-of-m curve at the same KL. The same questions
+to a real model: `bonbon compare benchmarks/rank_study.yaml`.
 """
 
 import argparse
-import shutil
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -20,15 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from machine import machine, write
-from rich.console import Console
 
 from bonbon.cli.process import prepare_process
 from bonbon.models.policy import Policy
 from bonbon.models.toy import enumerate_completions, toy_policy
-from bonbon.pipeline.run import run
-from bonbon.recipe import Recipe, make_recipe
 from bonbon.records import Candidate, Prompt, ScoredGroup
-from bonbon.report.narrator import Narrator
 from bonbon.rewards.toy import TokenSumReward
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.transformers_sampler import TransformersSampler
@@ -39,7 +33,6 @@ from bonbon.training.trainer import PreferenceTrainer
 
 N, LENGTH, TEMPERATURE = 8, 4, 1.0
 REWARD = TokenSumReward(values=[0.0, 1.0, 3.3, -2.17])
-OTHERS = ("pair", "ipo", "sft", "dpo")
 
 TOY: dict[str, dict[str, Any]] = {
     "rank, all 8, α 0.05": {},
@@ -60,20 +53,6 @@ TOY: dict[str, dict[str, Any]] = {
     "dpo, β 0.5 (4 epochs)": {"objective": "dpo", "beta": 0.5, "epochs": 4},
 }
 
-LORA = {"lora": {"r": 16}, "learning_rate": 1e-3}
-SMOLLM2: dict[str, dict[str, Any]] = {
-    "rank, all 8, LoRA 1e-3": LORA,
-    "rank, LoRA 5e-4": {**LORA, "learning_rate": 5e-4},
-    "rank, α 0": {**LORA, "alpha": 0.0},
-    "rank, α 0.5": {**LORA, "alpha": 0.5},
-    "rank 1, 8 (4 epochs)": {**LORA, "ranks": [1, -1], "epochs": 4},
-    "rank 2, 4, 6, 8 (2 epochs)": {**LORA, "ranks": [2, 4, 6, 8], "epochs": 2},
-    "pair (4 epochs)": {**LORA, "objective": "pair", "epochs": 4},
-    "sft (4 epochs)": {**LORA, "objective": "sft", "epochs": 4},
-    "dpo, β 0.1 (4 epochs)": {**LORA, "objective": "dpo", "epochs": 4},
-    "rank, full fine-tuning 3e-5": {"learning_rate": 3e-5},
-}
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -86,24 +65,17 @@ class Outcome:
 
 
 def main() -> None:
-    """Run one part and write its table."""
+    """Train and judge every variant, and write the table."""
     parser = argparse.ArgumentParser(description="Study the training of rank regression.")
-    parser.add_argument("part", choices=["toy", "smollm2"])
-    parser.add_argument("--out", type=Path, help="keep the runs of smollm2 here, and go on there")
-    parser.add_argument("--seeds", type=int, default=3, help="of the toy")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="variants whose name holds one of these")
-    parser.add_argument("--train-prompts", type=int, default=120)
-    parser.add_argument("--eval-prompts", type=int, default=48)
     arguments = parser.parse_args()
     prepare_process()
     write(machine(f"torch {torch.__version__}"))
-    if arguments.part == "toy":
-        study_toy(arguments.seeds, arguments.only)
-    else:
-        study_smollm2(arguments)
+    study(arguments.seeds, arguments.only)
 
 
-def study_toy(seeds: int, only: Sequence[str] | None) -> None:
+def study(seeds: int, only: Sequence[str] | None) -> None:
     """Train every variant on the enumerable toy, and judge it exactly."""
     torch.set_num_threads(1)
     write(f"{'variant':<36}{'win rate':>10}{'KL':>8}{'gap':>8}{'KL(BoN‖π)':>11}")
@@ -271,58 +243,6 @@ def _judged(policy: Policy, base: Policy, prompt: Prompt, tilt: BestOf | None) -
     far = float(goal @ np.log(goal / np.maximum(density, 1e-300)))
     frontier = [pair(best_of(m)) for m in FRONTIER]
     return [*pair(density), far, *(win for win, _ in frontier), *(kl for _, kl in frontier)]
-
-
-def study_smollm2(arguments: argparse.Namespace) -> None:
-    """Train every variant of SmolLM2 on the same candidates."""
-    torch.set_num_threads(2)
-    out = arguments.out or Path(tempfile.mkdtemp())
-    write(f"{'variant':<36}{'win rate':>22}{'KL':>8}{'gap':>8}{'length':>8}")
-    for name, settings in SMOLLM2.items():
-        if not _wanted(name, arguments.only):
-            continue
-        recipe = study_recipe(arguments, settings)
-        directory = out / "".join(c if c.isalnum() else "-" for c in name)
-        first = next(
-            (one for one in sorted(out.glob("*")) if (one / "metrics.json").is_file()), None
-        )
-        if first is not None and not directory.exists():
-            _share(first, directory)
-        metrics = run(recipe, directory, narrator=Narrator(Console(quiet=True)))
-        row = metrics["methods"]["bonbon"]
-        low, high = row["win_rate_ci"]
-        curve = [(BestOf(m).kl, BestOf(m).win_rate) for m in FRONTIER]
-        gap = float(np.interp(row["kl"], *np.array(curve).T)) - row["win_rate"]
-        shown = f"{row['win_rate']:.3f} [{low:.3f}, {high:.3f}]"
-        length = row["mean_length"] / metrics["methods"]["base"]["mean_length"]
-        write(f"{name:<36}{shown:>22}{row['kl']:>8.2f}{gap:>8.3f}{length:>8.2f}")
-
-
-def study_recipe(arguments: argparse.Namespace, settings: dict[str, Any]) -> Recipe:
-    """Return the quickstart on fewer prompts, with the variant's training."""
-    return make_recipe(
-        {
-            "name": "study",
-            "prompts": {
-                "system": "Answer in one short sentence.",
-                "num_train": arguments.train_prompts,
-                "num_eval": arguments.eval_prompts,
-            },
-            "sampling": {"n": N, "temperature": 0.7, "max_new_tokens": 32},
-            "reward": "vader",
-            "training": {"batch_size": 4, "validation_groups": 0, **settings},
-            "evaluation": {"policy_samples": 6},
-        }
-    )
-
-
-def _share(first: Path, directory: Path) -> None:
-    """Start a run with the candidates and rewards of another."""
-    for name in ("candidates", "rewards", "stages"):
-        shutil.copytree(first / name, directory / name)
-    shutil.copy(first / "recipe.yaml", directory)
-    for stage in ("train", "evaluate", "sample-eval-bonbon", "score-eval-bonbon"):
-        (directory / "stages" / f"{stage}.json").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
