@@ -1,9 +1,10 @@
 """What every benchmark says of the machine it ran on, and how it writes a line."""
 
-import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+
+from bonbon.pipeline.versions import processor
 
 
 def machine(*details: str) -> str:
@@ -11,15 +12,6 @@ def machine(*details: str) -> str:
     revision = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip()
     return ", ".join([f"{datetime.now(tz=UTC).date()}", f"commit {commit}", processor(), *details])
-
-
-def processor() -> str:
-    """Return the processor's name where Linux tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.machine()
 
 
 def write(line: str) -> None:

@@ -327,6 +327,19 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     assert again["eval_residual_variance"] == pytest.approx(best[0], rel=1e-3)
 
 
+def test_stopping_at_a_share_gives_the_whole_runs_checkpoint(tmp_path: Path) -> None:
+    """Steps 1 to 4 of 8, at the rates they have on the way to step 8."""
+    data = examples(64)
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    settings = config(batch_size=8, epochs=1)
+    PreferenceTrainer(policy(), data, settings, temperature=TEMPERATURE, output_dir=whole).fit()
+    stopped = config(batch_size=8, epochs=1, stop_at=0.45)
+    trainer = PreferenceTrainer(policy(), data, stopped, temperature=TEMPERATURE, output_dir=half)
+    trainer.fit()
+    assert trainer.state.global_step == 4
+    assert losses(half) == pytest.approx(losses(whole)[:4])
+
+
 class _OnStep(TrainerCallback):
     def __init__(self, action: Callable[[int, int], None]) -> None:
         self.action = action

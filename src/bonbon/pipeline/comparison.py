@@ -22,7 +22,7 @@ from bonbon.pipeline.job import Job
 from bonbon.pipeline.run import run
 from bonbon.pipeline.scores import add_scores
 from bonbon.pipeline.stage import digest, is_finished, recorded_settings
-from bonbon.pipeline.versions import versions
+from bonbon.pipeline.versions import circumstances, versions
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe, dump_recipe
 from bonbon.records import ScoredGroup
@@ -232,6 +232,7 @@ def _compared(shared: Workspace, recipe: ComparisonRecipe, seeds: int) -> dict[s
         "seeds": _spread(root, recipe, base, finished, seeds),
         "cost": {name: _cost(method_directory(root, name, 0)) for name in finished},
         "versions": versions(),
+        "made": circumstances(),
     }
 
 

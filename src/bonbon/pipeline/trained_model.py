@@ -23,6 +23,7 @@ from bonbon.training.arguments import num_steps
 from bonbon.training.config import ONLINE, LoraSettings, ObjectiveName
 from bonbon.training.examples import RankedExample
 from bonbon.training.online import answer_reward, fit_online, num_online_steps
+from bonbon.training.step_callback import steps_until
 from bonbon.training.trainer import PreferenceTrainer
 
 RESULTS = ("model", "training.jsonl", "metrics.json", KL_FILE, REPORT_NAME, FRONTIER_NAME)
@@ -107,7 +108,8 @@ def _train_online(
     prompts = [prompt for prompt in load_prompts(recipe.prompts) if prompt.split == "train"]
     stored = workspace.store.groups(this.set_name, reward_name)
     policy = _trainable(workspace, this)
-    with workspace.narrator.bar("train", total=num_online_steps(len(prompts), training)) as bar:
+    steps = steps_until(training.stop_at, num_online_steps(len(prompts), training))
+    with workspace.narrator.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
         trained = fit_online(
             policy,
@@ -164,7 +166,7 @@ def _fit(
     workspace: Workspace, this: Round, policy: Policy, examples: list[RankedExample], stage: Stage
 ) -> torch.nn.Module:
     recipe = workspace.recipe
-    steps = num_steps(len(examples), recipe.training)
+    steps = steps_until(recipe.training.stop_at, num_steps(len(examples), recipe.training))
     with workspace.narrator.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
         trainer = PreferenceTrainer(

@@ -1,6 +1,8 @@
-"""Which versions of what a run was made with."""
+"""Which versions of what a run was made with, when and where."""
 
+import os
 import platform
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = {
@@ -22,3 +24,18 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def circumstances() -> dict[str, str]:
+    """Return today's date and the machine's processor."""
+    date = datetime.now(tz=UTC).date().isoformat()
+    return {"date": date, "machine": f"{processor()}, {os.cpu_count()} cores"}
+
+
+def processor() -> str:
+    """Return the processor's name where Linux tells it, else its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.machine()

@@ -73,6 +73,9 @@ class TrainingConfig(Config):
     """Peak learning rate of AdamW; by default 2e-5, or 5e-4 for adapters."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the training prompts."""
+    stop_at: float = Field(default=1.0, gt=0, le=1)
+    """End after this share of the steps, the learning rate following the schedule of all of them:
+    the model is the whole run's checkpoint there."""
     batch_size: int = Field(default=4, ge=1)
     """Prompts, each with its candidates, per optimiser step, all processes together."""
     tokens_per_forward: int = Field(default=2048, ge=1)

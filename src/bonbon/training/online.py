@@ -19,7 +19,7 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
 from bonbon.training.lora import add_adapters
-from bonbon.training.step_callback import StepCallback
+from bonbon.training.step_callback import StepCallback, StopAt
 from bonbon.training.training_log import TrainingLog
 
 AnswerReward = Callable[[Sequence[Prompt], Sequence[str]], list[float | None]]
@@ -106,7 +106,11 @@ def fit_online(
             reward_funcs=_scored_by(reward, {one.id: one for one in prompts}, policy, spent),
             train_dataset=dataset_class.from_list(rows),
             processing_class=policy.tokenizer,
-            callbacks=[KeepLastCheckpoint(), TrainingLog(output_dir / "training.jsonl")],
+            callbacks=[
+                KeepLastCheckpoint(),
+                TrainingLog(output_dir / "training.jsonl"),
+                StopAt(config.stop_at),
+            ],
         )
         trainer.remove_callback(PrinterCallback)
         if on_step is not None:

@@ -1,5 +1,6 @@
-"""What tells a progress bar how far training is."""
+"""What happens after every optimiser step: progress is told, and training may end early."""
 
+import math
 from collections.abc import Callable
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -35,3 +36,27 @@ class StepCallback(TrainerCallback):
         tokens = self._tokens()
         self._on_step(1, tokens - self._told)
         self._told = tokens
+
+
+class StopAt(TrainerCallback):
+    """Ends training after a share of its steps."""
+
+    def __init__(self, share: float) -> None:
+        """Take the share, in (0, 1]."""
+        self._share = share
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """End training if so many steps are taken."""
+        if state.global_step >= steps_until(self._share, state.max_steps):
+            control.should_training_stop = True
+
+
+def steps_until(share: float, steps: int) -> int:
+    """Return how many of a run's steps make up a share of them, at least one."""
+    return max(1, math.ceil(share * steps))

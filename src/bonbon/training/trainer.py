@@ -30,7 +30,7 @@ from bonbon.training.examples import RankedExample, example_loss
 from bonbon.training.lora import add_adapters, inner_model
 from bonbon.training.meter import Meter
 from bonbon.training.reference import settled
-from bonbon.training.step_callback import StepCallback
+from bonbon.training.step_callback import StepCallback, StopAt
 from bonbon.training.training_log import TrainingLog
 
 EXAMPLES = "examples"
@@ -105,7 +105,11 @@ class PreferenceTrainer(Trainer):
             train_dataset=ExampleDataset(training),
             eval_dataset=ExampleDataset(validation) if validation else None,
             data_collator=_collate,
-            callbacks=[KeepLastCheckpoint(), TrainingLog(output_dir / "training.jsonl")],
+            callbacks=[
+                KeepLastCheckpoint(),
+                TrainingLog(output_dir / "training.jsonl"),
+                StopAt(config.stop_at),
+            ],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
