@@ -76,3 +76,8 @@ class ScoredGroup:
     def prompt_id(self) -> str:
         """The prompt all candidates share."""
         return self.candidates[0].prompt_id
+
+
+def first_candidates(group: ScoredGroup, count: int) -> ScoredGroup:
+    """Return the group's first candidates, all of them if there are fewer."""
+    return ScoredGroup(group.candidates[:count], group.rewards[:count])

@@ -19,7 +19,7 @@ class PromptAnswers:
         extra: other scores of the same answers by name, nan where there is none.
         kl: KL(method ‖ base) in nats by the Rao-Blackwell form.
         kl_monte_carlo: the same by Monte Carlo.
-        log_ratios: log π_θ/π0 of each of the base's answers to this prompt, in nats.
+        log_ratios: log π_θ/π0 of the first of the base's answers to this prompt, in nats.
     """
 
     group: ScoredGroup

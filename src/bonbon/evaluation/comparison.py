@@ -258,12 +258,13 @@ class Comparison:
     def _kl_from_goal(self, own: PromptAnswers, base: PromptAnswers) -> float:
         """Return KL(goal ‖ π) of a prompt, from the base's draws, weighted as the goal's."""
         assert own.log_ratios is not None
-        order = np.argsort(base.rewards)
-        ordered, moved = base.rewards[order][None], own.log_ratios[order][None]
+        rewards = base.rewards[: len(own.log_ratios)]
+        order = np.argsort(rewards)
+        ordered, moved = rewards[order][None], own.log_ratios[order][None]
         weights = self.goal.rank_weights(len(order))
         kl = self.goal.kl
         if isinstance(self.goal, BestOf):
-            kl = float(tie_corrected(ordered, self.goal.n)[1][0])
+            kl = float(tie_corrected(base.rewards[None], self.goal.n)[1][0])
         return kl - float((average_over_ties(moved, ordered) @ weights)[0])
 
     def _lead(

@@ -25,7 +25,7 @@ from bonbon.pipeline.stage import digest, is_finished, recorded_settings
 from bonbon.pipeline.versions import circumstances, versions
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe, dump_recipe
-from bonbon.records import ScoredGroup
+from bonbon.records import ScoredGroup, first_candidates
 from bonbon.report.comparison_data import COMPARISON_FILE, SCHEMA
 from bonbon.report.comparison_page import write_comparison
 from bonbon.report.metrics import read_metrics
@@ -42,7 +42,10 @@ GOLD = "gold"
 LOG_RATIOS = "log_ratios.json"
 
 LOGPROBS = "base-logprobs"
-"""The stage that reads the base's held-out draws with a model."""
+"""The stage that reads some of the base's held-out draws with a model."""
+
+DRAWS_READ = 16
+"""How many of a prompt's held-out draws of the base are read, to estimate KL(goal ‖ π)."""
 
 
 def compare(
@@ -170,13 +173,20 @@ def _base_logprobs(
     answers = recorded_settings(shared.directory, "sample-eval-base")
     scores = recorded_settings(shared.directory, "score-eval-base")
     stage = workspace.stage(
-        LOGPROBS, {"answers": digest(answers), "scores": digest(scores), "model": digest(model)}
+        LOGPROBS,
+        {
+            "answers": digest(answers),
+            "scores": digest(scores),
+            "model": digest(model),
+            "draws": DRAWS_READ,
+        },
     )
     file = workspace.directory / f"{LOGPROBS}.json"
     if stage.finished and file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
     stage.begin()
-    groups = shared.store.groups("eval-base", reward_name(shared.recipe.reward))
+    drawn = shared.store.groups("eval-base", reward_name(shared.recipe.reward))
+    groups = [first_candidates(group, DRAWS_READ) for group in drawn]
     loaded = load_policy(policy)
     with workspace.narrator.bar("read the base's answers", total=len(groups)) as bar:
         numbers = iter(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
-from bonbon.records import ScoredGroup
+from bonbon.records import ScoredGroup, first_candidates
 from bonbon.report import comparison_words
 from bonbon.report.browser import browser_data, json_for_script
 from bonbon.report.comparison_data import as_csv, read_comparison
@@ -109,7 +109,7 @@ def _held_out(directory: Path, found: Mapping[str, Any]) -> dict[str, list[Score
     base = CandidateStore(directory / "shared").groups("eval-base", found["reward"])
     n = found["n"]
     held_out = {
-        BASE: [_first(group, BASE_ANSWERS) for group in base],
+        BASE: [first_candidates(group, BASE_ANSWERS) for group in base],
         f"best-of-{n}": [_best(group, n) for group in base],
     }
     for name, row in found["methods"].items():
@@ -117,10 +117,6 @@ def _held_out(directory: Path, found: Mapping[str, Any]) -> dict[str, list[Score
             store = CandidateStore(directory / "methods" / name)
             held_out[name] = store.groups("eval-bonbon", found["reward"])
     return held_out
-
-
-def _first(group: ScoredGroup, count: int) -> ScoredGroup:
-    return ScoredGroup(group.candidates[:count], group.rewards[:count])
 
 
 def _best(group: ScoredGroup, n: int) -> ScoredGroup:
