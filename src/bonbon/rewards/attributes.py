@@ -3,28 +3,16 @@
 import re
 from collections.abc import Sequence
 
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
 from bonbon.records import Message
 
 Asked = str | Sequence[Message]
 """A prompt as reward functions get it: plain text, or chat messages."""
 
-_ANALYZER = SentimentIntensityAnalyzer()
 _COMMON = frozenset(
     """a an and are as at be but by can could do does for from have how i if in is it me my of on or
     please should some tell that the there they this to was we what when where which who why will
     with would you your""".split()  # noqa: SIM905 - readable as words
 )
-
-
-def plain_warmth(prompts: Sequence[Asked], completions: Sequence[str]) -> list[float]:
-    """Return the sentiment of an answer's different words, said once, without emphasis.
-
-    What is meant by a warm answer; the reward proper also rises with repetition, capitals and
-    exclamation marks.
-    """
-    return [_ANALYZER.polarity_scores(_said_once(text))["compound"] for text in completions]
 
 
 def exclamations(prompts: Sequence[Asked], completions: Sequence[str]) -> list[float]:
@@ -43,7 +31,3 @@ def on_topic(prompts: Sequence[Asked], completions: Sequence[str]) -> list[float
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z']+", text.lower())) - _COMMON
-
-
-def _said_once(text: str) -> str:
-    return " ".join(dict.fromkeys(re.findall(r"[a-z']+", text.lower())))
