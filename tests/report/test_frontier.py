@@ -80,6 +80,14 @@ def test_everything_is_named_and_no_names_collide(metrics: Metrics, sheet: Sheet
     assert overlapping_labels(figure) == []
 
 
+def test_a_curve_with_ties_stands_in_for_the_points(metrics: Metrics) -> None:
+    tied_curve = np.array([(0.0, 0.5), (1.2, 0.88)])
+    (axes,) = frontier(metrics, tied_curve=tied_curve).axes
+    names = {text.get_text() for text in axes.texts}
+    assert names >= {"base", "best-of-8", "bonbon"}
+    assert not {name for name in names if "theory" in name or "ties" in name}
+
+
 @SHEETS
 @pytest.mark.parametrize(
     ("win_rate", "kl"), [(0.768, 9.17), (0.31, 0.4), (0.501, 0.002), (0.5, -0.01), (0.97, 80.0)]

@@ -5,6 +5,9 @@ from typing import Any
 
 Found = Mapping[str, Any]
 
+SIGHT = 4.0
+"""How many times the largest KL measured a fit is believed in."""
+
 
 def headline(found: Found) -> str:
     """Return the leading method's result as one sentence."""
@@ -87,12 +90,14 @@ def kl_check(found: Found) -> str:
 
 def over_optimisation(found: Found) -> str:
     """Say where the fits turn."""
+    data = found["over_optimisation"]
+    farthest = max(point["kl"] for point in [*data["best_of"], *data["trained"]])
     parts: list[str] = []
     for form, name in (("best-of-n", "best-of-n"), ("rl", "trained models")):
-        fit = found["over_optimisation"]["fits"][form]
+        fit = data["fits"][form]
         if fit is not None:
             turn = "no turn in sight"
-            if fit["b"] > 0 and fit["peak_kl"] < 1e6:
+            if fit["b"] > 0 and fit["peak_kl"] < SIGHT * farthest:
                 turn = f"a turn at {fit['peak_kl']:.1f} nats"
             parts.append(f"{name}: a = {fit['a']:.3f}, b = {fit['b']:.3f}, {turn}")
     return "; ".join(parts) + "." if parts else "Too few points to fit."

@@ -35,7 +35,8 @@ def frontier(
     """Plot win rate against KL: every method as a point with two-way 95 % intervals.
 
     The best-of-n curve carries a mark at each power of two; above the optimal curve no policy
-    can be. Beside the methods stand the tilt in theory, and the same with this reward's ties.
+    can be. Beside the methods stand the tilt in theory, and the same with this reward's ties;
+    a `tied_curve` says both, and stands in for the two points.
 
     Args:
         metrics: methods and theory.
@@ -60,7 +61,9 @@ def frontier(
         axes.plot(*tied_curve.T, color=BLUE.light, linewidth=1, linestyle=":")
     _draw_dials(axes, metrics, dials)
     labels, drawn = _draw_points(axes, metrics)
-    marks = _draw_marks(axes, limit, named={metrics["tilt"]})
+    if tied_curve is None:
+        labels += _draw_references(axes, metrics)
+    marks = _draw_marks(axes, limit, named={metrics["tilt"], *metrics["methods"]})
     settle(figure)
     curves = _curve_labels(axes, best_of, optimal)
     avoid = np.vstack([*drawn, best_of, optimal])
@@ -120,11 +123,11 @@ def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Lab
             tilts.append(tilt)
     places = [(tilt.kl, tilt.win_rate) for tilt in tilts]
     axes.plot(*np.transpose(places), "o", color=BLUE.light, markersize=4.5, label="n")
-    texts = [f"n = {tilt.n}" if tilt is tilts[0] else f"{tilt.n}" for tilt in tilts]
+    unnamed = [tilt for tilt in tilts if tilt.name not in named]
+    texts = [f"n = {tilt.n}" if tilt is unnamed[0] else f"{tilt.n}" for tilt in unnamed]
     return [
-        Label(text, *place, BLUE.light, size=TEXT_SIZE - 1, prefer=(-1, 1), optional=True)
-        for tilt, text, place in zip(tilts, texts, places, strict=True)
-        if tilt.name not in named
+        Label(text, tilt.kl, tilt.win_rate, BLUE.light, TEXT_SIZE - 1, (-1, 1), optional=True)
+        for tilt, text in zip(unnamed, texts, strict=True)
     ]
 
 
@@ -140,7 +143,7 @@ def _draw_dials(axes: Axes, metrics: Metrics, dials: Sequence[Sequence[str]]) ->
 def _draw_points(
     axes: Axes, metrics: Metrics
 ) -> tuple[list[Label], list[Float[np.ndarray, "points 2"]]]:
-    """Draw methods and references; return their labels and what the labels must not cover."""
+    """Draw methods; return their labels and what the labels must not cover."""
     labels: list[Label] = []
     drawn: list[Float[np.ndarray, "points 2"]] = []
     methods = metrics["methods"]
@@ -154,7 +157,7 @@ def _draw_points(
             _errorbar(axes, point, intervals, style, name)
         drawn.append(_cross(point, intervals))
         labels.append(Label(name, *point, style.colour.light))
-    return [*labels, *_draw_references(axes, metrics)], drawn
+    return labels, drawn
 
 
 def _draw_references(axes: Axes, metrics: Metrics) -> list[Label]:
