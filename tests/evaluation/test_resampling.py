@@ -6,8 +6,10 @@ import pytest
 from bonbon.evaluation.resampling import (
     Resampler,
     detectable_difference,
+    detectable_from,
     effective_number,
     lead_at_equal_kl,
+    measured_nearest,
     standard_error,
     win_rate_along,
 )
@@ -27,6 +29,11 @@ def test_leads_are_taken_where_both_have_been() -> None:
     assert lead_at_equal_kl(other, leader) == pytest.approx(-0.1)
 
 
+def test_the_nearest_measurement_is_by_ratio() -> None:
+    assert measured_nearest(np.array([1.0, 11.8, 4.0]), 3.0) == 4.0
+    assert measured_nearest(np.array([1.0, 11.8]), 3.0) == 1.0
+
+
 def test_paired_differences_are_sharper_than_apart() -> None:
     rng = np.random.default_rng(0)
     hard = rng.normal(size=100)
@@ -34,7 +41,9 @@ def test_paired_differences_are_sharper_than_apart() -> None:
     resampler = Resampler(100, num_resamples=400, seed=0)
     paired = resampler.statistic(both, lambda means: float(means[0] - means[1]))
     assert (paired.low, paired.high) == (pytest.approx(0.1), pytest.approx(0.1))
-    assert resampler.mean(hard).high - resampler.mean(hard).low > 0.2
+    apart = resampler.mean(hard)
+    assert apart.high - apart.low > 0.2
+    assert detectable_from(apart) == pytest.approx(detectable_difference(hard), rel=0.1)
 
 
 def test_single_coin_flips_are_worth_themselves() -> None:

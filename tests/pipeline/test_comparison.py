@@ -117,6 +117,25 @@ def test_training_seeds_are_spread_on_the_same_candidates(copied: Path, recipe_f
     first, second = found["seeds"]["rank"]
     assert first != second
     assert list(first) == [found["methods"]["rank"][name][0] for name in ("kl", "win_rate")]
+    later = compare(load_comparison(recipe_file), copied, narrator=QUIET, only=["sft"])
+    assert later["seeds"] == found["seeds"]  # they were paid for
+
+
+def test_costs_tell_shared_draws_from_those_of_training(found: dict[str, Any]) -> None:
+    cost, shared = found["cost"], found["cost"]["rank"]["sampled_tokens"]
+    assert cost["grpo"]["sampled_tokens"] == cost["grpo"]["trained_tokens"] > 0
+    assert cost["rloo"]["sampled_tokens"] == shared + cost["rloo"]["trained_tokens"]
+    assert found["compare"]["methods"]["dpo 0.5"]["training"]["beta"] == 0.5
+
+
+def test_best_of_n_has_no_interval_where_it_is_known(found: dict[str, Any]) -> None:
+    for n in (2, 4):
+        value, low, high = found["methods"][f"best-of-{n}"]["kl"]
+        assert low == value == high > 0
+    strengths = dict(zip(found["duels"]["methods"], found["duels"]["strengths"], strict=True))
+    assert strengths["base"] == [0.0, 0.0, 0.0]
+    value, low, high = strengths["rank"]
+    assert low < value < high
 
 
 def test_the_table_is_written_for_others_to_read(done: Path, found: dict[str, Any]) -> None:
@@ -156,6 +175,7 @@ search.value = "";
 search.dispatchEvent(new Event("input", {bubbles: true}));
 seen.all = rows().length;
 seen.sides = [...document.querySelectorAll("#detail h4 span")].map((side) => side.textContent);
+seen.choices = getComputedStyle(document.getElementById("split")).display;
 seen.colour = getComputedStyle(document.body).backgroundColor;
 const links = [...document.querySelectorAll("a[download]")];
 seen.downloads = links.map((link) => atob(link.href.split("base64,")[1]).length);
@@ -191,6 +211,7 @@ def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) 
         assert seen["prompts"] == seen["all"] == 12
         assert seen["none"] == 0
         assert seen["gaps"] == sorted(seen["gaps"], reverse=True)
+        assert seen["choices"] == "none"  # all prompts here are held out
         assert len({seen["first"], seen["clicked"], seen["moved"]}) == 3
         assert seen["sides"][:3] == ["base", "best-of-4", "rank"]
         assert all(size > 500 for size in seen["downloads"])

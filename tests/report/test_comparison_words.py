@@ -1,6 +1,54 @@
+from typing import Any
+
 import pytest
 
-from bonbon.report.comparison_words import over_optimisation
+from bonbon.report.comparison_words import lead_lines, over_optimisation, precision, seed_lines
+
+
+def lead(value: float, **others: Any) -> dict[str, Any]:  # noqa: ANN401
+    one = {
+        "lead": (value, value - 0.02, value + 0.02),
+        "kl": 3.0,
+        "within_noise": abs(value) <= 0.02,
+        "detectable": 0.06,
+        "nearest": {"leader": 3.0, "other": 3.0},
+    }
+    return one | others
+
+
+def test_a_lead_is_a_verdict_where_who_is_behind_was_measured() -> None:
+    far = {"leader": 3.0, "other": 11.8}
+    leads = {
+        "pair": lead(0.05),
+        "sft": lead(0.01),
+        "ipo": lead(0.09, nearest=far),
+        "rloo": lead(-0.04, nearest=far),  # its line lies low, and still it is ahead
+    }
+    assert lead_lines({"leader": "rank", "leads": leads}) == [
+        "At 3.00 nats rank beats pair by 0.050 [0.030, 0.070].",
+        "At 3.00 nats rank beats sft by 0.010 [-0.010, 0.030]: within noise.",
+        "At 3.00 nats rank beats ipo by 0.090 [0.070, 0.110] on straight lines, which is no "
+        "verdict: ipo was measured at 11.80 nats at the nearest, and its line lies below what it "
+        "wins between.",
+        "At 3.00 nats rank wins less than rloo by 0.040 [-0.060, -0.020].",
+    ]
+
+
+def test_precision_tells_wins_from_leads() -> None:
+    row = {"effective_prompts": 700.2, "detectable": 0.044}
+    found = {"leader": "rank", "num_prompts": 64, "methods": {"rank": row}, "leads": {}}
+    assert precision(found).endswith(
+        "a win rate 0.044 away from a given number would be found 8 times of 10."
+    )
+    both = {"pair": lead(0.1), "sft": lead(0.1, detectable=0.05)}
+    assert "a lead of 0.050 to 0.060 over another method" in precision(found | {"leads": both})
+
+
+def test_one_training_seed_is_said_to_be_one() -> None:
+    assert "trained once" in seed_lines({"seeds": {}})[0]
+    assert seed_lines({"seeds": {"rank": [(3.0, 0.77), (3.2, 0.79)]}}) == [
+        "rank: win rate 0.770 to 0.790, KL 3.00 to 3.20 over 2 training seeds."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -22,4 +70,6 @@ def test_a_turn_is_named_where_the_fit_can_be_believed(
             "fits": {"best-of-n": None, "rl": fit},
         }
     }
-    assert over_optimisation(found) == f"trained models: a = 0.270, b = {b:.3f}, {words}."
+    assert (
+        over_optimisation(found) == f"all trained models together: a = 0.270, b = {b:.3f}, {words}."
+    )

@@ -47,6 +47,12 @@ def test_methods_differ_in_marker_as_well_as_colour() -> None:
         assert one.colour != other.colour
 
 
+def test_one_family_has_one_colour_and_each_member_a_marker() -> None:
+    styles = method_styles(["rank", "dpo 0.1", "dpo 0.5"], {"dpo 0.1": "dpo", "dpo 0.5": "dpo"})
+    assert styles["dpo 0.1"].colour == styles["dpo 0.5"].colour != styles["rank"].colour
+    assert len({style.marker for style in styles.values()}) == 3
+
+
 def test_selection_at_inference_is_one_family() -> None:
     styles = method_styles(["best-of-2", "bonbon", "best-of-16"])
     assert styles["best-of-2"] == styles["best-of-16"] != styles["bonbon"]

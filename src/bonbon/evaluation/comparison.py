@@ -14,8 +14,10 @@ from bonbon.evaluation.duel import Contender, base_quantiles, beaten, duel
 from bonbon.evaluation.resampling import (
     Resampler,
     detectable_difference,
+    detectable_from,
     effective_number,
     lead_at_equal_kl,
+    measured_nearest,
 )
 from bonbon.rewards.bradley_terry import bradley_terry
 from bonbon.theory.best_of import BestOf
@@ -30,6 +32,8 @@ from bonbon.theory.ties import tie_corrected
 from bonbon.theory.tilt import Tilt
 
 NUM_BINS = 16
+STRENGTH_RESAMPLES = 400
+"""Resamples of prompts for the intervals of strengths, each of which is fitted anew."""
 PerPrompt = Float[np.ndarray, " prompts"]
 Triple = tuple[float, float, float]
 """Value, low and high of an estimate."""
@@ -130,7 +134,11 @@ class Comparison:
         return {family: self._lead(leading, points) for family, points in families.items()}
 
     def duels(self) -> dict[str, Any]:
-        """Return win rates of all methods against each other, and their Bradley–Terry strengths."""
+        """Return win rates of all methods against each other, and their Bradley–Terry strengths.
+
+        `win_rates` is a matrix of the row's against the column's, with `low` and `high`;
+        `strengths` are (value, low, high), in nats above the base's.
+        """
         contenders: dict[str, Sequence[Contender]] = {
             name: [n] * len(self.base)
             for name, n in [("base", 1), *((f"best-of-{n}", n) for n in self.best_of)]
@@ -139,32 +147,36 @@ class Comparison:
             method.name: [own.rewards for own in self._own(method)] for method in self.methods
         }
         names = list(contenders)
-        matrix = np.full((len(names), len(names)), 0.5)
+        won = np.full((len(names), len(names), len(self.prompts)), 0.5)
         for row, column in combinations(range(len(names)), 2):
             pairs = zip(self.base, contenders[names[row]], contenders[names[column]], strict=True)
-            won = np.mean([duel(base.rewards, one, other) for base, one, other in pairs])
-            matrix[row, column], matrix[column, row] = won, 1 - won
-        strengths = bradley_terry(matrix * len(self.prompts))
+            shares = np.array([duel(base.rewards, one, other) for base, one, other in pairs])
+            won[row, column], won[column, row] = shares, 1 - shares
+        matrix, resampled = won.mean(axis=2), self.resampler.means(won)
+        low, high = self.resampler.bounds(resampled)
         return {
             "methods": names,
             "win_rates": matrix.tolist(),
-            "strengths": (strengths - strengths[0]).tolist(),
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "strengths": self._strengths(matrix, resampled),
         }
 
     def over_optimisation(self, gold: str) -> dict[str, Any]:
-        """Return gold reward against KL, of best-of-n and of trained methods, with the fits.
+        """Return proxy and gold reward, above the base's, against KL, with fits of the gold one.
 
         Args:
             gold: which of the extra scores is the gold reward.
         """
         most = min(len(one.rewards) for one in self.base)
+        proxy_before = _means(self.base)(lambda one: one.rewards)
         before = _means(self.base)(lambda one: one.extra[gold])
 
         def point(kl: PerPrompt, mean_of: MeanOf, **names: Any) -> dict[str, Any]:  # noqa: ANN401
             return {
                 **names,
                 "kl": float(np.mean(kl)),
-                "proxy": float(mean_of(lambda one: one.rewards).mean()),
+                "proxy": self._mean(mean_of(lambda one: one.rewards) - proxy_before),
                 "gold": self._mean(mean_of(lambda one: one.extra[gold]) - before),
             }
 
@@ -197,7 +209,10 @@ class Comparison:
     def _best_of_row(self, n: int) -> dict[str, Any]:
         win = np.array([best_of_n_win_rate(one.rewards[None], n)[0] for one in self.base])
         kl = self._best_of_kl(n)
-        return self._row("best-of-n", win, kl, kl, self._best_of_means(n))
+        row = self._row("best-of-n", win, kl, kl, self._best_of_means(n))
+        # A plug-in of the draws' ties, without an interval: its bias is larger than its spread.
+        value = (float(kl.mean()),) * 3
+        return row | {"kl": value, "kl_monte_carlo": value}
 
     def _trained_row(self, method: Compared) -> dict[str, Any]:
         own = self._own(method)
@@ -234,6 +249,21 @@ class Comparison:
             "effective_prompts": effective_number(win),
             "detectable": detectable_difference(win),
         }
+
+    def _strengths(
+        self, matrix: Float[np.ndarray, "n n"], resampled: Float[np.ndarray, "resamples n n"]
+    ) -> list[Triple]:
+        """Return Bradley–Terry strengths above the first one's, with intervals."""
+
+        def relative(won: Float[np.ndarray, "n n"]) -> PerPrompt:
+            strengths = bradley_terry(won * len(self.prompts))
+            return strengths - strengths[0]
+
+        again = np.array([relative(won) for won in resampled[:STRENGTH_RESAMPLES]])
+        return [
+            _triple(self.resampler.estimate(float(value), column))
+            for value, column in zip(relative(matrix), again.T, strict=True)
+        ]
 
     def _best_of_means(self, n: int) -> MeanOf:
         def mean_of(value: Value) -> PerPrompt:
@@ -272,7 +302,7 @@ class Comparison:
         leading: Float[np.ndarray, "2 points prompts"],
         other: Float[np.ndarray, "2 others prompts"],
     ) -> dict[str, Any]:
-        """Return the lead at the largest KL that both families reach."""
+        """Return the lead at the largest KL that both families reach, and who was measured near."""
         points = leading.shape[1]
 
         def apart(means: Float[np.ndarray, "2 all"]) -> tuple[np.ndarray, np.ndarray]:
@@ -281,10 +311,16 @@ class Comparison:
         both = np.concatenate([leading, other], axis=1)
         lead = self.resampler.statistic(both, lambda means: lead_at_equal_kl(*apart(means)))
         ours, theirs = apart(both.mean(axis=2))
+        kl = float(min(ours[0].max(), theirs[0].max()))
         return {
             "lead": _triple(lead),
-            "kl": float(min(ours[0].max(), theirs[0].max())),
+            "kl": kl,
             "within_noise": lead.low <= 0 <= lead.high,
+            "detectable": detectable_from(lead),
+            "nearest": {
+                "leader": measured_nearest(ours[0], kl),
+                "other": measured_nearest(theirs[0], kl),
+            },
         }
 
     def _families(self) -> dict[str, Float[np.ndarray, "2 points prompts"]]:

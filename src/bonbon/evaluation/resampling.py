@@ -7,8 +7,12 @@ from jaxtyping import Float
 
 from bonbon.theory.estimators import Estimate, bootstrap_tail
 
-POWER_FACTOR = 1.959964 + 0.841621
+NORMAL_975 = 1.959964
+POWER_FACTOR = NORMAL_975 + 0.841621
 """Standard errors that a difference must have to be found 8 times of 10 at the 5 % level."""
+
+ROUNDING = 1e-9
+"""Standard errors below it are rounding."""
 
 
 class Resampler:
@@ -30,9 +34,15 @@ class Resampler:
 
     def estimate(self, value: float, resampled: Float[np.ndarray, " resamples"]) -> Estimate:
         """Return a value with the expanded percentile interval of its resampled ones."""
-        tail = bootstrap_tail(self.weights.shape[1])
-        low, high = np.quantile(resampled, [tail, 1 - tail])
+        low, high = self.bounds(resampled)
         return Estimate(value, float(low), float(high))
+
+    def bounds(
+        self, resampled: Float[np.ndarray, "resamples *rows"]
+    ) -> Float[np.ndarray, "2 *rows"]:
+        """Return the expanded percentile bounds of resampled values, the lower one first."""
+        tail = bootstrap_tail(self.weights.shape[1])
+        return np.quantile(resampled, [tail, 1 - tail], axis=0)
 
     def statistic(
         self,
@@ -55,7 +65,7 @@ def effective_number(values: Float[np.ndarray, " prompts"]) -> float | None:
     None where the win rate is the same on every prompt, so that no number would do.
     """
     mean, error = float(np.mean(values)), standard_error(values)
-    return mean * (1 - mean) / error**2 if error > 0 else None
+    return mean * (1 - mean) / error**2 if error > ROUNDING else None
 
 
 def detectable_difference(values: Float[np.ndarray, " prompts"]) -> float:
@@ -63,12 +73,23 @@ def detectable_difference(values: Float[np.ndarray, " prompts"]) -> float:
     return POWER_FACTOR * standard_error(values)
 
 
+def detectable_from(estimate: Estimate) -> float:
+    """Return the same for a difference that is estimated with this interval."""
+    return POWER_FACTOR * (estimate.high - estimate.low) / (2 * NORMAL_975)
+
+
+def measured_nearest(kls: Float[np.ndarray, " points"], kl: float) -> float:
+    """Return which of the measured KLs is nearest to one, by their ratio."""
+    return float(min(kls, key=lambda own: abs(np.log(max(own, 1e-9) / max(kl, 1e-9)))))
+
+
 def win_rate_along(
     kls: Float[np.ndarray, " points"], win_rates: Float[np.ndarray, " points"], kl: float
 ) -> float:
     """Return the win rate at a KL on the line through the base and a method's points.
 
-    The line is straight in √KL, as win rates near the base are.
+    The line is straight in √KL, as win rates near the base are. Farther out they bend down, so
+    that between two measured points the line is a lower bound.
 
     Args:
         kls: of the points, in nats.

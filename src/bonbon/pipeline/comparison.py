@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,17 @@ from bonbon.pipeline.versions import circumstances, versions
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe, dump_recipe
 from bonbon.records import ScoredGroup, first_candidates
-from bonbon.report.comparison_data import COMPARISON_FILE, SCHEMA
+from bonbon.report.comparison_data import COMPARISON_FILE, GOLD, SCHEMA
 from bonbon.report.comparison_page import write_comparison
 from bonbon.report.metrics import read_metrics
 from bonbon.report.narrator import Narrator
 from bonbon.rewards.config import RewardConfig, load_reward, reward_name
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.tilt import Tilt
+from bonbon.training.config import ONLINE
 
 SHARED = "shared"
 """The directory, beside those of the methods, of the candidates that all share."""
-
-GOLD = "gold"
 
 LOG_RATIOS = "log_ratios.json"
 
@@ -62,7 +62,7 @@ def compare(
         recipe: what is compared.
         directory: holds everything; give the same one again to resume, or to add a method.
         narrator: tells the user what happens.
-        seeds: how many times each method is trained, on the same candidates.
+        seeds: how many times each method is trained now, on the same candidates.
         only: methods to run now; the report shows all that are finished.
 
     Raises:
@@ -81,7 +81,7 @@ def compare(
         for seed in range(seeds):
             if not only or name in only:
                 _run_method(shared, recipe, name, _seeded(method, seed), seed)
-    found = _compared(shared, recipe, seeds)
+    found = _compared(shared, recipe)
     replace_text(directory / COMPARISON_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
     write_comparison(directory)
     return found
@@ -203,7 +203,7 @@ def _base_logprobs(
     return table
 
 
-def _compared(shared: Workspace, recipe: ComparisonRecipe, seeds: int) -> dict[str, Any]:
+def _compared(shared: Workspace, recipe: ComparisonRecipe) -> dict[str, Any]:
     """Return everything of `comparison.json`."""
     root, n, goal = shared.directory.parent, recipe.base.sampling.n, recipe.base.final_goal
     reward = reward_name(recipe.base.reward)
@@ -239,8 +239,11 @@ def _compared(shared: Workspace, recipe: ComparisonRecipe, seeds: int) -> dict[s
         "duels": comparison.duels(),
         "tied_curve": comparison.tied_curve(),
         "over_optimisation": comparison.over_optimisation(GOLD) if recipe.compare.gold else None,
-        "seeds": _spread(root, recipe, base, finished, seeds),
-        "cost": {name: _cost(method_directory(root, name, 0)) for name in finished},
+        "seeds": _spread(root, recipe, base, finished),
+        "cost": {
+            name: _cost(method_directory(root, name, 0), recipe.methods[name]) for name in finished
+        },
+        "compare": recipe.compare.model_dump(mode="json", exclude_unset=True),
         "versions": versions(),
         "made": circumstances(),
     }
@@ -320,18 +323,19 @@ def _spread(
     recipe: ComparisonRecipe,
     base: Mapping[str, PromptAnswers],
     finished: Sequence[str],
-    seeds: int,
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return KL and win rate of each method by training seed, where there are several."""
+    """Return KL and win rate of each method by training seed, where several have run."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for name in finished if seeds > 1 else ():
+    for name in finished:
         points: list[tuple[float, float]] = []
-        for seed in range(seeds):
-            if _is_current(root, recipe, name, seed):
-                one = _compared_method(root, recipe, name, seed)
-                row = _comparison(recipe, base, [one], name).rows()[name]
-                points.append((row["kl"][0], row["win_rate"][0]))
-        found[name] = points
+        for seed in count():
+            if not _is_current(root, recipe, name, seed):
+                break
+            one = _compared_method(root, recipe, name, seed)
+            row = _comparison(recipe, base, [one], name).rows()[name]
+            points.append((row["kl"][0], row["win_rate"][0]))
+        if len(points) > 1:
+            found[name] = points
     return found
 
 
@@ -340,5 +344,11 @@ def _density(goal: Tilt) -> list[tuple[float, float]]:
     return list(zip(u.tolist(), goal.density(u).tolist(), strict=True))
 
 
-def _cost(directory: Path) -> dict[str, float]:
-    return dict(read_metrics(directory)["timing"])
+def _cost(directory: Path, recipe: Recipe) -> dict[str, float]:
+    """Return tokens and seconds; methods that draw as they train pay for those draws alone."""
+    cost = dict(read_metrics(directory)["timing"])
+    if recipe.training.objective in ONLINE:
+        ranks_among_draws = recipe.training.rlhf_reward == "quantile"
+        shared = cost["sampled_tokens"] if ranks_among_draws else 0
+        cost["sampled_tokens"] = shared + cost["trained_tokens"]
+    return cost

@@ -2,8 +2,10 @@
 
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 PACKAGES = {
     "bonbon": "bonbon-align",
@@ -11,19 +13,44 @@ PACKAGES = {
     "transformers": "transformers",
     "numpy": "numpy",
     "peft": "peft",
+    "trl": "trl",
 }
 """What a package is called here, and where it is installed from."""
 
+DESCRIBE = ["describe", "--always", "--exclude=*", "--dirty=+"]
+
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers depend on."""
+    """Return the versions of Python and of the packages that numbers depend on.
+
+    Where bonbon runs from a git checkout, its commit is among them.
+    """
     found = {"python": platform.python_version()}
     for name, package in PACKAGES.items():
         try:
             found[name] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    commit = checkout_commit(Path(__file__))
+    return found | ({"commit": commit} if commit else {})
+
+
+def checkout_commit(file: Path) -> str | None:
+    """Return the short commit that a file under git's care is of, with a + if any has changed."""
+    described: list[str] = []
+    for question in (["ls-files", "--error-unmatch", file.name], DESCRIBE):
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(file.parent), *question],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        described.append(done.stdout.strip())
+    return described[-1] or None
 
 
 def circumstances() -> dict[str, str]:

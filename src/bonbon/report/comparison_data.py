@@ -10,7 +10,10 @@ from typing import Any
 from bonbon.errors import ConfigError
 
 COMPARISON_FILE = "comparison.json"
-SCHEMA = 3
+SCHEMA = 4
+
+GOLD = "gold"
+"""The score among the extra ones that is the gold reward, not an attribute."""
 
 Comparison = Mapping[str, Any]
 """What `comparison.json` holds; estimates are (value, low, high), intervals 95 % over prompts."""
@@ -73,7 +76,7 @@ def as_csv(comparison: Comparison) -> str:
                 *cells,
                 row["effective_prompts"],
                 row["detectable"],
-                strengths[method],
+                strengths[method][0],
                 *paid,
                 cost.get("train_seconds", ""),
             ]

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bonbon.report.frontier import frontier
+from bonbon.report.comparison_data import GOLD
+from bonbon.report.frontier import cross, frontier, scale_as_root
 from bonbon.report.labels import Label, place_labels
 from bonbon.report.palette import (
     BLUE,
@@ -43,8 +44,19 @@ def win_rate_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
         "theory": found["theory"],
     }
     return frontier(
-        metrics, sheet=sheet, dials=dials(found), tied_curve=np.array(found["tied_curve"])
+        metrics,
+        sheet=sheet,
+        dials=dials(found),
+        tied_curve=np.array(found["tied_curve"]),
+        families={name: row["family"] for name, row in found["methods"].items()},
+        repeats={name: [(kl, win) for kl, win in runs] for name, runs in found["seeds"].items()},
     )
+
+
+def styles_of(found: Found) -> dict[str, MethodStyle]:
+    """Give each method its style, and each family its colour."""
+    families = {name: row["family"] for name, row in found["methods"].items()}
+    return method_styles(list(families), families)
 
 
 def dials(found: Found) -> list[list[str]]:
@@ -67,16 +79,24 @@ def drift_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
     rows = -(-len(panels) // columns)
     size = Sheet(sheet.width, rows * (4.0 if sheet.is_narrow else 4.4))
     figure, axes = blank_figure(size, rows=rows, columns=columns)
-    styles = method_styles(list(found["methods"]))
-    labels: list[list[Label]] = []
-    for panel, (title, values) in zip(axes, panels.items(), strict=False):
-        labels.append(_draw_drift(panel, found, title, values, styles))
+    styles = styles_of(found)
+    labels = [
+        _draw_drift(panel, found, title, values, styles)
+        for panel, (title, values) in zip(axes, panels.items(), strict=False)
+    ]
     for empty in axes[len(panels) :]:
         empty.set_visible(False)
     settle(figure)
-    for panel, names in zip(axes, labels, strict=False):
-        place_labels(panel, names, avoid=np.array([(one.x, one.y) for one in names]))
+    for panel, names, values in zip(axes, labels, panels.values(), strict=False):
+        wins = {name: found["methods"][name]["win_rate"] for name in values}
+        drawn = [_bars(value, wins[name]) for name, value in values.items()]
+        place_labels(panel, names, avoid=np.vstack(drawn))
     return figure
+
+
+def _bars(along: Sequence[float], up: Sequence[float]) -> np.ndarray:
+    """Return points along the error bars of two estimates."""
+    return cross((along[0], up[0]), ((along[1], along[2]), (up[1], up[2])))
 
 
 def _drifts(found: Found) -> dict[str, dict[str, list[float]]]:
@@ -91,7 +111,7 @@ def _drifts(found: Found) -> dict[str, dict[str, list[float]]]:
         },
         "share cut at the limit": {n: r["cut_share"] for n, r in rows.items()},
     }
-    for extra in rows["base"]["extra"]:
+    for extra in [name for name in rows["base"]["extra"] if name != GOLD]:
         panels[extra] = {n: r["extra"][extra] for n, r in rows.items() if extra in r["extra"]}
     return panels
 
@@ -115,7 +135,7 @@ def _draw_drift(
             fmt=style.marker,
             color=style.colour.light,
             markersize=8,
-            elinewidth=1.2,
+            elinewidth=1.0,
         )
         labels.append(Label(name, value, win, style.colour.light, optional=True))
     axes.axvline(values["base"][0], color=MUTED.light, linewidth=1, linestyle=":")
@@ -131,7 +151,7 @@ def tilt_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
     rows = -(-len(quantiles) // columns)
     size = Sheet(sheet.width, 0.5 + rows * (2.1 if sheet.is_narrow else 2.4))
     figure, axes = blank_figure(size, rows=rows, columns=columns)
-    styles = method_styles(list(found["methods"]))
+    styles = styles_of(found)
     goal = np.array(found["goal_density"])
     ceiling = 1.08 * max(goal[:, 1].max(), *(max(one) for one in quantiles.values()))
     for panel, (name, density) in zip(axes, quantiles.items(), strict=False):
@@ -151,36 +171,48 @@ def tilt_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
 
 
 def over_optimisation_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
-    """Plot the gold reward above the base's against KL, with the fits of arXiv 2210.10760."""
+    """Plot proxy and gold reward above the base's against KL, with the gold one's fits."""
+    rows, columns = (2, 1) if sheet.is_narrow else (1, 2)
+    size = Sheet(sheet.width, 9.0 if sheet.is_narrow else 5.2)
+    figure, panels = blank_figure(size, rows=rows, columns=columns)
     data = found["over_optimisation"]
-    figure, (axes,) = blank_figure(sheet)
-    best_of, trained = data["best_of"], data["trained"]
-    styles = method_styles(list(found["methods"]))
-    labels: list[Label] = []
-    for point in best_of:
-        _gold_point(axes, point, MethodStyle(BLUE, "s"))
-        labels.append(Label(f"n = {point['n']}", point["kl"], point["gold"][0], BLUE.light))
-    for point in trained:
-        style = styles[point["name"]]
-        _gold_point(axes, point, style)
-        labels.append(Label(point["name"], point["kl"], point["gold"][0], style.colour.light))
-    limit = 1.1 * max(point["kl"] for point in [*best_of, *trained])
-    kls = np.linspace(1e-3, limit, 120)
-    forms: dict[Form, Colour] = {"best-of-n": BLUE, "rl": ORANGE}
-    for form, colour in forms.items():
-        fit = data["fits"][form]
-        if fit is not None:
-            curve = OveroptimisationFit(form, fit["a"], fit["b"], fit["residual"]).gold(kls)
-            axes.plot(kls, curve, color=colour.light, linewidth=1.2, linestyle="--")
-    axes.axhline(0, color=MUTED.light, linewidth=0.8)
-    name_axes(axes, up="gold reward, above the base's", along="KL from the base, in nats")
+    styles = styles_of(found)
+    points = [(f"n = {point['n']}", point, MethodStyle(BLUE, "s")) for point in data["best_of"]] + [
+        (point["name"], point, styles[point["name"]]) for point in data["trained"]
+    ]
+    _draw_fits(panels[1], data)
+    for axes, kind in zip(panels, ("proxy", "gold"), strict=True):
+        scale_as_root(axes)
+        axes.set_xlim(0, 1.12 * max(point["kl"] for _, point, _ in points))
+        for _, point, style in points:
+            _reward_point(axes, point, kind, style)
+        axes.axhline(0, color=MUTED.light, linewidth=0.8)
+        name_axes(axes, up=f"{kind} reward, above the base's", along="KL, in nats, scaled as √KL")
     settle(figure)
-    place_labels(axes, labels, avoid=np.array([(one.x, one.y) for one in labels]))
+    for axes, kind in zip(panels, ("proxy", "gold"), strict=True):
+        labels = [
+            Label(name, point["kl"], point[kind][0], style.colour.light, optional=True)
+            for name, point, style in points
+        ]
+        drawn = [_bars((point["kl"],) * 3, point[kind]) for _, point, _ in points]
+        place_labels(axes, labels, avoid=np.vstack(drawn))
     return figure
 
 
-def _gold_point(axes: Axes, point: Mapping[str, Any], style: MethodStyle) -> None:
-    value, low, high = point["gold"]
+def _draw_fits(axes: Axes, data: Mapping[str, Any]) -> None:
+    """Draw each fit as far as its own points reach."""
+    forms: dict[Form, tuple[Colour, str]] = {"best-of-n": (BLUE, "best_of"), "rl": (INK, "trained")}
+    for form, (colour, points) in forms.items():
+        fit = data["fits"][form]
+        if fit is not None:
+            farthest = 1.1 * max(point["kl"] for point in data[points])
+            kls = np.linspace(0, np.sqrt(farthest), 120) ** 2
+            curve = OveroptimisationFit(form, fit["a"], fit["b"], fit["residual"]).gold(kls)
+            axes.plot(kls, curve, color=colour.light, linewidth=1.2, linestyle="--")
+
+
+def _reward_point(axes: Axes, point: Mapping[str, Any], kind: str, style: MethodStyle) -> None:
+    value, low, high = point[kind]
     axes.errorbar(
         point["kl"],
         value,
@@ -188,36 +220,42 @@ def _gold_point(axes: Axes, point: Mapping[str, Any], style: MethodStyle) -> Non
         fmt=style.marker,
         color=style.colour.light,
         markersize=7,
-        elinewidth=1.2,
+        elinewidth=1.0,
     )
 
 
 def duel_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
-    """Plot who beats whom: a square per pair, with the row's win rate against the column."""
+    """Plot who beats whom: a square per pair, with the row's win rate against the column.
+
+    Muted is what the prompts do not decide. On a narrow sheet colours stand without numbers.
+    """
     names = found["duels"]["methods"]
-    order = np.argsort(found["duels"]["strengths"])[::-1]
-    matrix = np.array(found["duels"]["win_rates"])[np.ix_(order, order)]
-    size = Sheet(sheet.width, (0.62 if sheet.is_narrow else 0.5) * len(names) + 1.4)
+    order = np.argsort([strength[0] for strength in found["duels"]["strengths"]])[::-1]
+    matrix, low, high = (
+        np.array(found["duels"][key])[np.ix_(order, order)] for key in ("win_rates", "low", "high")
+    )
+    size = Sheet(sheet.width, (0.36 if sheet.is_narrow else 0.5) * len(names) + 1.4)
     figure, (axes,) = blank_figure(size)
     shown = [names[place] for place in order]
     for row in range(len(shown)):
         for column in range(len(shown)):
             if row != column:
-                _draw_cell(axes, row, column, float(matrix[row, column]), sheet)
+                value = float(matrix[row, column])
+                decided = not low[row, column] <= 0.5 <= high[row, column]
+                _draw_cell(axes, row, column, value, "" if sheet.is_narrow else f"{value:.2f}")
+                if not sheet.is_narrow and not decided:
+                    axes.texts[-1].set(color=MUTED.light, style="italic")
     axes.set_xlim(-0.5, len(shown) - 0.5)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_yticks(range(len(shown)), shown)
-    numbers = [str(place + 1) for place in range(len(shown))]
-    axes.set_xticks(range(len(shown)), numbers if sheet.is_narrow else shown, rotation=0)
-    if not sheet.is_narrow:
-        axes.set_xticks(range(len(shown)), shown, rotation=35, ha="right")
+    axes.set_xticks(range(len(shown)), shown, rotation=90 if sheet.is_narrow else 35, ha="right")
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     settle(figure)
     return figure
 
 
-def _draw_cell(axes: Axes, row: int, column: int, value: float, sheet: Sheet) -> None:
+def _draw_cell(axes: Axes, row: int, column: int, value: float, text: str) -> None:
     colour = GREEN if value > 0.5 else ORANGE
     strength = min(1.0, abs(value - 0.5) * 2)
     axes.fill(
@@ -227,5 +265,5 @@ def _draw_cell(axes: Axes, row: int, column: int, value: float, sheet: Sheet) ->
         alpha=0.08 + 0.5 * strength,
         linewidth=0,
     )
-    size = TEXT_SIZE - (4.5 if sheet.is_narrow else 1.5)
-    axes.text(column, row, f"{value:.2f}", ha="center", va="center", size=size, color=INK.light)
+    size = TEXT_SIZE - 1.5
+    axes.text(column, row, text, ha="center", va="center", size=size, color=INK.light)

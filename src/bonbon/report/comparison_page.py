@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -20,14 +21,15 @@ from bonbon.report.comparison_figures import (
     drift_figure,
     duel_figure,
     over_optimisation_figure,
+    styles_of,
     tilt_figure,
     win_rate_figure,
 )
 from bonbon.report.html import both_sheets, render_page
 from bonbon.report.metrics import BASE
-from bonbon.report.palette import method_styles
 from bonbon.report.paper import write_paper_figure
 from bonbon.report.sheet import NARROW, WIDE
+from bonbon.selection.ties import tie_rng
 
 PAGE_NAME = "comparison.html"
 TABLE_NAME = "comparison.csv"
@@ -41,7 +43,7 @@ FIGURES: dict[str, tuple[Draw, str]] = {
     "tilt": (tilt_figure, "Density of each model's reward quantiles under the base."),
     "drift": (drift_figure, "Win rate against length and other attributes that should stay."),
     "duels": (duel_figure, "Win rate of every method against every other."),
-    "over-optimisation": (over_optimisation_figure, "Gold reward against KL."),
+    "over-optimisation": (over_optimisation_figure, "Proxy and gold reward against KL."),
 }
 
 
@@ -69,7 +71,7 @@ def write_comparison(directory: Path) -> Path:
 def _page(directory: Path, found: dict[str, Any], drawn: Mapping[str, tuple[Draw, str]]) -> str:
     held_out = _held_out(directory, found)
     data = browser_data([], held_out, seed=found["seed"], trained=found["leader"])
-    styles = method_styles(list(found["methods"]))
+    styles = styles_of(found)
     colours = {name: style.colour.name for name, style in styles.items()}
     figures = {
         name: both_sheets(name, text, [draw(found, sheet=sheet) for sheet in (WIDE, NARROW)])
@@ -83,6 +85,7 @@ def _page(directory: Path, found: dict[str, Any], drawn: Mapping[str, tuple[Draw
         figures=figures,
         colours=colours,
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        compare=yaml.safe_dump({"compare": found["compare"]}, sort_keys=False),
         csv_link=_download("text/csv", as_csv(found)),
         json_link=_download("application/json", json.dumps(found, allow_nan=False)),
         held_out_only=True,
@@ -97,11 +100,11 @@ def _download(kind: str, text: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"
 
 
-def _ranking(found: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _ranking(found: Mapping[str, Any]) -> list[tuple[str, Sequence[float]]]:
     """Return methods with their Bradley–Terry strengths, the strongest first."""
     duels = found["duels"]
     pairs = zip(duels["methods"], duels["strengths"], strict=True)
-    return sorted(pairs, key=lambda pair: -pair[1])
+    return sorted(pairs, key=lambda pair: -pair[1][0])
 
 
 def _held_out(directory: Path, found: Mapping[str, Any]) -> dict[str, list[ScoredGroup]]:
@@ -110,7 +113,7 @@ def _held_out(directory: Path, found: Mapping[str, Any]) -> dict[str, list[Score
     n = found["n"]
     held_out = {
         BASE: [first_candidates(group, BASE_ANSWERS) for group in base],
-        f"best-of-{n}": [_best(group, n) for group in base],
+        f"best-of-{n}": [_best(group, n, seed=found["seed"]) for group in base],
     }
     for name, row in found["methods"].items():
         if row["family"] not in {"base", "best-of-n"}:
@@ -119,9 +122,10 @@ def _held_out(directory: Path, found: Mapping[str, Any]) -> dict[str, list[Score
     return held_out
 
 
-def _best(group: ScoredGroup, n: int) -> ScoredGroup:
+def _best(group: ScoredGroup, n: int, *, seed: int) -> ScoredGroup:
     """Return the answer that best-of-n gives, from draws that are not among the shown ones."""
     start = BASE_ANSWERS if len(group.rewards) >= BASE_ANSWERS + n else 0
     rewards: Sequence[float] = group.rewards[start : start + n]
-    place = start + int(np.argmax(rewards))
+    (best,) = np.nonzero(np.array(rewards) == max(rewards))
+    place = start + int(tie_rng(seed, group.prompt_id).choice(best))
     return ScoredGroup((group.candidates[place],), (group.rewards[place],))

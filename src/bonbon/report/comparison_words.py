@@ -8,6 +8,9 @@ Found = Mapping[str, Any]
 SIGHT = 4.0
 """How many times the largest KL measured a fit is believed in."""
 
+NEAR = 1.5
+"""Within which factor of a KL a method was measured at it."""
+
 
 def headline(found: Found) -> str:
     """Return the leading method's result as one sentence."""
@@ -32,20 +35,35 @@ def lede(found: Found) -> str:
 
 def lead_lines(found: Found) -> list[str]:
     """Say of every other family whether the leader beats it at equal KL, and by how much."""
-    lines: list[str] = []
-    for family, one in found["leads"].items():
-        value, low, high = one["lead"]
-        verdict = "wins less than" if value < 0 else "beats"
-        text = (
-            f"At {one['kl']:.2f} nats {found['leader']} {verdict} {family} by {abs(value):.3f} "
-            f"[{low:.3f}, {high:.3f}]"
+    return [_lead_line(found["leader"], *item) for item in found["leads"].items()]
+
+
+def _lead_line(leader: str, family: str, one: Mapping[str, Any]) -> str:
+    """Give the verdict, if who is behind was measured near the KL and not only read off a chord."""
+    value, low, high = one["lead"]
+    verdict, behind, side = "beats", family, "other"
+    if value < 0:
+        verdict, behind, side = "wins less than", leader, "leader"
+    text = (
+        f"At {one['kl']:.2f} nats {leader} {verdict} {family} by {abs(value):.3f} "
+        f"[{low:.3f}, {high:.3f}]"
+    )
+    nearest = one["nearest"][side]
+    if not 1 / NEAR <= nearest / one["kl"] <= NEAR:
+        return (
+            f"{text} on straight lines, which is no verdict: {behind} was measured at "
+            f"{nearest:.2f} nats at the nearest, and its line lies below what it wins between."
         )
-        lines.append(f"{text}: within noise." if one["within_noise"] else f"{text}.")
-    return lines
+    return f"{text}: within noise." if one["within_noise"] else f"{text}."
 
 
 def seed_lines(found: Found) -> list[str]:
-    """Say how far training seeds spread."""
+    """Say how far training seeds spread, or that nothing here tells."""
+    if not found["seeds"]:
+        return [
+            "Each method was trained once: intervals say what other prompts would change, not what "
+            "another training run would; `--seeds 3` tells."
+        ]
     return [
         f"{name}: win rate {min(w for _, w in points):.3f} to {max(w for _, w in points):.3f}, KL "
         f"{min(k for k, _ in points):.2f} to {max(k for k, _ in points):.2f} over {len(points)} "
@@ -61,9 +79,17 @@ def precision(found: Found) -> str:
         return f"{found['leader']} wins as often on every prompt."
     return (
         f"For {found['leader']} the {found['num_prompts']} prompts are worth "
-        f"{row['effective_prompts']:.0f} single comparisons; a true difference of "
-        f"{row['detectable']:.3f} in win rate would be found 8 times of 10."
+        f"{row['effective_prompts']:.0f} single comparisons: a win rate {row['detectable']:.3f} "
+        f"away from a given number would be found 8 times of 10{_detectable_leads(found)}."
     )
+
+
+def _detectable_leads(found: Found) -> str:
+    needed = [one["detectable"] for one in found["leads"].values()]
+    if not needed:
+        return ""
+    low, high = f"{min(needed):.3f}", f"{max(needed):.3f}"
+    return f", and a lead of {low if low == high else f'{low} to {high}'} over another method"
 
 
 def left_out(found: Found) -> str | None:
@@ -91,11 +117,14 @@ def kl_check(found: Found) -> str:
 def over_optimisation(found: Found) -> str:
     """Say where the fits turn."""
     data = found["over_optimisation"]
-    farthest = max(point["kl"] for point in [*data["best_of"], *data["trained"]])
     parts: list[str] = []
-    for form, name in (("best-of-n", "best-of-n"), ("rl", "trained models")):
+    for form, name, points in (
+        ("best-of-n", "best-of-n", data["best_of"]),
+        ("rl", "all trained models together", data["trained"]),
+    ):
         fit = data["fits"][form]
         if fit is not None:
+            farthest = max(point["kl"] for point in points)
             turn = "no turn in sight"
             if fit["b"] > 0 and fit["peak_kl"] < SIGHT * farthest:
                 turn = f"a turn at {fit['peak_kl']:.1f} nats"

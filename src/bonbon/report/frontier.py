@@ -1,6 +1,6 @@
 """The frontier: what a policy wins against how far it moves, between theory's two curves."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -31,6 +31,8 @@ def frontier(
     sheet: Sheet = WIDE,
     dials: Sequence[Sequence[str]] = (),
     tied_curve: Curve | None = None,
+    families: Mapping[str, str] | None = None,
+    repeats: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Figure:
     """Plot win rate against KL: every method as a point with two-way 95 % intervals.
 
@@ -43,13 +45,15 @@ def frontier(
         sheet: size.
         dials: names of methods to join, in order, from the base on.
         tied_curve: best-of-n for this reward with its ties, n from 1 up.
+        families: of the trained methods; one family shares a colour.
+        repeats: KL and win rate of further training runs of a method, drawn faintly.
     """
     figure, (axes,) = blank_figure(sheet)
     limit = _kl_limit(metrics)
     best_of, optimal = _best_of_curve(limit), _optimal_curve(limit)
     _draw_curves(axes, best_of, optimal)
     if limit > FAR:
-        axes.set_xscale("function", functions=(_signed_root, _signed_square))
+        scale_as_root(axes)
     axes.set_xlim(-0.02 * limit if limit <= FAR else 0.0, limit)
     axes.set_ylim(_win_rate_floor(metrics), 1.0)
     axes.text(
@@ -59,8 +63,12 @@ def frontier(
     name_axes(axes, up="win rate against the base", along=f"KL from the base, in nats{scale}")
     if tied_curve is not None:
         axes.plot(*tied_curve.T, color=BLUE.light, linewidth=1, linestyle=":")
-    _draw_dials(axes, metrics, dials)
-    labels, drawn = _draw_points(axes, metrics)
+    styles = method_styles(list(metrics["methods"]), families)
+    _draw_dials(axes, metrics, dials, styles)
+    for name, points in (repeats or {}).items():
+        colour = styles[name].colour.light
+        axes.plot(*np.transpose(points), styles[name].marker, color=colour, alpha=0.35)
+    labels, drawn = _draw_points(axes, metrics, styles)
     if tied_curve is None:
         labels += _draw_references(axes, metrics)
     marks = _draw_marks(axes, limit, named={metrics["tilt"], *metrics["methods"]})
@@ -69,6 +77,11 @@ def frontier(
     avoid = np.vstack([*drawn, best_of, optimal])
     place_labels(axes, [*curves, *labels, *marks], avoid=avoid)
     return figure
+
+
+def scale_as_root(axes: Axes) -> None:
+    """Give the horizontal axis the scale of √KL."""
+    axes.set_xscale("function", functions=(_signed_root, _signed_square))
 
 
 def _signed_root(kl: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
@@ -107,7 +120,8 @@ def _draw_curves(axes: Axes, best_of: Curve, optimal: Curve) -> None:
 
 def _curve_labels(axes: Axes, best_of: Curve, optimal: Curve) -> list[Label]:
     """Name the curves where they run flat, one on each side."""
-    x = 0.86 * axes.get_xlim()[1]
+    limit = axes.get_xlim()[1]
+    x = (0.6 if limit > FAR else 0.86) * limit
     return [
         Label("best-of-n", x, float(np.interp(x, *best_of.T)), BLUE.light, prefer=(0, -1)),
         Label("optimal", x, float(np.interp(x, *optimal.T)), INK.light, prefer=(0, 1)),
@@ -131,23 +145,27 @@ def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Lab
     ]
 
 
-def _draw_dials(axes: Axes, metrics: Metrics, dials: Sequence[Sequence[str]]) -> None:
+def _draw_dials(
+    axes: Axes,
+    metrics: Metrics,
+    dials: Sequence[Sequence[str]],
+    styles: Mapping[str, MethodStyle],
+) -> None:
     """Join the base and the methods along each dial."""
     methods = metrics["methods"]
-    styles = method_styles(list(methods))
     for names in dials:
         line = [(0.0, 0.5), *((methods[name]["kl"], methods[name]["win_rate"]) for name in names)]
         axes.plot(*np.transpose(line), color=styles[names[0]].colour.light, linewidth=1, alpha=0.6)
 
 
 def _draw_points(
-    axes: Axes, metrics: Metrics
+    axes: Axes, metrics: Metrics, styles: Mapping[str, MethodStyle]
 ) -> tuple[list[Label], list[Float[np.ndarray, "points 2"]]]:
     """Draw methods; return their labels and what the labels must not cover."""
     labels: list[Label] = []
     drawn: list[Float[np.ndarray, "points 2"]] = []
     methods = metrics["methods"]
-    for name, style in method_styles(list(methods)).items():
+    for name, style in styles.items():
         row = methods[name]
         point = (row["kl"], row["win_rate"])
         intervals = (row["kl_ci"], row["win_rate_ci"])
@@ -155,7 +173,7 @@ def _draw_points(
             axes.plot(*point, style.marker, color=style.colour.light, markersize=8, label=name)
         else:
             _errorbar(axes, point, intervals, style, name)
-        drawn.append(_cross(point, intervals))
+        drawn.append(cross(point, intervals))
         labels.append(Label(name, *point, style.colour.light))
     return labels, drawn
 
@@ -202,9 +220,10 @@ def _arms(value: float, interval: Interval) -> Float[np.ndarray, "2 1"]:
     return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])
 
 
-def _cross(
+def cross(
     point: tuple[float, float], intervals: tuple[Interval, Interval]
 ) -> Float[np.ndarray, "points 2"]:
+    """Return points along both error bars of a point, for labels to keep off."""
     steps = np.linspace(0, 1, 12)
     along = [low + steps * (high - low) for low, high in intervals]
     horizontal = np.column_stack([along[0], np.full_like(steps, point[1])])

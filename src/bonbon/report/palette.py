@@ -1,6 +1,8 @@
 """The colours of figures and page: told apart by colour-blind readers, on paper and at night."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from bonbon.report.metrics import BASE
 
@@ -32,8 +34,15 @@ ORANGE = Colour("orange", "#b4420a", "#ff9d68")
 GREEN = Colour("green", "#00755a", "#4cc6a0")
 PURPLE = Colour("purple", "#97477d", "#e29bc6")
 OCHRE = Colour("ochre", "#86620a", "#deb14e")
+INDIGO = Colour("indigo", "#5646b8", "#b3a9ff")
+CRIMSON = Colour("crimson", "#ad1f45", "#ff8ba3")
+TEAL = Colour("teal", "#17707f", "#5fc8d8")
+OLIVE = Colour("olive", "#5c6a00", "#b9c84a")
 
-COLOURS = (PAPER, PANEL, INK, MUTED, RULE, GREY, BLUE, ORANGE, GREEN, PURPLE, OCHRE)
+COLOURS = (
+    *(PAPER, PANEL, INK, MUTED, RULE, GREY, BLUE, ORANGE, GREEN, PURPLE, OCHRE),
+    *(INDIGO, CRIMSON, TEAL, OLIVE),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +55,8 @@ class MethodStyle:
 
 _BASE_STYLE = MethodStyle(GREY, "o")
 _BEST_OF_STYLE = MethodStyle(BLUE, "s")
-_TRAINED_COLOURS = (ORANGE, GREEN, PURPLE, OCHRE)
+_TRAINED_COLOURS = (ORANGE, GREEN, PURPLE, OCHRE, INDIGO, CRIMSON, TEAL, OLIVE)
 _TRAINED_MARKERS = "D^vPXd<>p"
-"""Four and nine in turn: the first 36 trained methods all look different."""
 
 
 def is_best_of(method: str) -> bool:
@@ -56,19 +64,22 @@ def is_best_of(method: str) -> bool:
     return method.startswith("best-of-")
 
 
-def method_styles(methods: list[str]) -> dict[str, MethodStyle]:
-    """Give each method its style; trained ones take the palette in turn."""
+def method_styles(
+    methods: Sequence[str], families: Mapping[str, str] | None = None
+) -> dict[str, MethodStyle]:
+    """Give each method its style; trained ones take markers and colours in turn.
+
+    Args:
+        methods: their names, in the order of their turns.
+        families: of the trained methods; one family shares a colour. By default each is its own.
+    """
     trained = [method for method in methods if method != BASE and not is_best_of(method)]
-    turn = {method: index for index, method in enumerate(trained)}
-    return {method: _style(method, turn) for method in methods}
-
-
-def _style(method: str, turn: dict[str, int]) -> MethodStyle:
-    if method in turn:
-        place = turn[method]
-        marker = _TRAINED_MARKERS[place % len(_TRAINED_MARKERS)]
-        return MethodStyle(_TRAINED_COLOURS[place % len(_TRAINED_COLOURS)], marker)
-    return _BASE_STYLE if method == BASE else _BEST_OF_STYLE
+    family = {method: (families or {}).get(method, method) for method in trained}
+    colours = dict(zip(dict.fromkeys(family.values()), cycle(_TRAINED_COLOURS), strict=False))
+    markers = dict(zip(trained, cycle(_TRAINED_MARKERS), strict=False))
+    own = {name: MethodStyle(colours[family[name]], markers[name]) for name in trained}
+    own[BASE] = _BASE_STYLE
+    return {method: own.get(method, _BEST_OF_STYLE) for method in methods}
 
 
 def theme_css(theme: str) -> str:

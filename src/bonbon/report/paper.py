@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from bonbon.data.atomic_file import replacing
+from bonbon.report.sheet import TEXT_SIZE, TITLE_PAD
 
 TEXT_WIDTH = 5.5
 """Inches: the text block of the field's conferences."""
@@ -48,5 +51,9 @@ def _shrink_artist(artist: Artist, factor: float) -> None:
     elif isinstance(artist, Line2D):
         artist.set_linewidth(float(artist.get_linewidth()) * factor)
         artist.set_markersize(float(artist.get_markersize()) * factor)
+    elif isinstance(artist, Collection):
+        artist.set_linewidth((np.asarray(artist.get_linewidth()) * factor).tolist())
     elif isinstance(artist, Axes):
         artist.tick_params(length=4 * factor, pad=3 * factor)
+        text = artist.get_title(loc="left")  # its offset is known to `set_title` alone
+        artist.set_title(text, loc="left", pad=TITLE_PAD * factor, fontsize=TEXT_SIZE * factor)

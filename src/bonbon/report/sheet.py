@@ -25,6 +25,7 @@ WIDE = Sheet(10.0, 5.8)
 NARROW = Sheet(5.0, 5.6)
 
 TEXT_SIZE = 12.5
+TITLE_PAD = 10.0
 
 
 def blank_figure(sheet: Sheet, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -39,7 +40,7 @@ def blank_figure(sheet: Sheet, *, rows: int = 1, columns: int = 1) -> tuple[Figu
 
 def name_axes(axes: Axes, *, up: str, along: str = "") -> None:
     """Say in words, both lying flat, what the two axes measure."""
-    axes.set_title(up, loc="left", color=MUTED.light, fontsize=TEXT_SIZE, pad=10)
+    axes.set_title(up, loc="left", color=MUTED.light, fontsize=TEXT_SIZE, pad=TITLE_PAD)
     axes.set_xlabel(along, loc="right", color=MUTED.light, fontsize=TEXT_SIZE)
 
 
