@@ -22,7 +22,7 @@ from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import ranked_examples
 from bonbon.training.trainer import PreferenceTrainer
 
-NUM_PROMPTS, NUM_CANDIDATES = 26, 5
+NUM_PROMPTS, NUM_CANDIDATES = 27, 5  # 25 to train on, which batches of 4 do not divide
 
 
 def groups() -> list[ScoredGroup]:

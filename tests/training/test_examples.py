@@ -10,7 +10,15 @@ from bonbon.errors import TrainingError
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import ObjectiveName, TrainingConfig
-from bonbon.training.examples import LONG, example_loss, fresh_examples, ranked_examples
+from bonbon.training.examples import (
+    EMPTY,
+    FEW,
+    LONG,
+    TIED,
+    example_loss,
+    fresh_examples,
+    ranked_examples,
+)
 from bonbon.training.objectives import dpo_loss, ipo_loss, pair_loss, rank_loss
 
 RANK = TrainingConfig(alpha=0.05)
@@ -101,7 +109,8 @@ def test_example_loss_is_the_public_loss() -> None:
     objectives: tuple[ObjectiveName, ...] = ("rank", "pair", "ipo", "dpo")
     for objective in objectives:
         alpha = 0.05 if objective in ("rank", "pair") else None
-        config = TrainingConfig(objective=objective, alpha=alpha, beta=0.2)
+        beta = 0.2 if objective == "dpo" else 0.1
+        config = TrainingConfig(objective=objective, alpha=alpha, beta=beta)
         [example] = ranked_examples(groups, tilt=BestOf(4), config=config, seed=0).kept
         reference = torch.tensor(example.reference)
         loss = example_loss(config, example, policy[list(example.trained)])
@@ -128,13 +137,27 @@ def test_only_the_named_ranks_are_trained_on() -> None:
     ).kept
     assert example.trained == (0, 3, 4)
     assert [tokens[0] for tokens in example.trained_group.completions] == [4, 2, 3]
-    with pytest.raises(TrainingError, match=r"ranks = \[1, 6\], but a prompt has 5 candidates"):
+    found = ranked_examples(
+        [group("a", 0.5, -1.0, 2.0, 1.0, 0.0), group("b", 1.0, 2.0), group("c", 1.0, 1.0)],
+        tilt=BestOf(5),
+        config=TrainingConfig(ranks=(1, 4)),
+        seed=0,
+    )
+    assert len(found.kept) == 1
+    assert found.left_out == {FEW: 1, TIED: 1}
+    with pytest.raises(TrainingError, match=r"1 without the candidates that training.ranks names"):
         ranked_examples(
-            [group("a", 0.5, -1.0, 2.0, 3.0, -2.0)],
-            tilt=BestOf(5),
-            config=TrainingConfig(ranks=(1, 6)),
-            seed=0,
+            [group("a", 0.5, -1.0)], tilt=BestOf(2), config=TrainingConfig(ranks=(1, 6)), seed=0
         )
+
+
+def test_completions_of_no_tokens_are_left_out() -> None:
+    whole = group("a", 0.5, -1.0)
+    empty = ScoredGroup(
+        (whole.candidates[0], replace(whole.candidates[1], token_ids=())), (0.5, 1.0)
+    )
+    found = ranked_examples([whole, empty], tilt=BestOf(2), config=RANK, seed=0)
+    assert (len(found.kept), found.left_out) == (1, {EMPTY: 1})
 
 
 def test_what_the_model_cannot_read_is_left_out() -> None:
@@ -167,7 +190,17 @@ def test_fresh_draws_that_tie_with_the_base_are_placed_by_a_coin() -> None:
     assert mean == pytest.approx(expected, abs=0.16)  # four standard errors
 
 
-def test_alpha_is_refused_where_it_would_do_nothing() -> None:
-    with pytest.raises(ValueError, match="has no alpha"):
-        TrainingConfig(objective="dpo", alpha=0.1)
-    assert TrainingConfig(objective="pair").sft_weight == 0.005
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"objective": "dpo", "alpha": 0.1}, "has no alpha"),
+        ({"objective": "rank", "beta": 0.2}, "has no beta"),
+        ({"objective": "pair", "rlhf_reward": "quantile"}, "is for rloo and grpo"),
+        ({"objective": "rloo", "early_stopping": 2}, "no loss on set-aside prompts"),
+        ({"ranks": ()}, "at least two"),
+        ({"ranks": (1, 1)}, "at least two"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(settings: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        TrainingConfig.model_validate(settings)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.families import SHARED, policy_of
 from transformers import TrainerCallback
 
-from bonbon.errors import TrainingError
+from bonbon.errors import ConfigError, TrainingError
 from bonbon.models.policy import Policy
 from bonbon.models.toy import enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
@@ -184,6 +185,16 @@ def test_the_loss_starts_at_the_variance_of_the_targets(tmp_path: Path) -> None:
     assert first["chosen_logratio"] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_layers_that_are_not_there_get_no_adapters(tmp_path: Path) -> None:
+    settings = config(lora=LoraSettings(target_modules=("nothing",)))
+    with pytest.raises(
+        ConfigError, match=r"target_modules: got .*nothing.*expected names of layers"
+    ):
+        PreferenceTrainer(
+            policy(), examples(8), settings, temperature=TEMPERATURE, output_dir=tmp_path
+        )
+
+
 def test_adapters_train_and_the_base_stays(tmp_path: Path) -> None:
     trained = policy()
     model = PreferenceTrainer(
@@ -218,7 +229,7 @@ def test_a_loss_that_is_no_number_is_refused_and_the_last_checkpoint_stays(tmp_p
                     weight.fill_(float("nan"))
 
     trainer.add_callback(_OnStep(spoil))
-    with pytest.raises(TrainingError, match=r"the loss became nan at step 1; lower"):
+    with pytest.raises(TrainingError, match=r"the loss is no longer .* at step 1; lower"):
         trainer.fit()
     checkpoint = last_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None
@@ -327,6 +338,54 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     assert again["eval_residual_variance"] == pytest.approx(best[0], rel=1e-3)
 
 
+def test_early_stopping_goes_on_counting_after_a_kill(tmp_path: Path) -> None:
+    """Killed between the best evaluation and the end, and again when it had stopped."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = config(
+        early_stopping=3,
+        validation_groups=16,
+        evaluations=40,
+        epochs=10,
+        learning_rate=3e-2,
+        lr_scheduler="constant_with_warmup",
+        batch_size=8,
+    )
+    data = examples(160)
+    for directory in (whole, broken):
+        directory.mkdir()
+
+    def trainer(directory: Path) -> tuple[Policy, PreferenceTrainer]:
+        drawn = policy()
+        return drawn, PreferenceTrainer(
+            drawn, data, settings, temperature=TEMPERATURE, output_dir=directory
+        )
+
+    full, uninterrupted = trainer(whole)
+    uninterrupted.fit()
+    stopped = uninterrupted.state.global_step
+
+    class Killed(Exception):
+        """Stands for the kill."""
+
+    def kill(*unused: object) -> None:
+        if first.state.global_step == stopped - 1:
+            raise Killed
+
+    _, first = trainer(broken)
+    first.add_callback(_OnStep(kill))
+    with pytest.raises(Killed):
+        first.fit()
+    resumed, second = trainer(broken)
+    second.fit()
+    assert second.state.global_step == stopped
+    again, third = trainer(broken)
+    third.fit()
+    assert third.state.global_step <= stopped + 1
+    for other in (resumed, again):
+        for ours, theirs in zip(full.model.parameters(), other.model.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
 def test_stopping_at_a_share_gives_the_whole_runs_checkpoint(tmp_path: Path) -> None:
     """Steps 1 to 4 of 8, at the rates they have on the way to step 8."""
     data = examples(64)
@@ -338,6 +397,83 @@ def test_stopping_at_a_share_gives_the_whole_runs_checkpoint(tmp_path: Path) -> 
     trainer.fit()
     assert trainer.state.global_step == 4
     assert losses(half) == pytest.approx(losses(whole)[:4])
+
+
+def test_a_gradient_that_is_no_number_moves_nothing(tmp_path: Path) -> None:
+    """At the step before a save, whose checkpoint would take the place of the last good one."""
+    trained = policy()
+    trainer = PreferenceTrainer(
+        trained,
+        examples(32),
+        config(batch_size=4, checkpoints=4, epochs=1),
+        temperature=TEMPERATURE,
+        output_dir=tmp_path,
+    )
+    weight = next(trained.model.parameters())
+    weight.register_hook(
+        lambda grad: grad * float("nan") if trainer.state.global_step == 3 else grad
+    )
+    with pytest.raises(TrainingError, match="the gradient is no longer a finite number at step 3"):
+        trainer.fit()
+    checkpoint = last_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-2"
+    assert all(bool(torch.isfinite(one).all()) for one in trained.model.parameters())
+
+
+@pytest.mark.parametrize("step", [4, 7, 8])
+def test_weights_that_are_no_numbers_are_not_kept(step: int, tmp_path: Path) -> None:
+    trained = policy()
+    trainer = PreferenceTrainer(
+        trained,
+        examples(32),
+        config(batch_size=4, checkpoints=2, epochs=1),
+        temperature=TEMPERATURE,
+        output_dir=tmp_path,
+    )
+
+    def spoil(*unused: object) -> None:
+        if trainer.state.global_step == step - 1:
+            with torch.no_grad():
+                next(trained.model.parameters()).fill_(float("nan"))
+
+    trainer.add_callback(_AfterOptimizer(spoil))
+    with pytest.raises(TrainingError, match="no longer a finite number"):
+        trainer.fit()
+    checkpoint = last_checkpoint(tmp_path / "checkpoints")
+    assert (checkpoint and checkpoint.name) == (None if step == 4 else "checkpoint-4")
+
+
+class _AfterOptimizer(TrainerCallback):
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
+
+    def on_optimizer_step(self, *unused: object, **others: object) -> None:
+        self.action()
+
+
+@pytest.mark.parametrize("family", ["GPT-2", "OPT"])
+def test_training_is_without_dropout(family: str, tmp_path: Path) -> None:
+    """With it the variance of the first step would not be that of the targets."""
+    drawn = policy_of(SHARED[family])
+    rates = [one for one in drawn.model.modules() if getattr(one, "p", 0.0) > 0]
+    assert rates or getattr(drawn.model.config, "dropout", 0.0) > 0
+    config_ = config(batch_size=32, epochs=1, alpha=0.0, learning_rate=1e-9)
+    nan = float("nan")  # the policy's own are computed
+    data = [replace(one, reference=(nan,) * len(one.reference)) for one in examples(32)]
+    trainer = PreferenceTrainer(drawn, data, config_, temperature=TEMPERATURE, output_dir=tmp_path)
+    trainer.fit()
+    expected = np.var(BestOf(8).rank_targets(8) * 7 / 8)
+    assert losses(tmp_path) == pytest.approx([expected], rel=1e-3)
+
+
+def test_tensorboards_files_stay_when_checkpoints_go(tmp_path: Path) -> None:
+    settings = config(epochs=1, report_to=("tensorboard",))
+    PreferenceTrainer(
+        policy(), examples(32), settings, temperature=TEMPERATURE, output_dir=tmp_path
+    ).fit()
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert not list((tmp_path / "checkpoints").glob("**/events*"))
 
 
 class _OnStep(TrainerCallback):

@@ -23,6 +23,7 @@ from bonbon.rewards.function import FunctionConfig
 from bonbon.rewards.pairwise import PairwiseConfig
 from bonbon.rewards.tfidf import TfidfConfig
 from bonbon.sampling.config import OpenaiEngine, RayEngine, SamplingConfig, TransformersEngine
+from bonbon.training.config import TrainingConfig
 
 # These change what a user sees, where a stage runs or how fast, not what comes out of it.
 TRAINING_BOOKKEEPING = {
@@ -86,7 +87,7 @@ def training_settings(
     return {
         "tilt": recipe.goal.name,
         "seed": recipe.seed,
-        "training": recipe.training.model_dump(mode="json", exclude=TRAINING_BOOKKEEPING),
+        "training": _training(recipe.training),
         "candidates": digest(dict(sampling)),
         "rewards": digest(sorted([*key, score] for key, score in scores.items())),
     }
@@ -105,11 +106,17 @@ def preference_training_settings(recipe: Recipe, file: Path) -> dict[str, Any]:
         )
     return {
         "seed": recipe.seed,
-        "training": recipe.training.model_dump(mode="json", exclude=TRAINING_BOOKKEEPING),
+        "training": _training(recipe.training),
         "policy": _policy(recipe.policy),
         "temperature": recipe.sampling.temperature,
         "pairs": DIGEST + hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest(),
     }
+
+
+def _training(config: TrainingConfig) -> dict[str, Any]:
+    """Return what a training run depends on; when it is measured matters if it may stop early."""
+    bookkeeping = TRAINING_BOOKKEEPING - ({"evaluations"} if config.early_stopping else set())
+    return config.model_dump(mode="json", exclude=bookkeeping)
 
 
 def round_sampling_settings(

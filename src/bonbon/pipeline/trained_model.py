@@ -24,9 +24,13 @@ from bonbon.training.config import ONLINE, LoraSettings, ObjectiveName
 from bonbon.training.examples import RankedExample
 from bonbon.training.online import answer_reward, fit_online, num_online_steps
 from bonbon.training.step_callback import steps_until
+from bonbon.training.trackers import TENSORBOARD
 from bonbon.training.trainer import PreferenceTrainer
 
-RESULTS = ("model", "training.jsonl", "metrics.json", KL_FILE, REPORT_NAME, FRONTIER_NAME)
+RESULTS = (
+    *("model", "training.jsonl", TENSORBOARD, "metrics.json"),
+    *(KL_FILE, REPORT_NAME, FRONTIER_NAME),
+)
 """What training leads to: set aside together when training starts afresh."""
 
 LEFTOVERS = ("checkpoints", "reference.json", ".model.partial")
@@ -134,9 +138,11 @@ def training_seed(recipe: Recipe) -> int:
 
 def _trainable(workspace: Workspace, this: Round) -> Policy:
     """Load what is trained: weights that move in float32, under adapters as the policy has them."""
-    lora = workspace.recipe.training.lora
+    training = workspace.recipe.training
+    lora = training.lora
     four_bit = lora is not None and lora.four_bit
-    return load_policy(this.policy, dtype=None if lora else "float32", four_bit=four_bit)
+    keeps = lora is not None and (training.precision == "bfloat16" or four_bit)
+    return load_policy(this.policy, dtype=None if keeps else "float32", four_bit=four_bit)
 
 
 class _Progress:

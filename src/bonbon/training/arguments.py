@@ -10,6 +10,7 @@ from bonbon.errors import ConfigError, TrainingError
 from bonbon.models.policy import Policy
 from bonbon.training.config import ObjectiveName, TrainingConfig
 from bonbon.training.examples import RankedExample
+from bonbon.training.trackers import other_trackers
 
 
 def num_steps(num_examples: int, config: TrainingConfig) -> int:
@@ -72,10 +73,11 @@ def training_arguments(
         eval_strategy="steps" if validates else "no",
         eval_steps=evaluates_every,
         load_best_model_at_end=stops,
+        restore_callback_states_from_checkpoint=stops,
         metric_for_best_model=f"eval_{watched(config.objective)}",
         greater_is_better=False,
         logging_steps=1,
-        report_to=list(config.report_to),
+        report_to=other_trackers(config.report_to),
         use_cpu=policy.device.type == "cpu",
         dataloader_pin_memory=policy.device.type == "cuda",
         remove_unused_columns=False,

@@ -1,8 +1,7 @@
 """A step's examples, cut into parts that fit in memory."""
 
-import math
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import pairwise
 from typing import TypeVar
 
 from bonbon.models.packing import PromptGroup
@@ -11,27 +10,39 @@ T = TypeVar("T")
 
 
 def num_parts(groups: Sequence[PromptGroup], tokens_per_forward: int) -> int:
-    """Return how many parts keep each part's tokens within the budget, roughly.
+    """Return the fewest parts, in order, that each keep within the budget of tokens.
 
-    A single group is never cut, so there are no more parts than groups.
+    A single group is never cut: one that is larger is a part of its own.
     """
-    tokens = sum(group.num_fed for group in groups)
-    return min(len(groups), max(1, math.ceil(tokens / tokens_per_forward)))
+    return len(_ends([group.num_fed for group in groups], tokens_per_forward))
 
 
 def cut(items: Sequence[T], sizes: Sequence[int], parts: int) -> list[Sequence[T]]:
-    """Cut items, in their order, into so many parts of about the same size, none of them empty.
+    """Cut items, in their order, into so many parts, the largest as small as can be.
 
     Args:
         items: what to cut.
         sizes: of each item.
-        parts: at most as many as there are items.
+        parts: at least 1 and at most as many as there are items.
     """
-    ends = list(accumulate(sizes))
-    cuts = [0]
-    for part in range(1, parts):
-        goal = ends[-1] * part / parts
-        nearest = min(range(len(ends)), key=lambda place: abs(ends[place] - goal)) + 1
-        # Every part before has an item, and one is left for each part after.
-        cuts.append(min(max(nearest, cuts[-1] + 1), len(items) - (parts - part)))
-    return [items[start:end] for start, end in zip(cuts, [*cuts[1:], len(items)], strict=True)]
+    low, high = min(sizes), sum(sizes)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_ends(sizes, middle)) <= parts else (middle + 1, high)
+    cuts = [0, *_ends(sizes, low)]
+    while len(cuts) <= parts:  # fewer are as even; some of more than one item are cut in two
+        start, end = max(pairwise(cuts), key=lambda ends: ends[1] - ends[0])
+        cuts = sorted([*cuts, (start + end) // 2])
+    return [items[start:end] for start, end in pairwise(cuts)]
+
+
+def _ends(sizes: Sequence[int], most: int) -> list[int]:
+    """Return where each part ends if every one takes as many items as fit, at least one."""
+    ends: list[int] = []
+    filled = 0
+    for place, size in enumerate(sizes):
+        if place and filled + size > most:
+            ends.append(place)
+            filled = 0
+        filled += size
+    return [*ends, len(sizes)]

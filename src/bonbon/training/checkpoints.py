@@ -3,7 +3,11 @@
 import shutil
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from bonbon.errors import TrainingError
+from bonbon.training.finite import finite_weights, not_a_number
 
 MARK = "complete"
 
@@ -22,7 +26,14 @@ class KeepLastCheckpoint(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Mark the checkpoint that was just written."""
+        """Mark the checkpoint that was just written.
+
+        Raises:
+            TrainingError: a weight in it is not a number; the one before stays the last.
+        """
+        model = kwargs.get("model")
+        if isinstance(model, torch.nn.Module) and not finite_weights(model):
+            raise TrainingError(not_a_number("a weight", state.global_step))
         if not state.is_world_process_zero:
             return
         directory = Path(str(args.output_dir))

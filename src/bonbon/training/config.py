@@ -12,6 +12,7 @@ ObjectiveName = Literal["rank", "pair", "sft", "ipo", "dpo", "rloo", "grpo"]
 ONLINE: frozenset[ObjectiveName] = frozenset({"rloo", "grpo"})
 """Objectives that draw their own answers while they train; they need the extra `fit`."""
 
+DEFAULT_BETA = 0.1
 DEFAULT_ALPHA = {"rank": 0.05, "pair": 0.005}
 FULL_LEARNING_RATE, LORA_LEARNING_RATE = 2e-5, 5e-4
 
@@ -61,7 +62,7 @@ class TrainingConfig(Config):
     KL-regularised RLHF through TRL."""
     alpha: float | None = Field(default=None, ge=0)
     """Weight of the SFT term in `rank` (default 0.05) and `pair` (default 0.005)."""
-    beta: float = Field(default=0.1, gt=0)
+    beta: float = Field(default=DEFAULT_BETA, gt=0)
     """DPO's β, or the weight of the KL in `rloo` and `grpo`; the other objectives derive theirs
     from the tilt."""
     rlhf_reward: Literal["raw", "quantile"] = "raw"
@@ -80,7 +81,7 @@ class TrainingConfig(Config):
     """Prompts, each with its candidates, per optimiser step, all processes together."""
     tokens_per_forward: int = Field(default=2048, ge=1)
     """A batch is run in parts of at most so many tokens (one prompt's candidates at least): less
-    memory, same gradients."""
+    memory, same gradients. `rloo` and `grpo` go by TRL's own batches."""
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
     lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
@@ -94,12 +95,14 @@ class TrainingConfig(Config):
     ranks: tuple[int, ...] | None = None
     """Which candidates `rank` trains on, 1 the worst, −1 the best; by default all of them."""
     validation_groups: int = Field(default=16, ge=0)
-    """Training prompts set aside to watch the loss on; at most a tenth of them is taken."""
+    """Training prompts set aside to watch the loss on; at most a tenth of them is taken. `rloo`
+    and `grpo`, which have no loss to watch, set none aside."""
     early_stopping: int | None = Field(default=None, ge=1)
     """Stop after so many evaluations without a lower residual variance on the set-aside prompts,
     and keep the weights of the best one. By default training runs to its end."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """`bfloat16` is autocast over float32 master weights."""
+    """`bfloat16` is autocast over float32 master weights; weights under adapters, which stay as
+    they are, keep the policy's precision. `float32` computes all in it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     preferences: Path | None = None
@@ -142,9 +145,32 @@ class TrainingConfig(Config):
                 f"preferences is set with objective {self.objective!r}; only dpo trains on pairs "
                 "whose place among n draws is not known"
             )
-        if self.ranks is not None and (self.objective != "rank" or 0 in self.ranks):
+        if self.ranks is not None and (
+            self.objective != "rank" or 0 in self.ranks or len(set(self.ranks)) < 2
+        ):
             raise ValueError(
                 f"ranks = {list(self.ranks)} is set with objective {self.objective!r}; ranks are "
-                "for rank alone, and count from 1 (worst) or back from −1 (best)"
+                "for rank alone, at least two, and count from 1 (worst) or back from −1 (best)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_set_in_vain(self) -> "TrainingConfig":
+        """Refuse what the objective would not read; defaults pass, as recipes write them out."""
+        reads_beta = self.objective in ONLINE | {"dpo"}
+        if self.beta != DEFAULT_BETA and not reads_beta:
+            raise ValueError(
+                f"beta = {self.beta} is set, but objective {self.objective!r} has no beta; only "
+                "dpo, rloo and grpo do"
+            )
+        if self.rlhf_reward != "raw" and self.objective not in ONLINE:
+            raise ValueError(
+                f"rlhf_reward = {self.rlhf_reward!r} is set with objective {self.objective!r}; it "
+                "is for rloo and grpo, the other objectives train on ranks"
+            )
+        if self.early_stopping is not None and self.objective in ONLINE:
+            raise ValueError(
+                f"early_stopping = {self.early_stopping} is set, but objective "
+                f"{self.objective!r} has no loss on set-aside prompts to stop by; leave it out"
             )
         return self

@@ -70,6 +70,8 @@ class Examples:
 SINGLE = "with fewer than two scored candidates"
 TIED = "whose candidates all have the same reward"
 LONG = "longer than the model's context"
+EMPTY = "with a completion of no tokens"
+FEW = "without the candidates that training.ranks names"
 
 
 def ranked_examples(
@@ -92,14 +94,15 @@ def ranked_examples(
     Raises:
         TrainingError: no group is left.
     """
-    sizes = {len(group.rewards) for group in groups if len(group.rewards) > 1}
-    by_size = {size: _Targets.among(tilt, size, config) for size in sizes}
+    by_size: dict[int, _Targets] = {}
 
     def example(group: ScoredGroup) -> RankedExample:
         order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
+        if len(order) not in by_size:
+            by_size[len(order)] = _Targets.among(tilt, len(order), config)
         return _example(group, order, by_size[len(order)])
 
-    return _kept(groups, example, context_length)
+    return _kept(groups, example, config, context_length)
 
 
 def fresh_examples(
@@ -144,7 +147,7 @@ def fresh_examples(
         zeros = (0.0,) * len(order)
         return _example(group, order, _Targets(targets, zeros, trained_places(config, len(order))))
 
-    return _kept(groups, example, context_length)
+    return _kept(groups, example, config, context_length)
 
 
 def example_loss(
@@ -180,21 +183,15 @@ def example_loss(
 def trained_places(config: TrainingConfig, number: int) -> tuple[int, ...]:
     """Return the places (from 0) of the completions that the objective trains on.
 
-    Raises:
-        TrainingError: `training.ranks` names one that is not there.
+    Fewer than two where `training.ranks` names some that are not there.
     """
-    if config.objective == "rank":
-        if config.ranks is None:
-            return tuple(range(number))
-        # −1 is the best, as in Python.
-        places = sorted({rank - 1 if rank > 0 else number + rank for rank in config.ranks})
-        if places[0] < 0 or places[-1] >= number or len(places) < 2:
-            raise TrainingError(
-                f"training.ranks = {list(config.ranks)}, but a prompt has {number} candidates; "
-                f"expected at least two different ranks from 1 (or −{number}) to {number}"
-            )
-        return tuple(places)
-    return (0, number - 1)
+    if config.objective != "rank":
+        return (0, number - 1)
+    if config.ranks is None:
+        return tuple(range(number))
+    # −1 is the best, as in Python.
+    places = sorted({rank - 1 if rank > 0 else number + rank for rank in config.ranks})
+    return tuple(places) if places[0] >= 0 and places[-1] < number else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,26 +233,31 @@ def _example(group: ScoredGroup, order: Sequence[int], goal: _Targets) -> Ranked
 def _kept(
     groups: Sequence[ScoredGroup],
     example: Callable[[ScoredGroup], RankedExample],
+    config: TrainingConfig,
     context_length: int | None,
 ) -> Examples:
     """Make examples of the groups that carry a preference and fit the model."""
-    reasons = [_why_not(group, context_length) for group in groups]
+    reasons = [_why_not(group, config, context_length) for group in groups]
     kept = [group for group, reason in zip(groups, reasons, strict=True) if reason is None]
     if not kept:
         counts = Counter(reason for reason in reasons if reason is not None)
         found = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "no prompts"
         raise TrainingError(
             f"there is no preference to learn: {found}; use a reward that tells completions "
-            "apart, a larger n, or shorter completions"
+            "apart, a larger n, fewer training.ranks, or shorter completions"
         )
     left_out = Counter(reason for reason in reasons if reason is not None)
     return Examples([example(group) for group in kept], dict(left_out))
 
 
-def _why_not(group: ScoredGroup, context_length: int | None) -> str | None:
+def _why_not(group: ScoredGroup, config: TrainingConfig, context_length: int | None) -> str | None:
     if len(group.rewards) < 2:
         return SINGLE
     if is_tied(group.rewards):
         return TIED
+    if not all(one.token_ids for one in group.candidates):
+        return EMPTY
+    if len(trained_places(config, len(group.rewards))) < 2:
+        return FEW
     longest = max(len(one.prompt_token_ids) + len(one.token_ids) for one in group.candidates)
     return LONG if context_length is not None and longest > context_length else None

@@ -5,7 +5,7 @@ import warnings
 import torch
 from transformers import PreTrainedModel
 
-from bonbon.errors import MissingExtraError
+from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.training.config import LoraSettings
 
 
@@ -21,6 +21,7 @@ def add_adapters(
 
     Raises:
         MissingExtraError: peft is not installed.
+        ConfigError: the model has no such layers.
     """
     if settings is None:
         return model
@@ -42,4 +43,10 @@ def add_adapters(
     with warnings.catch_warnings():
         # peft asks transformers by a name that is on its way out; the user can do nothing.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise ConfigError(
+                f"training.lora.target_modules: got {target}, expected names of layers of "
+                f"{type(model).__name__} or all-linear; peft says: {error}"
+            ) from None

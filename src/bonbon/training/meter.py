@@ -11,9 +11,18 @@ from torch import Tensor
 from bonbon.training.config import ObjectiveName
 from bonbon.training.examples import RankedExample
 
+NAMES: tuple[str, ...] = (
+    "loss",
+    "residual_variance",
+    "chosen_logratio",
+    "rejected_logratio",
+    "estimated_kl",
+    "estimated_win_rate",
+)
+
 
 class Meter:
-    """Averages over the examples seen since it was last read.
+    """Averages over the examples seen since it was last read, each over those it was read of.
 
     `estimated_kl` and `estimated_win_rate` weigh a prompt's candidates by π/π0, normalised among
     themselves. They are read where all ranks are; with N candidates the first cannot exceed
@@ -46,11 +55,11 @@ class Meter:
                     "residual_variance", float(np.var(ratio - np.array(example.targets)[read]))
                 )
             self._add("chosen_logratio", float(ratio[-1]))
-            self._add("rejected_logratio", float(ratio[0]))
+            if len(ratio) > 1:
+                self._add("rejected_logratio", float(ratio[0]))
             if whole:
                 self._add_estimates(ratio)
             self._tokens += sum(len(example.group.completions[place]) for place in read)
-        self._examples += len(examples)
 
     def take(self, accelerator: Accelerator | None = None) -> dict[str, float]:
         """Return the averages, with tokens per second, and start afresh.
@@ -58,12 +67,16 @@ class Meter:
         Args:
             accelerator: averages over its processes, which all call this.
         """
-        names = sorted(self._sums)
-        totals = torch.tensor([*(self._sums[name] for name in names), self._examples, self._tokens])
+        totals = torch.tensor([*self._sums.values(), *self._counts.values(), self._tokens])
         if accelerator is not None and accelerator.num_processes > 1:
             totals = torch.as_tensor(accelerator.reduce(totals.to(accelerator.device), "sum")).cpu()
-        *sums, examples, tokens = totals.double().tolist()
-        means = {name: total / examples for name, total in zip(names, sums, strict=True)}
+        *numbers, tokens = totals.double().tolist()
+        sums, counts = numbers[: len(NAMES)], numbers[len(NAMES) :]
+        means = {
+            name: total / count
+            for name, total, count in zip(NAMES, sums, counts, strict=True)
+            if count
+        }
         means["tokens_per_second"] = tokens / (time.perf_counter() - self._since)
         self._reset()
         return means
@@ -76,10 +89,11 @@ class Meter:
         self._add("estimated_win_rate", float(share @ places))
 
     def _add(self, name: str, value: float) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + value
+        self._sums[name] += value
+        self._counts[name] += 1
 
     def _reset(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._examples = 0
-        self._tokens = 0
+        self._sums: dict[str, float] = dict.fromkeys(NAMES, 0.0)
+        self._counts: dict[str, float] = dict.fromkeys(NAMES, 0.0)
+        self._tokens = 0.0
         self._since = time.perf_counter()

@@ -20,6 +20,7 @@ from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
 from bonbon.training.lora import add_adapters
 from bonbon.training.step_callback import StepCallback, StopAt
+from bonbon.training.trackers import other_trackers, tracker_callbacks
 from bonbon.training.training_log import TrainingLog
 
 AnswerReward = Callable[[Sequence[Prompt], Sequence[str]], list[float | None]]
@@ -110,6 +111,7 @@ def fit_online(
                 KeepLastCheckpoint(),
                 TrainingLog(output_dir / "training.jsonl"),
                 StopAt(config.stop_at),
+                *tracker_callbacks(config.report_to, output_dir),
             ],
         )
         trainer.remove_callback(PrinterCallback)
@@ -203,7 +205,7 @@ def _arguments(
         "save_strategy": "steps",
         "save_steps": max(1, math.ceil(steps / config.checkpoints)),
         "logging_steps": 1,
-        "report_to": list(config.report_to),
+        "report_to": other_trackers(config.report_to),
         "bf16": config.precision == "bfloat16",
         "use_cpu": on_cpu,
         "dataloader_pin_memory": not on_cpu,

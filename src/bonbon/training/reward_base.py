@@ -16,6 +16,7 @@ from transformers import (
 
 from bonbon.errors import ConfigError
 from bonbon.models.embedded_encoder import EMBEDDED_ENCODER, embedded_encoder_directory
+from bonbon.training.dropout import disable_dropout
 
 DEFAULT_MAX_LENGTH = 512
 
@@ -68,7 +69,7 @@ def load_base(name: str, *, reads_prompt: bool, max_length: int | None, seed: in
     except Exception as error:  # safetensors, the hub's client and tokenizers have their own
         raise _cannot_load(name, error) from error
     _set_padding(name, model, tokenizer)
-    _disable_dropout(model)
+    disable_dropout(model)
     tokenizer.model_max_length = _max_length(name, model, tokenizer, wanted=max_length)
     if not reads_prompt:
         show_completion_only(tokenizer)
@@ -129,12 +130,6 @@ def _set_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             )
         tokenizer.pad_token = tokenizer.eos_token
     cast("Any", model.config.get_text_config()).pad_token_id = tokenizer.pad_token_id
-
-
-def _disable_dropout(model: PreTrainedModel) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
 
 
 def _max_length(

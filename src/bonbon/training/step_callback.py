@@ -3,7 +3,13 @@
 import math
 from collections.abc import Callable
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 
 class StepCallback(TrainerCallback):
@@ -54,6 +60,22 @@ class StopAt(TrainerCallback):
     ) -> None:
         """End training if so many steps are taken."""
         if state.global_step >= steps_until(self._share, state.max_steps):
+            control.should_training_stop = True
+
+
+class StopEarly(EarlyStoppingCallback):
+    """transformers' early stopping, which a resumed run goes on with where it stood."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Stop at once if the patience had ended before the run was."""
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 
 

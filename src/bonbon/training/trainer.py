@@ -1,5 +1,6 @@
 """The trainer: transformers' own, fed with packed groups of candidates and bonbon's losses."""
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -10,7 +11,6 @@ from accelerate import DistributedType
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     Trainer,
 )
@@ -26,11 +26,14 @@ from bonbon.training.arguments import split, training_arguments
 from bonbon.training.batches import cut, num_parts
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
+from bonbon.training.dropout import disable_dropout
 from bonbon.training.examples import RankedExample, example_loss
+from bonbon.training.finite import finite_gradients, finite_weights, not_a_number
 from bonbon.training.lora import add_adapters, inner_model
 from bonbon.training.meter import Meter
 from bonbon.training.reference import settled
-from bonbon.training.step_callback import StepCallback, StopAt
+from bonbon.training.step_callback import StepCallback, StopAt, StopEarly
+from bonbon.training.trackers import tracker_callbacks
 from bonbon.training.training_log import TrainingLog
 
 EXAMPLES = "examples"
@@ -97,6 +100,7 @@ class PreferenceTrainer(Trainer):
         self._starts_at_reference = starts_at_reference
         _check_vocabulary(policy, examples)
         training, validation = split(examples, config)
+        disable_dropout(policy.model)
         if config.gradient_checkpointing:
             _recompute_activations(policy.model)
         super().__init__(
@@ -109,12 +113,13 @@ class PreferenceTrainer(Trainer):
                 KeepLastCheckpoint(),
                 TrainingLog(output_dir / "training.jsonl"),
                 StopAt(config.stop_at),
+                *tracker_callbacks(config.report_to, output_dir),
             ],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
         if config.early_stopping is not None:
-            self.add_callback(EarlyStoppingCallback(config.early_stopping))
+            self.add_callback(StopEarly(config.early_stopping))
         if on_step is not None:
             self.add_callback(StepCallback(on_step, lambda: self.trained_tokens))
 
@@ -133,6 +138,8 @@ class PreferenceTrainer(Trainer):
             if self._starts_at_reference:
                 self._settle_references(fresh=checkpoint is None)
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if not finite_weights(self.model):
+            raise TrainingError(not_a_number("a weight", self.state.global_step))
         return self.accelerator.unwrap_model(self.model)
 
     @property
@@ -162,15 +169,24 @@ class PreferenceTrainer(Trainer):
         model.train()
         examples: list[RankedExample] = inputs[EXAMPLES]
         groups = [example.trained_group for example in examples]
-        parts = cut(examples, [group.num_fed for group in groups], self._num_parts(groups))
+        sizes = [group.num_fed for group in groups]
+        parts = cut(range(len(examples)), sizes, self._num_parts(groups))
+        own, everyones = self._num_new()
+        share = everyones / self.accelerator.num_processes  # gradients are averaged over them
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else self._without_sync(model):
-                loss = self._losses(model, part).sum() / len(examples)
+                new = sum(place < own for place in part)
+                losses = self._losses(model, [examples[place] for place in part], num_new=new)
+                loss = (losses[:new].sum() + 0 * losses[new:].sum()) / share
                 self._check(loss)
                 self.accelerator.backward(loss)
             total += loss.detach()
-        self.trained_tokens += sum(len(tokens) for one in groups for tokens in one.completions)
+        if not finite_gradients(model):
+            raise TrainingError(not_a_number("the gradient", self.state.global_step))
+        self.trained_tokens += sum(
+            len(tokens) for one in groups[:own] for tokens in one.completions
+        )
         return total
 
     @torch.no_grad()
@@ -205,8 +221,27 @@ class PreferenceTrainer(Trainer):
             logs = {**logs, **self._meter.take(self.accelerator)}
         super().log(logs, start_time)
 
+    def _num_new(self) -> tuple[int, int]:
+        """Return how many of this step's examples are this process's own, and how many all have.
+
+        Where the prompts do not divide the batch, the last one of an epoch is filled up with
+        prompts that were trained on already; those come last, and count for nothing.
+        """
+        assert isinstance(self.train_dataset, ExampleDataset)
+        batch, size = self.config.batch_size, len(self.train_dataset)
+        is_last = (self.state.global_step + 1) % math.ceil(size / batch) == 0
+        everyones = size % batch or batch if is_last else batch
+        each = batch // self.accelerator.num_processes
+        before = each * self.accelerator.process_index
+        return min(max(everyones - before, 0), each), everyones
+
     def _losses(
-        self, model: torch.nn.Module, examples: Sequence[RankedExample], meter: Meter | None = None
+        self,
+        model: torch.nn.Module,
+        examples: Sequence[RankedExample],
+        *,
+        meter: Meter | None = None,
+        num_new: int | None = None,
     ) -> Tensor:
         """Return each example's loss; in training only what the objective needs is read.
 
@@ -214,6 +249,7 @@ class PreferenceTrainer(Trainer):
             model: as the Trainer wraps it.
             examples: a part of a batch.
             meter: takes note when all ranks are to be read; the training one by default.
+            num_new: how many to take note of; by default all.
         """
         whole = meter is not None
         groups = [example.group if whole else example.trained_group for example in examples]
@@ -224,7 +260,7 @@ class PreferenceTrainer(Trainer):
             for example, policy in zip(examples, logprobs, strict=True)
         ]
         stacked = torch.stack(losses)
-        (meter or self._meter).add(examples, logprobs, stacked)
+        (meter or self._meter).add(examples[:num_new], logprobs[:num_new], stacked[:num_new])
         return stacked
 
     def _packed(self, groups: Sequence[PromptGroup]) -> PackedBatch:
@@ -293,11 +329,7 @@ class PreferenceTrainer(Trainer):
 
     def _check(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss.item()} at step {self.state.global_step}; lower "
-                "training.learning_rate and run the same command again: the candidates and the "
-                "last good checkpoint are stored"
-            )
+            raise TrainingError(not_a_number("the loss", self.state.global_step))
 
 
 def _recompute_activations(model: PreTrainedModel) -> None:
