@@ -32,7 +32,7 @@ from bonbon.theory.ties import tie_corrected
 from bonbon.theory.tilt import Tilt
 
 NUM_BINS = 16
-STRENGTH_RESAMPLES = 400
+STRENGTH_RESAMPLES = 200
 """Resamples of prompts for the intervals of strengths, each of which is fitted anew."""
 PerPrompt = Float[np.ndarray, " prompts"]
 Triple = tuple[float, float, float]
