@@ -33,7 +33,7 @@ GROUPS = [
 def test_every_token_sees_its_prompt_and_what_came_before(
     window: int | None, kv_heads: int
 ) -> None:
-    batch = pack(GROUPS, in_line=True)
+    batch = pack(GROUPS, "line")
     assert batch.spans is not None
     length = batch.input_ids.shape[1]
     generator = torch.Generator().manual_seed(0)

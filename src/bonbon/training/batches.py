@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TypeVar
 
-from bonbon.models.packing import PromptGroup
+from bonbon.models.packing import Layout, PromptGroup
 
 T = TypeVar("T")
 
 
-def num_parts(groups: Sequence[PromptGroup], tokens_per_forward: int) -> int:
+def num_parts(groups: Sequence[PromptGroup], layout: Layout, tokens_per_forward: int) -> int:
     """Return how many parts keep each part's tokens within the budget, roughly.
 
     A single group is never cut, so there are no more parts than groups.
     """
-    tokens = sum(group.num_fed for group in groups)
+    tokens = sum(group.num_fed(layout) for group in groups)
     return min(len(groups), max(1, math.ceil(tokens / tokens_per_forward)))
 
 
