@@ -6,12 +6,16 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    FalconConfig,
+    FalconH1Config,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     GptOssConfig,
+    Lfm2Config,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -20,6 +24,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    RwkvConfig,
 )
 
 from bonbon.models.policy import Policy
@@ -60,6 +65,10 @@ SHARED: dict[str, PreTrainedConfig] = {
         num_attention_heads=4, max_position_embeddings=64, init_std=0.3,
     ),
 }  # fmt: skip
+FALCON: dict[str, Any] = {
+    **IDS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "initializer_range": 0.3,
+}  # fmt: skip
 PLAIN: dict[str, tuple[PreTrainedConfig, str]] = {
     "Bloom": (
         BloomConfig(**IDS, hidden_size=32, n_layer=2, n_head=4),
@@ -75,6 +84,33 @@ PLAIN: dict[str, tuple[PreTrainedConfig, str]] = {
     "Mamba": (
         MambaConfig(**IDS, hidden_size=32, num_hidden_layers=2, state_size=4),
         "it has layers of kind",
+    ),
+    "Falcon, alibi": (FalconConfig(**FALCON, alibi=True), "its attention cannot be replaced"),
+    "GPT-Neo, a layer with a window": (
+        GPTNeoConfig(
+            **IDS, hidden_size=32, num_layers=2, num_heads=4, window_size=3,
+            attention_types=[[["global", "local"], 1]], max_position_embeddings=64,
+            initializer_range=0.3,
+        ),
+        "it has layers of kind local",
+    ),
+    "LFM2": (
+        Lfm2Config(**GROUPED, layer_types=["conv", "full_attention", "conv"]),
+        "it has layers of kind conv",
+    ),
+    "Falcon-H1": (
+        FalconH1Config(
+            **GROUPED, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=4,
+            mamba_chunk_size=8, lm_head_multiplier=0.5,
+        ),
+        "it has layers of kind hybrid",
+    ),
+    "RWKV": (
+        RwkvConfig(
+            **IDS, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32,
+            intermediate_size=48, context_length=64,
+        ),
+        "its attention cannot be replaced",
     ),
 }  # fmt: skip
 

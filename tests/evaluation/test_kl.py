@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tests.families import PLAIN, SHARED, policy_of
+from transformers import PreTrainedConfig
 
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy
-from bonbon.models.toy import enumerate_completions, toy_policy
+from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Prompt, ScoredGroup
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.sampling.transformers_sampler import TransformersSampler
@@ -22,7 +24,10 @@ BASE = toy_policy(num_words=3, sharpness=2.0, seed=1)
 
 def moved(amount: float) -> Policy:
     """Return the base with its weights shaken."""
-    policy = toy_policy(num_words=3, sharpness=2.0, seed=1)
+    return shaken(toy_policy(num_words=3, sharpness=2.0, seed=1), amount)
+
+
+def shaken(policy: Policy, amount: float) -> Policy:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in policy.model.parameters():
@@ -80,3 +85,27 @@ def test_a_policy_that_did_not_move_has_no_kl() -> None:
     kl = estimate(moved(0.0), 20)
     np.testing.assert_allclose(kl.monte_carlo, 0, atol=1e-6)
     np.testing.assert_allclose(kl.rao_blackwell, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "config", [SHARED["Llama"], SHARED["Gemma 2, soft-capped"], PLAIN["LFM2"][0]]
+)
+def test_every_way_to_read_completions_gives_the_same_estimate(config: PreTrainedConfig) -> None:
+    """In line, behind a mask and row by row, against one sequence at a time."""
+    base, policy = policy_of(config), shaken(policy_of(config), 0.05)
+    settings = SamplingConfig(temperature=TEMPERATURE, max_new_tokens=6)
+    drawn = TransformersSampler(policy, settings, seed=0).sample(PROMPTS, n=3)
+    groups = [ScoredGroup(tuple(drawn[row : row + 3]), (0.0,) * 3) for row in (0, 3, 6)]
+    kl = kl_from_samples(policy.model, base.model, groups, temperature=TEMPERATURE)
+    ours, theirs = (
+        [
+            plain_logprob(
+                one.model, each.prompt_token_ids, each.token_ids, temperature=TEMPERATURE
+            ).item()
+            for each in drawn
+        ]
+        for one in (policy, base)
+    )
+    expected = (np.array(ours) - theirs).reshape(3, 3).mean(axis=1)
+    np.testing.assert_allclose(kl.monte_carlo, expected, atol=1e-4)
+    assert (kl.rao_blackwell > 0).all()

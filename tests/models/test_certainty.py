@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tests.families import PLAIN, policy_of
+from transformers import PreTrainedModel
 
 from bonbon.models.certainty import completion_certainties
 from bonbon.models.packing import PromptGroup, pack
@@ -18,16 +20,28 @@ GROUPS = (
 def test_it_is_that_of_the_full_distribution(temperature: float) -> None:
     model = toy_policy(num_words=5).model
     certainties = completion_certainties(model, pack(GROUPS), temperature=temperature)
-    expected = [
-        plain(group.prompt, completion, temperature)
-        for group in GROUPS
-        for completion in group.completions
-    ]
+    expected = expected_certainties(model, temperature)
     assert certainties.tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def plain(prompt: tuple[int, ...], completion: tuple[int, ...], temperature: float) -> float:
+def test_a_model_without_packing_is_read_row_by_row() -> None:
+    model = policy_of(PLAIN["LFM2"][0]).model
+    certainties = completion_certainties(model, pack(GROUPS, "completions"), temperature=0.6)
+    assert certainties.tolist() == pytest.approx(expected_certainties(model, 0.6), rel=1e-4)
+
+
+def expected_certainties(model: PreTrainedModel, temperature: float) -> list[float]:
+    return [
+        plain(model, group.prompt, completion, temperature)
+        for group in GROUPS
+        for completion in group.completions
+    ]
+
+
+def plain(
+    model: PreTrainedModel, prompt: tuple[int, ...], completion: tuple[int, ...], temperature: float
+) -> float:
     with torch.no_grad():
-        logits = toy_policy(num_words=5).model(torch.tensor([prompt + completion])).logits[0]
+        logits = model(torch.tensor([prompt + completion])).logits[0]
     logprobs = (logits / temperature).log_softmax(dim=-1)[len(prompt) - 1 : -1]
     return self_certainty(logprobs.numpy())

@@ -4,9 +4,13 @@ torch runs it on CPUs without a gradient; its compiled kernel needs a GPU.
 """
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 
 from bonbon.models import flex_attention
@@ -29,7 +33,7 @@ GROUPS = [
 def test_every_token_sees_its_prompt_and_what_came_before(
     window: int | None, kv_heads: int
 ) -> None:
-    batch = pack(GROUPS, in_line=True)
+    batch = pack(GROUPS, "line")
     assert batch.spans is not None
     length = batch.input_ids.shape[1]
     generator = torch.Generator().manual_seed(0)
@@ -43,6 +47,26 @@ def test_every_token_sees_its_prompt_and_what_came_before(
         query, key, value, attn_mask=dense, scale=0.3, enable_gqa=kv_heads != 4
     )
     torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_pass_without_gradients_can_switch_it_on(
+    mode: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An eager kernel plays the compiled one, on the meta device."""
+
+    def eager(
+        query: Tensor, key: Tensor, value: Tensor, *, block_mask: BlockMask, **unused: object
+    ) -> Tensor:
+        assert not any(states.is_inference() for states in (query, key, value))
+        return scaled_dot_product_attention(query, key, value)
+
+    monkeypatch.setattr(torch, "compile", lambda *unused, **others: eager)
+    compiled_kernel.cache_clear()
+    with mode():
+        assert compiled_kernel("meta") is eager
+    assert compiled_kernel("meta") is eager
+    compiled_kernel.cache_clear()
 
 
 def test_a_device_without_the_kernel_is_said_once(

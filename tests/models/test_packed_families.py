@@ -4,14 +4,15 @@ import logging
 
 import pytest
 import torch
-from tests.families import SHARED, policy_of
+from tests.families import GROUPED, PLAIN, SHARED, policy_of
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import HyperCLOVAXConfig, PreTrainedModel
 
+from bonbon.errors import PolicyError
+from bonbon.models import hidden_states
 from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.hidden_states import attends_in_line
 from bonbon.models.logprobs import completion_logprobs
-from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.packing import Layout, PromptGroup, pack
 from bonbon.models.toy import plain_logprob
 
 GROUPS = [
@@ -20,11 +21,13 @@ GROUPS = [
     PromptGroup((3, 3), ((7,), (1,))),
 ]
 COEFFICIENTS = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, 0.7, -0.3])
-IN_LINE = [name for name in SHARED if name != "Gemma 2, soft-capped"]
+MASKED = {"Gemma 2, soft-capped": SHARED["Gemma 2, soft-capped"], "gpt-oss": PLAIN["gpt-oss"][0]}
+IN_LINE = {name: config for name, config in SHARED.items() if name not in MASKED}
+ALONE = {name: config for name, (config, _) in PLAIN.items() if name not in MASKED}
 
 
-def packed_sum(model: PreTrainedModel) -> Tensor:
-    batch = pack(GROUPS, in_line=attends_in_line(model))
+def packed_sum(model: PreTrainedModel, layout: Layout) -> Tensor:
+    batch = pack(GROUPS, layout)
     return (COEFFICIENTS * completion_logprobs(model, batch, temperature=0.8)).sum()
 
 
@@ -44,39 +47,79 @@ def value_and_gradient(model: PreTrainedModel, total: Tensor) -> tuple[float, Te
     return total.item(), torch.cat(grads)
 
 
-def check(model: PreTrainedModel) -> None:
-    value, gradient = value_and_gradient(model, packed_sum(model))
-    exact, expected = value_and_gradient(model, plain_sum(model))
-    assert value == pytest.approx(exact, rel=1e-4)
-    assert (gradient - expected).norm() <= 1e-4 * expected.norm()
-
-
-@pytest.mark.parametrize("name", IN_LINE)
-def test_groups_in_line_equal_one_by_one(name: str) -> None:
-    model = policy_of(SHARED[name]).model
+def check(model: PreTrainedModel, expected_layout: Layout) -> None:
+    """Hold the layout that is chosen against one sequence at a time."""
     before = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
-    with packed_attention_in(model):
-        assert attends_in_line(model)
-        value, gradient = value_and_gradient(model, packed_sum(model))
+    with packed_attention_in(model) as layout:
+        assert layout == expected_layout
+        value, gradient = value_and_gradient(model, packed_sum(model, layout))
     assert model.config._attn_implementation == before  # pyright: ignore[reportPrivateUsage]
     exact, expected = value_and_gradient(model, plain_sum(model))
     assert value == pytest.approx(exact, rel=1e-4)
     assert (gradient - expected).norm() <= 1e-4 * expected.norm()
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return bonbon's lines; transformers has some of its own."""
+    return [one.getMessage() for one in caplog.records if one.name.startswith("bonbon.")]
+
+
+@pytest.mark.parametrize("name", IN_LINE)
+def test_groups_in_line_equal_one_by_one(name: str) -> None:
+    check(policy_of(IN_LINE[name]).model, "line")
+
+
 @pytest.mark.parametrize("name", SHARED)
 def test_groups_behind_a_mask_equal_one_by_one(name: str) -> None:
-    check(policy_of(SHARED[name]).model)
+    model = policy_of(SHARED[name]).model
+    value, gradient = value_and_gradient(model, packed_sum(model, "prompts"))
+    exact, expected = value_and_gradient(model, plain_sum(model))
+    assert value == pytest.approx(exact, rel=1e-4)
+    assert (gradient - expected).norm() <= 1e-4 * expected.norm()
 
 
+@pytest.mark.parametrize("name", MASKED)
 def test_what_cannot_attend_in_line_goes_behind_a_mask_and_says_so(
-    caplog: pytest.LogCaptureFixture,
+    name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = policy_of(SHARED["Gemma 2, soft-capped"]).model
-    with caplog.at_level(logging.WARNING, logger="bonbon"), packed_attention_in(model):
-        assert not attends_in_line(model)
-        check(model)
-    assert "behind a dense mask" in caplog.text
+    with caplog.at_level(logging.WARNING, logger="bonbon"):
+        check(policy_of(MASKED[name]).model, "prompts")
+    (line,) = said(caplog)
+    assert "attends behind a dense mask, which is slower: " in line
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_takes_no_mask_reads_each_completion_alone_and_says_so(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="bonbon"):
+        check(policy_of(ALONE[name]).model, "completions")
+    (line,) = said(caplog)
+    assert "reads the prompt again for every completion, which is slower: " in line
+
+
+def test_rows_of_completions_come_in_parts_where_no_gradient_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = policy_of(ALONE["LFM2"]).model
+    monkeypatch.setattr(hidden_states, "TOKENS_AT_ONCE", 30)
+    rows: list[int] = []
+    model.base_model.register_forward_pre_hook(
+        lambda _, args, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    with torch.no_grad():
+        value = packed_sum(model, "completions").item()
+        assert rows == [2, 2, 2, 1]
+        assert value == pytest.approx(plain_sum(model).item(), rel=1e-4)
+
+
+def test_logits_that_are_rescaled_in_an_unknown_way_are_refused() -> None:
+    model = policy_of(HyperCLOVAXConfig(**GROUPED, logits_scaling=0.5)).model
+    with (
+        pytest.raises(PolicyError, match=r"HyperCLOVAXForCausalLM rescales its logits"),
+        packed_attention_in(model),
+    ):
+        pass
 
 
 def test_gradient_checkpointing_hands_the_layout_on() -> None:
@@ -84,6 +127,6 @@ def test_gradient_checkpointing_hands_the_layout_on() -> None:
     expected = value_and_gradient(model, plain_sum(model))[1]
     model.activation_checkpointing_enable()
     model.train()
-    with packed_attention_in(model):
-        gradient = value_and_gradient(model, packed_sum(model))[1]
+    with packed_attention_in(model) as layout:
+        gradient = value_and_gradient(model, packed_sum(model, layout))[1]
     assert (gradient - expected).norm() <= 1e-4 * expected.norm()

@@ -14,8 +14,8 @@ def group(size: int) -> PromptGroup:
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 90))
 def test_parts_keep_their_order_and_the_budget(lengths: list[int], budget: int) -> None:
     groups = [group(length) for length in lengths]
-    sizes = [one.num_fed for one in groups]
-    parts = cut(sizes, sizes, num_parts(groups, budget))
+    sizes = [one.num_fed("line") for one in groups]
+    parts = cut(sizes, sizes, num_parts(groups, "line", budget))
     assert [size for part in parts for size in part] == sizes
     assert all(len(part) == 1 or sum(part) <= budget for part in parts)
 

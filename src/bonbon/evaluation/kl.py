@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bonbon.models.attention_choice import attending, packed_attention_in
 from bonbon.models.hidden_states import completion_hidden_states
 from bonbon.models.logprobs import chunk_size, vocabulary_logits
-from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.packing import Layout, PromptGroup, pack
 from bonbon.records import ScoredGroup
 
 
@@ -50,13 +51,14 @@ def kl_from_samples(
         on_progress: called with the number of prompts done since the last call.
     """
     estimates: list[Tensor] = []
-    for start in range(0, len(groups), groups_per_batch):
-        batch = groups[start : start + groups_per_batch]
-        sequences = _sequence_estimates(policy, base, batch, temperature)
-        sizes = [len(group.candidates) for group in batch]
-        estimates.extend(part.mean(dim=1) for part in sequences.split(sizes, dim=1))
-        if on_progress is not None:
-            on_progress(len(batch))
+    with packed_attention_in(policy) as layout, attending(base, layout):
+        for start in range(0, len(groups), groups_per_batch):
+            batch = groups[start : start + groups_per_batch]
+            sequences = _sequence_estimates(policy, base, batch, temperature, layout)
+            sizes = [len(group.candidates) for group in batch]
+            estimates.extend(part.mean(dim=1) for part in sequences.split(sizes, dim=1))
+            if on_progress is not None:
+                on_progress(len(batch))
     monte_carlo, rao_blackwell = torch.stack(estimates, dim=1).double().cpu().numpy()
     return PromptKL(monte_carlo, rao_blackwell)
 
@@ -66,9 +68,10 @@ def _sequence_estimates(
     base: PreTrainedModel,
     groups: Sequence[ScoredGroup],
     temperature: float,
+    layout: Layout,
 ) -> Float[Tensor, "2 sequences"]:
     """Return the Monte Carlo and the Rao-Blackwell estimate of every completion."""
-    batch = pack([_prompt_group(group) for group in groups]).to(policy.device)
+    batch = pack([_prompt_group(group) for group in groups], layout).to(policy.device)
     states = (completion_hidden_states(model, batch) for model in (policy, base))
     size = chunk_size(policy.config.get_text_config().vocab_size)
     chunks = zip(*(part.split(size) for part in states), batch.target.split(size), strict=True)

@@ -69,12 +69,7 @@ def compiled_kernel(device_type: str) -> Kernel | None:
         return None
     kernel = torch.compile(flex_attention, dynamic=True)
     try:
-        spans = Spans((2,), ((2, 1),))
-        device = torch.device(device_type)
-        states = torch.ones(1, 1, 5, 16, device=device, requires_grad=True)
-        line_attention(
-            states, states, states, block_mask(spans, device, None), None, kernel
-        ).sum().backward()
+        _try_with_gradient(kernel, torch.device(device_type))
     except Exception as error:  # a missing compiler, an old driver, an unknown device
         _log.warning(
             "flex_attention cannot be compiled here (%s); scaled_dot_product_attention takes its "
@@ -83,6 +78,17 @@ def compiled_kernel(device_type: str) -> Kernel | None:
         )
         return None
     return kernel
+
+
+# The first call may come from a pass without gradients: its answer is kept for all of them.
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _try_with_gradient(kernel: Kernel, device: torch.device) -> None:
+    """Run a kernel forwards and backwards over a prompt of two tokens and two completions."""
+    spans = Spans((2,), ((2, 1),))
+    states = torch.ones(1, 1, 5, 16, device=device, requires_grad=True)
+    mask = block_mask(spans, device, None)
+    line_attention(states, states, states, mask, None, kernel).sum().backward()
 
 
 def _places(spans: Spans) -> tuple[Int[Tensor, " t"], Int[Tensor, " t"], Int[Tensor, " t"]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -12,23 +12,40 @@ from bonbon.models.packing import PackedBatch
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
+KNOWN_LAYERS = {SLIDING, FULL, "global"}
+"""Kinds of layers that masks and spans are made for."""
+
+TOKENS_AT_ONCE = 1 << 14
+"""Tokens of rows in one forward without gradients, where a row has one completion."""
+
 
 def completion_hidden_states(
     model: PreTrainedModel, batch: PackedBatch
 ) -> Float[Tensor, "tokens width"]:
     """Return the hidden state that predicts each completion token of the batch."""
-    output = model.base_model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        **_attention(model, batch),
+    if batch.layout == "completions":
+        states = _row_by_row(model, batch.input_ids)
+    else:
+        states = model.base_model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            **_attention(model, batch),
+        ).last_hidden_state
+    return states.flatten(0, 1)[batch.source]
+
+
+def unknown_layers(model: PreTrainedModel) -> list[str]:
+    """Return the kinds of a model's layers that are not attention to all or to a known window.
+
+    What they leave out can lie further back than any trial reaches.
+    """
+    config = model.config.get_text_config()
+    # GPT-Neo has a name of its own for it.
+    names = ("layer_types", "attention_layers")
+    return sorted(
+        {kind for name in names for kind in getattr(config, name, None) or ()} - KNOWN_LAYERS
     )
-    return output.last_hidden_state.flatten(0, 1)[batch.source]
-
-
-def attends_in_line(model: PreTrainedModel) -> bool:
-    """Return whether batches for a model are packed in one line."""
-    return implementation(model) == IMPLEMENTATION
 
 
 def implementation(model: PreTrainedModel) -> str:
@@ -36,10 +53,26 @@ def implementation(model: PreTrainedModel) -> str:
     return getattr(model.config, "_attn_implementation", None) or "eager"
 
 
+def _row_by_row(
+    model: PreTrainedModel, input_ids: Int[Tensor, "rows length"]
+) -> Float[Tensor, "rows length width"]:
+    """Return the hidden states of rows that a model reads in its own way, told nothing else.
+
+    No causal model, recurrent or not, sees the padding: it comes after all that is asked for.
+    """
+    rows, length = input_ids.shape
+    # With gradients all is kept anyway, and under FSDP each forward is a meeting.
+    at_once = rows if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // length)
+    parts = input_ids.split(at_once)
+    return torch.cat(
+        [model.base_model(input_ids=part, use_cache=False).last_hidden_state for part in parts]
+    )
+
+
 def _attention(model: PreTrainedModel, batch: PackedBatch) -> dict[str, Any]:
     """Return what tells the model's attention who may attend to whom."""
-    if attends_in_line(model):
-        assert batch.spans is not None, "packed with in_line=attends_in_line(model)"
+    if batch.spans is not None:
+        assert implementation(model) == IMPLEMENTATION, "a line is for models that are `attending`"
         return {"packed": PackedLayout(batch.spans, batch.input_ids.device)}
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)

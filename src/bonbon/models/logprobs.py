@@ -64,25 +64,31 @@ def vocabulary_logits(
     """Return logits / temperature in float32, with the rescalings some families apply."""
     head = model.get_output_embeddings()
     assert head is not None, "load_policy loads causal language models only"
-    logits = head(hidden).float()
-    config = model.config
-    if getattr(config, "logit_scale", None):  # Cohere
-        logits = logits * config.logit_scale
-    if getattr(config, "logits_scaling", None):  # Granite
-        logits = logits / config.logits_scaling
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma
-    if cap:
+    logits = head(hidden).float() * _logit_scale(model)
+    cap = _logit_cap(model)
+    if cap is not None:
         logits = cap * torch.tanh(logits / cap)
     return logits / temperature
 
 
 def _plain_scale(model: PreTrainedModel, temperature: float) -> float | None:
     """Return what multiplies the logits; None if they are bent as well."""
+    return _logit_scale(model) / temperature if _logit_cap(model) is None else None
+
+
+def _logit_scale(model: PreTrainedModel) -> float:
+    """Return what a family multiplies the output of its head by."""
     config = model.config
-    if getattr(config, "final_logit_softcapping", None):
-        return None
-    scale = getattr(config, "logit_scale", None) or 1.0
-    return scale / (getattr(config, "logits_scaling", None) or 1.0) / temperature
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    scale *= getattr(config, "lm_head_multiplier", None) or 1.0  # Falcon-H1
+    return scale / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+
+
+def _logit_cap(model: PreTrainedModel) -> float | None:
+    """Return what bounds the logits of a family; None if nothing does."""
+    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    caps = (getattr(model.config, name, None) for name in names)  # Gemma, RecurrentGemma, xLSTM
+    return next((float(cap) for cap in caps if cap), None)
 
 
 def _chunk_logprobs(

@@ -4,17 +4,22 @@ Every completion attends to the prompt and to itself and counts its positions on
 so each gets the log-probability it would get alone. A completion's last token predicts nothing, so
 it is not fed at all. Groups lie `prompt | completion 1 | completion 2 | …`, either a row each, for
 models that take a mask, or all in one line without padding, for attention that knows the spans.
+Models that can do neither read `prompt | completion`, a row for each completion.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 PADDING = -1
+
+Layout = Literal["line", "prompts", "completions"]
+"""What has a row: all groups together, each prompt with its completions, or each completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +29,10 @@ class PromptGroup:
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
 
-    @property
-    def num_fed(self) -> int:
-        """Tokens that a model reads of it."""
-        return len(self.prompt) + sum(len(completion) - 1 for completion in self.completions)
+    def num_fed(self, layout: Layout) -> int:
+        """Return how many tokens a model reads of it, padding not counted."""
+        copies = len(self.completions) if layout == "completions" else 1
+        return copies * len(self.prompt) + sum(len(tokens) - 1 for tokens in self.completions)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class PackedBatch:
         target: for every completion token, its id.
         sequence: for every completion token, the completion it belongs to, groups in order.
         num_sequences: completions in the batch.
-        spans: of all groups, if they lie in one line; None if each has a row.
+        layout: what has a row.
+        spans: of all groups, if they lie in one line; None otherwise.
     """
 
     input_ids: Int[Tensor, "rows length"]
@@ -74,6 +80,7 @@ class PackedBatch:
     target: Int[Tensor, " tokens"]
     sequence: Int[Tensor, " tokens"]
     num_sequences: int
+    layout: Layout
     spans: Spans | None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedBatch":
@@ -102,13 +109,16 @@ class PackedBatch:
         return allowed[:, None]
 
 
-def pack(groups: Sequence[PromptGroup], *, in_line: bool = False) -> PackedBatch:
+def pack(groups: Sequence[PromptGroup], layout: Layout = "prompts") -> PackedBatch:
     """Lay groups out for one forward pass.
 
     Args:
         groups: at least one.
-        in_line: all in one row; otherwise a row each, padded at the end to the longest.
+        layout: what has a row; several are padded at the end to the longest.
     """
+    if layout == "completions":
+        groups = _singles(groups)
+    in_line = layout == "line"
     parts = [_segments(group) for group in groups]
     rows = [[segment for part in parts for segment in part]] if in_line else parts
     lengths = [sum(len(segment.token_ids) for segment in row) for row in rows]
@@ -123,6 +133,7 @@ def pack(groups: Sequence[PromptGroup], *, in_line: bool = False) -> PackedBatch
         target=torch.tensor([token[1] for token in tokens]),
         sequence=torch.tensor([token[2] for token in tokens]),
         num_sequences=sum(len(group.completions) for group in groups),
+        layout=layout,
         spans=_spans(groups) if in_line else None,
     )
 
@@ -138,6 +149,13 @@ class _Segment:
     @property
     def positions(self) -> range:
         return range(self.start, self.start + len(self.token_ids))
+
+
+def _singles(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
+    """Return every completion in a group of its own."""
+    return [
+        PromptGroup(group.prompt, (tokens,)) for group in groups for tokens in group.completions
+    ]
 
 
 def _segments(group: PromptGroup) -> list[_Segment]:

@@ -103,9 +103,9 @@ def plain_logprob(
 ) -> Float[Tensor, ""]:
     """Return a completion's summed log-probability by a plain forward over both parts."""
     input_ids = torch.tensor([prompt + completion], device=model.device)
-    logits = model(input_ids=input_ids).logits[0, len(prompt) - 1 : -1].double() / temperature
+    logits = model(input_ids=input_ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
     target = input_ids[0, len(prompt) :, None]
-    return logits.log_softmax(dim=-1).gather(1, target).sum()
+    return (logits.double() / temperature).log_softmax(dim=-1).gather(1, target).sum()
 
 
 def _all_completions(policy: Policy, max_new_tokens: int) -> tuple[tuple[int, ...], ...]:

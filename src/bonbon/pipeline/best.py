@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bonbon.errors import ConfigError, RewardError
+from bonbon.models.attention_choice import packed_attention_in
 from bonbon.models.certainty import completion_certainties
 from bonbon.models.packing import PromptGroup, pack
 from bonbon.models.policy import Policy, load_policy
@@ -208,11 +209,13 @@ def _certainties(
 ) -> Float[np.ndarray, " candidates"]:
     """Return each candidate's self-certainty, at the temperature it was drawn at."""
     parts: list[np.ndarray] = []
-    for start in range(0, len(candidates), COMPLETIONS_AT_ONCE):
-        part = candidates[start : start + COMPLETIONS_AT_ONCE]
-        completions = tuple(candidate.token_ids for candidate in part)
-        batch = pack([PromptGroup(part[0].prompt_token_ids, completions)]).to(policy.device)
-        temperature = recipe.sampling.temperature
-        certainties = completion_certainties(policy.model, batch, temperature=temperature)
-        parts.append(certainties.double().cpu().numpy())
+    temperature = recipe.sampling.temperature
+    with packed_attention_in(policy.model) as layout:
+        for start in range(0, len(candidates), COMPLETIONS_AT_ONCE):
+            part = candidates[start : start + COMPLETIONS_AT_ONCE]
+            completions = tuple(candidate.token_ids for candidate in part)
+            group = PromptGroup(part[0].prompt_token_ids, completions)
+            batch = pack([group], layout).to(policy.device)
+            certainties = completion_certainties(policy.model, batch, temperature=temperature)
+            parts.append(certainties.double().cpu().numpy())
     return np.concatenate(parts)

@@ -9,7 +9,6 @@ import torch
 from bonbon.data.atomic_file import replace_text
 from bonbon.evaluation.kl import PromptKL
 from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.hidden_states import attends_in_line
 from bonbon.models.logprobs import completion_logprobs
 from bonbon.models.packing import PromptGroup, pack
 from bonbon.models.policy import Policy
@@ -51,11 +50,11 @@ def group_logprobs(
         on_group: called after each group with the number of its completions' tokens.
     """
     numbers: list[float] = []
-    with packed_attention_in(policy.model):
+    with packed_attention_in(policy.model) as layout:
         for group in groups:
             tokens = tuple(candidate.token_ids for candidate in group.candidates)
             packed = PromptGroup(group.candidates[0].prompt_token_ids, tokens)
-            batch = pack([packed], in_line=attends_in_line(policy.model)).to(policy.device)
+            batch = pack([packed], layout).to(policy.device)
             logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
             numbers.extend(logprobs.double().tolist())
             if on_group is not None:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bonbon.models.hidden_states import unknown_layers
 from bonbon.sampling.decoder import Decoder, P
 from bonbon.sampling.plain import PlainDecoder
 from bonbon.sampling.shared_prompt import SharedPromptDecoder
@@ -24,8 +25,6 @@ FLIPPED = 0.25
 an attention sink flips now and then (seen on 1 or 2 of 15 rows, by up to 2.7 standard deviations,
 where both ways agree to 1e-5 in float32)."""
 
-KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-
 _log = logging.getLogger(__name__)
 
 
@@ -35,9 +34,8 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
 
     The model answers two short prompts both ways, and the logits are compared.
     """
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    if kinds - KNOWN_LAYERS:
-        return f"it has layers of kind {', '.join(sorted(kinds - KNOWN_LAYERS))}"
+    if kinds := unknown_layers(model):
+        return f"it has layers of kind {', '.join(kinds)}"
     if not model._can_set_attn_implementation():  # pyright: ignore[reportPrivateUsage]
         return "its attention cannot be replaced"
     try:

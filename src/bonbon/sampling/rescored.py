@@ -6,8 +6,9 @@ from functools import cached_property
 
 import torch
 
+from bonbon.models.attention_choice import attending, choose_layout
 from bonbon.models.logprobs import completion_logprobs
-from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.packing import Layout, PromptGroup, pack
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress, Sampler
@@ -36,7 +37,9 @@ class RescoredSampler:
         done: dict[str, list[Candidate]] = {}
 
         def rescore(candidates: Sequence[Candidate]) -> None:
-            rescored = rescored_candidates(self._policy, candidates, self._temperature)
+            rescored = rescored_candidates(
+                self._policy, candidates, self._temperature, self._layout
+            )
             done[rescored[0].prompt_id] = rescored
             if on_prompt is not None:
                 on_prompt(rescored)
@@ -48,10 +51,14 @@ class RescoredSampler:
     def _policy(self) -> Policy:
         return load_policy(self._policy_config, dtype="float32")
 
+    @cached_property
+    def _layout(self) -> Layout:
+        return choose_layout(self._policy.model)
+
 
 @torch.inference_mode()
 def rescored_candidates(
-    policy: Policy, candidates: Sequence[Candidate], temperature: float | int
+    policy: Policy, candidates: Sequence[Candidate], temperature: float | int, layout: Layout
 ) -> list[Candidate]:
     """Return a prompt's candidates with the log-probabilities that a full forward gives.
 
@@ -59,12 +66,14 @@ def rescored_candidates(
         policy: in the precision to compute with.
         candidates: at least one, all of one prompt.
         temperature: divides the logits.
+        layout: right for the policy, from `choose_layout`.
     """
     group = PromptGroup(
         candidates[0].prompt_token_ids, tuple(candidate.token_ids for candidate in candidates)
     )
-    batch = pack([group]).to(policy.device)
-    logprobs = completion_logprobs(policy.model, batch, temperature=float(temperature))
+    batch = pack([group], layout).to(policy.device)
+    with attending(policy.model, layout):
+        logprobs = completion_logprobs(policy.model, batch, temperature=float(temperature))
     return [
         replace(candidate, logprob=logprob)
         for candidate, logprob in zip(candidates, logprobs.double().tolist(), strict=True)

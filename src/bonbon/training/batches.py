@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from bonbon.models.packing import PromptGroup
+from bonbon.models.packing import Layout, PromptGroup
 
 T = TypeVar("T")
 
 
-def num_parts(groups: Sequence[PromptGroup], tokens_per_forward: int) -> int:
+def num_parts(groups: Sequence[PromptGroup], layout: Layout, tokens_per_forward: int) -> int:
     """Return the fewest parts, in order, that each keep within the budget of tokens.
 
     A single group is never cut: one that is larger is a part of its own.
     """
-    return len(_ends([group.num_fed for group in groups], tokens_per_forward))
+    return len(_ends([group.num_fed(layout) for group in groups], tokens_per_forward))
 
 
 def cut(items: Sequence[T], sizes: Sequence[int], parts: int) -> list[Sequence[T]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from bonbon.data.atomic_file import replace_text
 from bonbon.errors import TrainingError
@@ -27,6 +28,9 @@ STRANGE = 0.1
 
 FOUR_BIT_STRANGE = 1.0
 """The same under weights in 4 bits: rounding leaves 0.6 on a model of 135M parameters."""
+
+SCATTERED = 2.0
+"""Nats per completion, either sign, that a few tokens' rounding may take beyond the above."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,20 +82,9 @@ def _must_recompute(
         np.array(ours) - np.array(example.reference)
         for ours, example in zip(score([example.group for example in sample]), sample, strict=True)
     ]
-    tokens = sum(len(tokens) for example in sample for tokens in example.group.completions)
-    per_token = sum(float(np.sum(one)) for one in differences) / tokens
-    if not math.isfinite(per_token):
-        raise TrainingError(
-            f"the policy gives log-probabilities of {per_token} before any training; its weights "
-            "are damaged or overflow in this precision: try another policy.dtype"
-        )
     four_bit = config.lora is not None and config.lora.four_bit
-    if abs(per_token) > (FOUR_BIT_STRANGE if four_bit else STRANGE):
-        raise TrainingError(
-            f"the candidates' stored log-probabilities differ from the policy's by "
-            f"{per_token:+.2f} nats per token; expected candidates of this policy, its tokenizer "
-            "and this temperature, with nothing truncated: draw them again"
-        )
+    tokens = sum(len(tokens) for example in sample for tokens in example.group.completions)
+    _check(np.concatenate(differences), tokens, FOUR_BIT_STRANGE if four_bit else STRANGE)
     if four_bit and config.reference == "auto":  # adapters start from the rounded weights
         return True
     noise = float(np.mean([np.var(one) for one in differences]))
@@ -104,6 +97,33 @@ def _must_recompute(
         )
         return True
     return config.reference == "recomputed"
+
+
+def _check(differences: Float[np.ndarray, " completions"], num_tokens: int, limit: float) -> None:
+    """Refuse candidates of another policy.
+
+    Drawn from it, their own log-probabilities are above this one's on average. Numbers of other
+    candidates are above and below, so that only their size shows.
+
+    Args:
+        differences: of the completions' log-probabilities, the policy's less the stored ones.
+        num_tokens: of all completions.
+        limit: what may be, in nats per token.
+    """
+    per_token = float(differences.sum()) / num_tokens
+    if not math.isfinite(per_token):
+        raise TrainingError(
+            f"the policy gives log-probabilities of {per_token} before any training; its weights "
+            "are damaged or overflow in this precision: try another policy.dtype"
+        )
+    size = float(np.abs(differences).mean())
+    if abs(per_token) > limit or size > max(limit * num_tokens / len(differences), SCATTERED):
+        raise TrainingError(
+            f"the candidates' stored log-probabilities differ from the policy's by "
+            f"{per_token:+.2f} nats per token on average, and by {size:.1f} per completion "
+            "whatever the sign; expected candidates of this policy, its tokenizer "
+            "and this temperature, with nothing truncated: draw them again"
+        )
 
 
 def _with(

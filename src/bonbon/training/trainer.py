@@ -18,9 +18,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from bonbon.errors import TrainingError
 from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.hidden_states import attends_in_line
 from bonbon.models.logprobs import completion_logprobs
-from bonbon.models.packing import PackedBatch, PromptGroup, pack
+from bonbon.models.packing import Layout, PackedBatch, PromptGroup, pack
 from bonbon.models.policy import Policy
 from bonbon.training.arguments import split, training_arguments
 from bonbon.training.batches import cut, num_parts
@@ -62,6 +61,9 @@ class PreferenceTrainer(Trainer):
     The reference log-probabilities were paid for when the candidates were drawn. A batch is one
     optimiser step; it is run in parts that fit `tokens_per_forward`.
     """
+
+    _layout: Layout
+    """How the policy reads groups; known inside `_packed_forward`."""
 
     def __init__(
         self,
@@ -134,7 +136,7 @@ class PreferenceTrainer(Trainer):
         assert self.model is not None
         checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
         self.args.eval_on_start = self.eval_dataset is not None and checkpoint is None
-        with packed_attention_in(inner_model(self.model)), self._packed_forward(self.model):
+        with self._packed_forward(self.model):
             if self._starts_at_reference:
                 self._settle_references(fresh=checkpoint is None)
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -169,8 +171,7 @@ class PreferenceTrainer(Trainer):
         model.train()
         examples: list[RankedExample] = inputs[EXAMPLES]
         groups = [example.trained_group for example in examples]
-        sizes = [group.num_fed for group in groups]
-        parts = cut(range(len(examples)), sizes, self._num_parts(groups))
+        parts = cut(range(len(examples)), self._sizes(groups), self._num_parts(groups))
         own, everyones = self._num_new()
         share = everyones / self.accelerator.num_processes  # gradients are averaged over them
         total = torch.zeros((), device=self.args.device)
@@ -203,9 +204,9 @@ class PreferenceTrainer(Trainer):
         examples = list(held_out.examples)
         self.model.eval()
         meter = Meter(self.config.objective)
-        sizes = [example.group.num_fed for example in examples]
-        parts = num_parts([example.group for example in examples], self.config.tokens_per_forward)
-        for part in cut(examples, sizes, parts):
+        groups = [example.group for example in examples]
+        parts = num_parts(groups, self._layout, self.config.tokens_per_forward)
+        for part in cut(examples, self._sizes(groups), parts):
             self._losses(self.model, part, meter=meter)
         metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in meter.take().items()}
         self.log(metrics)
@@ -264,8 +265,11 @@ class PreferenceTrainer(Trainer):
         return stacked
 
     def _packed(self, groups: Sequence[PromptGroup]) -> PackedBatch:
-        inner = inner_model(self.accelerator.unwrap_model(self.model))
-        return pack(groups, in_line=attends_in_line(inner)).to(self.args.device)
+        return pack(groups, self._layout).to(self.args.device)
+
+    def _sizes(self, groups: Sequence[PromptGroup]) -> list[int]:
+        """Return how many tokens of each group the policy reads."""
+        return [group.num_fed(self._layout) for group in groups]
 
     @contextmanager
     def _packed_forward(self, model: torch.nn.Module) -> Generator[None]:
@@ -276,11 +280,12 @@ class PreferenceTrainer(Trainer):
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bfloat16):
                 return completion_logprobs(inner_model(model), batch, temperature=self.temperature)
 
-        model.forward = forward
-        try:
-            yield
-        finally:
-            del model.forward
+        with packed_attention_in(inner_model(model)) as self._layout:
+            model.forward = forward
+            try:
+                yield
+            finally:
+                del model.forward
 
     def _settle_references(self, *, fresh: bool) -> None:
         """Make sure that reference log-probabilities are the policy's own before it moves."""
@@ -304,9 +309,9 @@ class PreferenceTrainer(Trainer):
         """Return the log-probabilities of groups' completions under the policy as it is."""
         assert self.model is not None
         cast("Any", self.model).to(self.args.device).eval()
-        sizes = [group.num_fed for group in groups]
+        parts = num_parts(groups, self._layout, self.config.tokens_per_forward)
         scored: list[tuple[float, ...]] = []
-        for part in cut(groups, sizes, num_parts(groups, self.config.tokens_per_forward)):
+        for part in cut(groups, self._sizes(groups), parts):
             flat = self.model(self._packed(part)).double().cpu()
             numbers = flat.split([len(group.completions) for group in part])
             scored.extend(tuple(one.tolist()) for one in numbers)
@@ -314,7 +319,7 @@ class PreferenceTrainer(Trainer):
 
     def _num_parts(self, groups: Sequence[PromptGroup]) -> int:
         """Return in how many parts all processes run their groups: each forward is a meeting."""
-        parts = num_parts(groups, self.config.tokens_per_forward)
+        parts = num_parts(groups, self._layout, self.config.tokens_per_forward)
         if self.accelerator.num_processes == 1:
             return parts
         everyones = self.accelerator.gather(torch.tensor([parts], device=self.args.device))
