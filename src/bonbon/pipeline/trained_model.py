@@ -19,7 +19,7 @@ from bonbon.recipe import Recipe
 from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
 from bonbon.report.narrator import Bar
 from bonbon.rewards.base import Reward
-from bonbon.training.arguments import num_steps
+from bonbon.training.arguments import num_steps, split
 from bonbon.training.config import ONLINE, LoraSettings, ObjectiveName
 from bonbon.training.examples import RankedExample
 from bonbon.training.online import answer_reward, fit_online, num_online_steps
@@ -172,7 +172,8 @@ def _fit(
     workspace: Workspace, this: Round, policy: Policy, examples: list[RankedExample], stage: Stage
 ) -> torch.nn.Module:
     recipe = workspace.recipe
-    steps = steps_until(recipe.training.stop_at, num_steps(len(examples), recipe.training))
+    trained, _ = split(examples, recipe.training)
+    steps = steps_until(recipe.training.stop_at, num_steps(len(trained), recipe.training))
     with workspace.narrator.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
         trainer = PreferenceTrainer(
