@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from bonbon.data.store import CandidateStore
-from bonbon.errors import ConfigError
+from bonbon.errors import ConfigError, TrainingError
 from bonbon.models.attention_choice import packed_attention_in
 from bonbon.models.hidden_states import attends_in_line
 from bonbon.models.logprobs import completion_logprobs
@@ -324,3 +324,32 @@ def test_dpo_trains_on_a_users_own_pairs(
     assert "Trained already." in bonbon_run(recipe, tmp_path / "run").text
     with pytest.raises(ConfigError, match="only dpo trains on pairs"):
         load_recipe(toy_place / "recipe.yaml", [f"training.preferences={file}"])
+
+
+def test_pairs_of_held_out_prompts_are_left_out(
+    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+) -> None:
+    rows = [json.loads(line) for line in (toy_place / "prompts.jsonl").read_text().splitlines()]
+    held_out = {row["prompt"] for row in rows if row["split"] == "eval"}
+    other = [f"7 {number % 7} 7 7 {number % 5}" for number in range(30)]
+    asked = [*sorted(held_out)[:3], *other]
+    assert not held_out & set(other)
+    file = tmp_path / "pairs.jsonl"
+    pairs = [{"prompt": prompt, "chosen": "3 3 3", "rejected": "0"} for prompt in asked]
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    overrides = ["training.objective=dpo", f"training.preferences={file}"]
+    recipe = load_recipe(toy_place / "recipe.yaml", overrides)
+    told = bonbon_run(recipe, tmp_path / "run")
+    assert "Of 33 prompts 30 are trained on; left out: 3 whose prompt is held out." in told.text
+    [(_, examples)] = fits
+    assert len(examples) == 30
+    assert not any(one.from_base for one in examples)
+    logged = (tmp_path / "run" / "training.jsonl").read_text()
+    assert "chosen_logratio" in logged
+    assert "estimated_kl" not in logged
+    # Which prompts are held out decides what is trained on.
+    fewer = load_recipe(toy_place / "recipe.yaml", [*overrides, "prompts.num_eval=1"])
+    assert "pairs left out changed" in bonbon_run(fewer, tmp_path / "run").text
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs[:3]))
+    with pytest.raises(TrainingError, match=r"all 3 pairs of .* answer held-out prompts"):
+        bonbon_run(recipe, tmp_path / "run")

@@ -216,11 +216,16 @@ class Job:
 
     def _training_of(self, this: Round) -> dict[str, Any]:
         """Return what a round's model depends on."""
-        file = self.recipe.training.preferences
-        if file is not None:
-            return preference_training_settings(self.recipe, file)
+        if self._pairs_are_given:
+            return self._pair_training
         scores = self.workspace.store.read_scores(this.set_name, self.reward_name) or {}
         return training_settings(self.recipe, self._round_plan(this).settings, scores)
+
+    @cached_property
+    def _pair_training(self) -> dict[str, Any]:
+        file = self.recipe.training.preferences
+        assert file is not None
+        return preference_training_settings(self.recipe, file, self.prompts)
 
     @property
     def _training(self) -> dict[str, Any]:

@@ -4,17 +4,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bonbon.data.preferences import load_preferences, preference_groups
+from bonbon.data.preferences import held_out_pairs, load_preferences, preference_groups
+from bonbon.data.prompts import load_prompts
+from bonbon.errors import TrainingError
 from bonbon.models.policy import load_policy_tokenizer
+from bonbon.models.tokenizer import PolicyTokenizer
 from bonbon.pipeline.distances import group_logprobs
 from bonbon.pipeline.rounds import Round, load_trainable, rounds_of, stays_on_goal
 from bonbon.pipeline.workspace import Workspace
+from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup
 from bonbon.training.examples import Examples, fresh_examples, ranked_examples
 from bonbon.training.reference import REFERENCE_FILE, with_references
 
 BASE_LOGPROBS = "log-probability under the base"
 """The side table beside draws of a later round's policy."""
+
+HELD_OUT = "whose prompt is held out"
 
 
 def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examples:
@@ -35,8 +41,7 @@ def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examp
         "context_length": tokenizer.context_length,
     }
     if recipe.training.preferences is not None:
-        pairs = load_preferences(recipe.training.preferences)
-        return ranked_examples(preference_groups(pairs, tokenizer), **settings, from_base=False)
+        return _preferences(recipe, tokenizer, settings)
     drawn = workspace.store.groups(this.set_name, reward_name)
     if not stays_on_goal(workspace, this):
         return ranked_examples(drawn, **settings)
@@ -46,6 +51,22 @@ def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examp
     again = ranked_examples(base, **settings)
     settled = with_references(again.kept, rounds_of(workspace)[0].directory / REFERENCE_FILE)
     return fresh.with_others(replace(again, kept=settled))
+
+
+def _preferences(recipe: Recipe, tokenizer: PolicyTokenizer, settings: dict[str, Any]) -> Examples:
+    """Return a user's own pairs, those of held-out prompts left out."""
+    assert recipe.training.preferences is not None
+    pairs = load_preferences(recipe.training.preferences)
+    held_out = held_out_pairs(pairs, load_prompts(recipe.prompts))
+    kept = [pair for pair in pairs if pair.prompt.id not in held_out]
+    if not kept:
+        raise TrainingError(
+            f"all {len(pairs)} pairs of {recipe.training.preferences} answer held-out prompts; "
+            "expected pairs of other prompts: hold out other ones, or take another file"
+        )
+    examples = ranked_examples(preference_groups(kept, tokenizer), **settings, from_base=False)
+    left_out = {HELD_OUT: len(held_out)} if held_out else {}
+    return examples.with_others(Examples([], left_out))
 
 
 def _under_base(
