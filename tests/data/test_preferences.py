@@ -12,10 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bonbon.data.preferences import PreferencePair, load_preferences, preference_groups
+from bonbon.data.preferences import (
+    PreferencePair,
+    held_out_pairs,
+    load_preferences,
+    preference_groups,
+)
 from bonbon.errors import ConfigError, PromptError
 from bonbon.models.toy import toy_policy
-from bonbon.records import Prompt
+from bonbon.records import Message, Prompt
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.transformers_sampler import TransformersSampler
 from bonbon.selection.ranks import is_tied
@@ -228,3 +233,25 @@ def test_a_text_that_brings_its_end_gets_no_second_one() -> None:
 
 def test_nothing_makes_nothing() -> None:
     assert preference_groups([], toy_policy()) == []
+
+
+def test_pairs_of_held_out_prompts_are_known_by_their_turns() -> None:
+    instructed = (Message(role="system", content="3"), Message(role="user", content="1 2"))
+    talk = (
+        Message(role="user", content="1"),
+        Message(role="assistant", content="4"),
+        Message(role="user", content="1 2"),
+    )
+    asked: list[str | tuple[Message, ...]] = ["1 2", "5", " 1 2\n", instructed, talk, "7"]
+    pairs = [
+        PreferencePair(Prompt(id=str(number), content=content, split="train"), "4", "1")
+        for number, content in enumerate(asked)
+    ]
+    held_out = [
+        Prompt(id="x", content=instructed, split="eval"),
+        Prompt(id="1", content="7", split="train"),
+    ]
+    assert held_out_pairs(pairs, held_out) == {"0", "2", "3"}
+    plain = [Prompt(id="x", content="1 2", split="eval")]
+    assert held_out_pairs(pairs, plain) == {"0", "2", "3"}
+    assert held_out_pairs(pairs, [Prompt(id="x", content=talk, split="eval")]) == {"4"}

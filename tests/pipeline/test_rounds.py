@@ -1,19 +1,37 @@
 """Rounds of sampling and training, and training on a user's own pairs, through the whole run."""
 
+# pyright: reportPrivateUsage=false
+
+import contextlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
 
 from bonbon.data.store import CandidateStore
-from bonbon.errors import ConfigError
-from bonbon.models.policy import load_policy
+from bonbon.errors import ConfigError, TrainingError
+from bonbon.models.attention_choice import packed_attention_in
+from bonbon.models.logprobs import completion_logprobs
+from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.policy import Policy, load_policy
 from bonbon.models.toy import plain_logprob
+from bonbon.pipeline import rounds as round_places
 from bonbon.pipeline import trained_model
-from bonbon.pipeline.rounds import BASE_LOGPROBS
+from bonbon.pipeline.job import Job
+from bonbon.pipeline.round_examples import BASE_LOGPROBS
+from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe, load_recipe
+from bonbon.report.narrator import Narrator
+from bonbon.rewards.config import reward_name
+from bonbon.training.arguments import split
+from bonbon.training.examples import RankedExample
+from bonbon.training.reference import REFERENCE_FILE
 
 Runner = Callable[..., Any]
 
@@ -63,7 +81,7 @@ def test_a_run_killed_between_rounds_goes_on_there(
 ) -> None:
     recipe = recipe_of(toy_place)
     whole = bonbon_run(recipe, tmp_path / "whole").metrics
-    fit, fitted = trained_model._fit, list[int]()  # pyright: ignore[reportPrivateUsage]
+    fit, fitted = trained_model._fit, list[int]()
 
     def killed_in_round_2(workspace: Any, this: Any, *rest: Any) -> Any:  # noqa: ANN401
         if this.number == 2 and fitted == [1]:
@@ -81,6 +99,183 @@ def test_a_run_killed_between_rounds_goes_on_there(
     again = bonbon_run(recipe, tmp_path / "broken")
     assert fitted == [1, -2, 2]
     assert "Evaluated already." in again.text
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[RankedExample]]]:
+    """Return a list that gets the number and the examples of every round that is fitted."""
+    seen: list[tuple[int, list[RankedExample]]] = []
+    fit = trained_model._fit
+
+    def noted(workspace: Any, this: Any, policy: Any, examples: Any, stage: Any) -> Any:  # noqa: ANN401
+        seen.append((this.number, examples))
+        return fit(workspace, this, policy, examples, stage)
+
+    monkeypatch.setattr(trained_model, "_fit", noted)
+    return seen
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "model" / "model.safetensors")
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_fewer_rounds_give_the_model_of_the_fewer(
+    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+) -> None:
+    """From two rounds to one, and back to two: nothing is fitted again."""
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    one, two = recipe_of(toy_place, "rounds.count=1"), recipe_of(toy_place)
+    both = bonbon_run(two, run).metrics["methods"]
+    of_two = weights(run)
+    told = bonbon_run(one, run)
+    assert [number for number, _ in fits] == [1, 2]
+    assert "Trained already." in told.text
+    assert "The report on round 2 is kept in" in told.text
+    assert told.metrics["methods"] == bonbon_run(one, alone).metrics["methods"]
+    assert told.metrics["methods"]["bonbon"] != both["bonbon"]
+    assert same(weights(run), weights(alone))
+    assert (run / "training.jsonl").read_text() != (run / "rounds/2/training.jsonl").read_text()
+    assert bonbon_run(two, run).metrics["methods"] == both
+    assert same(weights(run), of_two)
+    assert [number for number, _ in fits] == [1, 2, 1]  # the last one is that of `alone`
+
+
+def test_one_more_round_trains_that_round_only(
+    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    bonbon_run(recipe_of(toy_place, "rounds.count=1"), run)
+    of_one = weights(run)
+    told = bonbon_run(recipe_of(toy_place), run)
+    assert [number for number, _ in fits] == [1, 2]
+    assert same(weights(run / "rounds/1"), of_one)
+    assert told.metrics["methods"] == bonbon_run(recipe_of(toy_place), whole).metrics["methods"]
+    assert same(weights(run), weights(whole))
+
+
+def test_evaluation_refuses_another_rounds_model(
+    toy_place: Path, tmp_path: Path, bonbon_run: Runner
+) -> None:
+    bonbon_run(recipe_of(toy_place), tmp_path / "run")
+    narrator = Narrator(Console(file=io.StringIO()))
+    one = recipe_of(toy_place, "rounds.count=1")
+    workspace = Workspace(tmp_path / "run", one, narrator)
+    with workspace.opened(), pytest.raises(ConfigError, match="no finished trained model"):
+        Job(workspace).evaluate()
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_a_kill_between_two_places_loses_no_round(
+    moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round 2 goes, round 1 comes: two files each, and a kill before each of the renames."""
+    workspace = Workspace(tmp_path, Recipe(), Narrator(Console(file=io.StringIO())))
+    for place, number in ((tmp_path, 2), (tmp_path / "rounds/1", 1)):
+        (place / "model").mkdir(parents=True)
+        for name in ("model/weights", "training.jsonl"):
+            (place / name).write_text(str(number))
+    [first] = round_places.rounds_of(workspace)
+    rename, done = Path.rename, list[Path]()
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name in ("model", "training.jsonl"):
+            if len(done) == moves:
+                raise KeyboardInterrupt
+            done.append(self)
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            round_places.put_in_place(workspace, first)
+    assert round_places.is_in_place(workspace, first) == (moves == 4)
+    round_places.put_in_place(workspace, first)
+    assert round_places.is_in_place(workspace, first)
+    for place, number in ((tmp_path, 1), (tmp_path / "rounds/2", 2)):
+        for name in ("model/weights", "training.jsonl"):
+            assert (place / name).read_text() == str(number)
+
+
+@pytest.mark.parametrize("reference", ["recomputed", "stored"])
+def test_later_rounds_train_against_what_the_first_settled_on(
+    reference: str, toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+) -> None:
+    """In bfloat16 the trainer's numbers are not the engine's, and fresh draws get the former."""
+    settings = ["training.precision=bfloat16", f"training.reference={reference}"]
+    recipe = recipe_of(toy_place, *settings)
+    bonbon_run(recipe, tmp_path / "run")
+    store = CandidateStore(tmp_path / "run")
+    stored = {(one.prompt_id, one.sample_index): one.logprob for one in store.read("train")}
+    file = tmp_path / "run/rounds/1" / REFERENCE_FILE
+    settled = json.loads(file.read_text()) if reference == "recomputed" else {}
+    assert file.is_file() == bool(settled)
+    base = load_policy(recipe.policy, dtype="float32")
+    [again] = [examples for number, examples in fits if number == 2]
+    for one in again:
+        keys = [(one.prompt_id, index) for index in one.sample_indices]
+        engines = [stored[key] for key in keys]
+        if not one.from_base:
+            assert one.reference == pytest.approx(read_in_bfloat16(base, one.group), abs=1e-4)
+        elif settled:
+            assert list(one.reference) == [settled[name][str(index)] for name, index in keys]
+            assert one.reference != pytest.approx(engines, abs=1e-4)
+        else:
+            assert list(one.reference) == engines
+    assert {one.from_base for one in again} == {True, False}
+
+
+def read_in_bfloat16(policy: Policy, group: PromptGroup) -> list[float]:
+    """Return the log-probabilities that a trainer in bfloat16 starts from."""
+    with (
+        torch.no_grad(),
+        packed_attention_in(policy.model) as layout,
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        batch = pack([group], layout)
+        return completion_logprobs(policy.model, batch, temperature=0.9).tolist()
+
+
+def test_what_is_watched_is_set_aside_in_every_round(
+    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+) -> None:
+    recipe = recipe_of(toy_place)
+    bonbon_run(recipe, tmp_path / "run")
+    aside: list[set[str]] = []
+    for _, examples in fits:
+        trained, watched = split(examples, recipe.training)
+        aside.append({one.prompt_id for one in watched})
+        assert not aside[-1] & {one.prompt_id for one in trained}
+    assert aside[0] == aside[1]
+    assert len(aside[0]) >= 3
+    assert {one.from_base for one in split(fits[1][1], recipe.training)[1]} == {True, False}
+
+
+def test_what_a_round_leaves_out_is_said(
+    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+) -> None:
+    """A reward of few values ties some of the base's groups and some of the fresh ones."""
+    (tmp_path / "halves.py").write_text(
+        "def long(prompts, completions):\n"
+        "    return [float(len(one.split()) > 2) for one in completions]\n"
+    )
+    recipe = recipe_of(toy_place, "reward=halves:long")
+    told = bonbon_run(recipe, tmp_path / "run")
+    store = CandidateStore(tmp_path / "run")
+    ties = sum(
+        len(set(group.rewards)) == 1
+        for name in ("train", "train-2")
+        for group in store.groups(name, reward_name(recipe.reward))
+    )
+    assert ties > 0
+    assert (
+        f"Of 80 groups of candidates {80 - ties} are trained on; left out: {ties} whose "
+        "candidates all have the same reward."
+    ) in told.text
+    assert len(fits[1][1]) == 80 - ties
 
 
 @pytest.mark.parametrize(
@@ -128,3 +323,32 @@ def test_dpo_trains_on_a_users_own_pairs(
     assert "Trained already." in bonbon_run(recipe, tmp_path / "run").text
     with pytest.raises(ConfigError, match="only dpo trains on pairs"):
         load_recipe(toy_place / "recipe.yaml", [f"training.preferences={file}"])
+
+
+def test_pairs_of_held_out_prompts_are_left_out(
+    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+) -> None:
+    rows = [json.loads(line) for line in (toy_place / "prompts.jsonl").read_text().splitlines()]
+    held_out = {row["prompt"] for row in rows if row["split"] == "eval"}
+    other = [f"7 {number % 7} 7 7 {number % 5}" for number in range(30)]
+    asked = [*sorted(held_out)[:3], *other]
+    assert not held_out & set(other)
+    file = tmp_path / "pairs.jsonl"
+    pairs = [{"prompt": prompt, "chosen": "3 3 3", "rejected": "0"} for prompt in asked]
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    overrides = ["training.objective=dpo", f"training.preferences={file}"]
+    recipe = load_recipe(toy_place / "recipe.yaml", overrides)
+    told = bonbon_run(recipe, tmp_path / "run")
+    assert "Of 33 prompts 30 are trained on; left out: 3 whose prompt is held out." in told.text
+    [(_, examples)] = fits
+    assert len(examples) == 30
+    assert not any(one.from_base for one in examples)
+    logged = (tmp_path / "run" / "training.jsonl").read_text()
+    assert "chosen_logratio" in logged
+    assert "estimated_kl" not in logged
+    # Which prompts are held out decides what is trained on.
+    fewer = load_recipe(toy_place / "recipe.yaml", [*overrides, "prompts.num_eval=1"])
+    assert "pairs left out changed" in bonbon_run(fewer, tmp_path / "run").text
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs[:3]))
+    with pytest.raises(TrainingError, match=r"all 3 pairs of .* answer held-out prompts"):
+        bonbon_run(recipe, tmp_path / "run")

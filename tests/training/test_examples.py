@@ -15,6 +15,7 @@ from bonbon.training.examples import (
     FEW,
     LONG,
     TIED,
+    UNKNOWN,
     example_loss,
     fresh_examples,
     ranked_examples,
@@ -178,6 +179,41 @@ def test_fresh_draws_are_ranked_among_the_bases() -> None:
     assert example.weights == (0.0, 0.0, 0.0)
     assert [tokens[0] for tokens in example.group.completions] == [1, 2, 0]
     assert example.reference == (-11.0, -12.0, -10.0)
+
+
+def test_fresh_pairs_have_no_sft_term() -> None:
+    """However large α is, the loss of `pair` is that of `ipo` there, and of `pair` elsewhere."""
+    drawn = [group("a", 9.0, -2.0, 0.5)]
+    base = {"a": [0.0, 0.4, 1.0, 2.0]}
+    policy = torch.tensor([-9.0, -12.0])
+    pair, ipo = (
+        TrainingConfig.model_validate({"objective": name, "alpha": alpha})
+        for name, alpha in (("pair", 0.5), ("ipo", None))
+    )
+    [fresh] = fresh_examples(drawn, base, tilt=BestOf(3), config=pair, seed=0).kept
+    torch.testing.assert_close(
+        example_loss(pair, fresh, policy), example_loss(ipo, fresh, policy), rtol=0, atol=0
+    )
+    [own] = ranked_examples(drawn, tilt=BestOf(3), config=pair, seed=0).kept
+    assert example_loss(pair, own, policy) == pytest.approx(
+        0.5 * 12.0 + 0.5 * example_loss(ipo, own, policy).item()
+    )
+
+
+def test_everything_left_out_is_counted_by_group() -> None:
+    """Of the base's three groups one ties; of the four fresh ones one does, one is unknown."""
+    base = [group("a", 0.0, 1.0), group("b", 0.0, 1.0), group("c", 1.0, 1.0)]
+    drawn = [group("a", 0.0, 2.0), group("b", 3.0, 3.0), group("c", 0.0, 2.0), group("d", 1.0, 2.0)]
+    rewards = {one.prompt_id: one.rewards for one in base}
+    fresh = fresh_examples(drawn, rewards, tilt=BestOf(2), config=RANK, seed=0)
+    together = fresh.with_others(ranked_examples(base, tilt=BestOf(2), config=RANK, seed=0))
+    assert [one.prompt_id for one in together.kept] == ["a", "c", "a", "b"]
+    assert [one.from_base for one in together.kept] == [False, False, True, True]
+    assert together.left_out == {TIED: 2, UNKNOWN: 1}
+    assert together.remark == (
+        "Of 7 groups of candidates 4 are trained on; left out: 2 whose candidates all have the "
+        "same reward, 1 of which the base has no scored candidate."
+    )
 
 
 def test_fresh_draws_that_tie_with_the_base_are_placed_by_a_coin() -> None:

@@ -16,9 +16,17 @@ STORED = (-10.0, -12.0, -9.0, -11.0)
 TOKENS = 30
 
 
-def example() -> RankedExample:
-    group = PromptGroup((1, 2), ((3,) * TOKENS,) * len(STORED))
-    return RankedExample(group, STORED, (0.0,) * 4, (1.0,) * 4, (0, 1, 2, 3))
+def example(name: str) -> RankedExample:
+    places = (0, 1, 2, 3)
+    return RankedExample(
+        prompt_id=name,
+        sample_indices=places,
+        group=PromptGroup((1, 2), ((3,) * TOKENS,) * len(STORED)),
+        reference=STORED,
+        targets=(0.0,) * 4,
+        weights=(1.0,) * 4,
+        trained=places,
+    )
 
 
 def settle(differences: Sequence[float], reference: str, file: Path) -> list[RankedExample]:
@@ -29,7 +37,7 @@ def settle(differences: Sequence[float], reference: str, file: Path) -> list[Ran
         return [tuple(np.array(STORED) + differences), tuple(np.array(STORED) - differences)]
 
     config = TrainingConfig.model_validate({"reference": reference})
-    return settled([example(), example()], score, config=config, file=file, fresh=True)
+    return settled([example("a"), example("b")], score, config=config, file=file, fresh=True)
 
 
 def test_rounding_of_either_sign_is_left_alone(tmp_path: Path) -> None:

@@ -45,9 +45,10 @@ def examples(num_groups: int, *, objective: ObjectiveName = "rank") -> list[Rank
     sampler = TransformersSampler(policy(), config, seed=0)
     drawn = sampler.sample([PROMPT], n=8 * num_groups)
     groups = [_group(drawn[start : start + 8]) for start in range(0, len(drawn), 8)]
-    return ranked_examples(
+    kept = ranked_examples(
         groups, tilt=BestOf(8), config=TrainingConfig(objective=objective), seed=0
     ).kept
+    return [replace(one, prompt_id=f"a{number}") for number, one in enumerate(kept)]
 
 
 def _group(candidates: list[Candidate]) -> ScoredGroup:

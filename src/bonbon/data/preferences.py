@@ -97,6 +97,23 @@ def preference_groups(
     return [_group(pair, tokenizer) for pair in pairs]
 
 
+def held_out_pairs(pairs: Sequence[PreferencePair], prompts: Sequence[Prompt]) -> frozenset[str]:
+    """Return the ids of the pairs that answer one of the held-out prompts.
+
+    Prompts are the same if their turns are, a plain text being a user's only one: neither a
+    system message nor spaces around a text make another prompt.
+    """
+    held_out = {_turns(prompt) for prompt in prompts if prompt.split == "eval"}
+    return frozenset(pair.prompt.id for pair in pairs if _turns(pair.prompt) in held_out)
+
+
+def _turns(prompt: Prompt) -> tuple[tuple[str, str], ...]:
+    if isinstance(prompt.content, str):
+        return (("user", prompt.content.strip()),)
+    turns = (turn for turn in prompt.content if turn["role"] != "system")
+    return tuple((turn["role"], turn["content"].strip()) for turn in turns)
+
+
 def _group(pair: PreferencePair, tokenizer: CompletionTokenizer) -> ScoredGroup:
     prompt_token_ids = tokenizer.encode(pair.prompt)
     texts = (pair.rejected, pair.chosen)

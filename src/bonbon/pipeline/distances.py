@@ -39,6 +39,7 @@ def group_logprobs(
     groups: Sequence[ScoredGroup],
     *,
     temperature: float,
+    bfloat16: bool = False,
     on_group: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Return every candidate's summed log-probability under a policy, in nats.
@@ -47,6 +48,7 @@ def group_logprobs(
         policy: reads the candidates.
         groups: candidates by prompt.
         temperature: divides the logits; it is part of the policy.
+        bfloat16: multiply matrices in it, as training does, whatever the weights are in.
         on_group: called after each group with the number of its completions' tokens.
     """
     numbers: list[float] = []
@@ -55,7 +57,8 @@ def group_logprobs(
             tokens = tuple(candidate.token_ids for candidate in group.candidates)
             packed = PromptGroup(group.candidates[0].prompt_token_ids, tokens)
             batch = pack([packed], layout).to(policy.device)
-            logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
+            with torch.autocast(policy.device.type, torch.bfloat16, enabled=bfloat16):
+                logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
             numbers.extend(logprobs.double().tolist())
             if on_group is not None:
                 on_group(sum(map(len, tokens)))

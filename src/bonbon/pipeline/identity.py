@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bonbon.data.preferences import held_out_pairs, load_preferences
 from bonbon.data.store import CandidateKey
 from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig, policy_name
@@ -93,18 +94,28 @@ def training_settings(
     }
 
 
-def preference_training_settings(recipe: Recipe, file: Path) -> dict[str, Any]:
+def preference_training_settings(
+    recipe: Recipe, file: Path, prompts: Sequence[Prompt]
+) -> dict[str, Any]:
     """Return what a model depends on that is trained on a user's own pairs.
 
+    Args:
+        recipe: how it is trained.
+        file: the pairs.
+        prompts: of the run; pairs of the held-out ones are left out.
+
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or a row of it cannot be used.
+        PromptError: the file cannot be read.
     """
     if not file.is_file():
         raise ConfigError(
             f"training.preferences: {file} is not a file; expected JSONL or Parquet with prompt, "
             "chosen and rejected"
         )
+    held_out = held_out_pairs(load_preferences(file), prompts)
     return {
+        **({"pairs left out": digest(sorted(held_out))} if held_out else {}),
         "seed": recipe.seed,
         "training": _training(recipe.training),
         "policy": _policy(recipe.policy),

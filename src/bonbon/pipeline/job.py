@@ -29,7 +29,7 @@ from bonbon.pipeline.processes import agree
 from bonbon.pipeline.ray_job import draw_set_on_ray
 from bonbon.pipeline.reports import report_run
 from bonbon.pipeline.results import compare_methods, measure_kl
-from bonbon.pipeline.rounds import Round, rounds_of
+from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
 from bonbon.pipeline.scores import refuse_ties, score_plans
 from bonbon.pipeline.stage import Stage, digest
 from bonbon.pipeline.trained_model import METHODS, is_trained, prepare_training, train_model
@@ -113,6 +113,7 @@ class Job:
                 f"{goal.win_rate:.1%} of comparisons, {goal.kl:.2f} nats away from it."
             )
         self._say(METHODS[objective])
+        put_in_place(self.workspace, self._rounds[-1])
         for this in self._rounds:
             self._train_round(this)
 
@@ -215,11 +216,16 @@ class Job:
 
     def _training_of(self, this: Round) -> dict[str, Any]:
         """Return what a round's model depends on."""
-        file = self.recipe.training.preferences
-        if file is not None:
-            return preference_training_settings(self.recipe, file)
+        if self._pairs_are_given:
+            return self._pair_training
         scores = self.workspace.store.read_scores(this.set_name, self.reward_name) or {}
         return training_settings(self.recipe, self._round_plan(this).settings, scores)
+
+    @cached_property
+    def _pair_training(self) -> dict[str, Any]:
+        file = self.recipe.training.preferences
+        assert file is not None
+        return preference_training_settings(self.recipe, file, self.prompts)
 
     @property
     def _training(self) -> dict[str, Any]:
@@ -331,7 +337,8 @@ class Job:
     def _require_model(self) -> None:
         self._require_scores()
         last = self._rounds[-1]
-        if not is_trained(last, self.workspace.stage(last.stage_name, self._training)):
+        stage = self.workspace.stage(last.stage_name, self._training)
+        if not is_in_place(self.workspace, last) or not is_trained(last, stage):
             raise self._unfinished("trained model", "train")
 
     def _unfinished(self, what: str, verb: str) -> ConfigError:

@@ -1,22 +1,28 @@
-"""Rounds of sampling and training: what each trains, on what, and where it keeps it."""
+"""Rounds of sampling and training: what each trains, and where it keeps it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bonbon.data.preferences import load_preferences, preference_groups
-from bonbon.models.policy import PolicyConfig, load_policy, load_policy_tokenizer
-from bonbon.pipeline.distances import group_logprobs
+from bonbon.models.policy import Policy, PolicyConfig, load_policy
+from bonbon.pipeline.distances import KL_FILE
+from bonbon.pipeline.stage import recorded_settings
 from bonbon.pipeline.workspace import Workspace
-from bonbon.records import ScoredGroup
-from bonbon.training.examples import Examples, fresh_examples, ranked_examples
-
-BASE_LOGPROBS = "log-probability under the base"
-"""The side table beside draws of a later round's policy."""
+from bonbon.recipe import Recipe
+from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
+from bonbon.training.reference import REFERENCE_FILE
+from bonbon.training.trackers import TENSORBOARD
 
 ROUNDS = "rounds"
-"""The folder of rounds before the last."""
+"""The folder of the rounds but the last; a number names what is the same in any number of them."""
+
+IN_PLACE = "last-round"
+"""The record of which round's model is the run's."""
+
+TRAINED = ("model", "training.jsonl", TENSORBOARD)
+"""What training makes."""
+
+REPORTS = ("metrics.json", KL_FILE, REPORT_NAME, FRONTIER_NAME)
+"""What is said of the run's model."""
 
 
 @dataclass(frozen=True)
@@ -54,42 +60,11 @@ def rounds_of(workspace: Workspace) -> list[Round]:
     policy, rounds = recipe.policy, list[Round]()
     for number in range(1, count + 1):
         last = number == count
-        directory = workspace.directory if last else workspace.directory / ROUNDS / str(number)
+        directory = workspace.directory if last else _folder(workspace, number)
         rounds.append(Round(number, policy, directory, directory / "model", last))
         place = {"model": str(directory / "model"), "revision": None}
         policy = recipe.policy.model_copy(update=place)
     return rounds
-
-
-def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examples:
-    """Return what a round trains on.
-
-    An on-policy round after the first trains on its own draws, ranked among the base's, and on
-    the base's candidates once more.
-
-    Raises:
-        TrainingError: nothing carries a preference.
-    """
-    recipe = workspace.recipe
-    tokenizer = load_policy_tokenizer(recipe.policy)
-    settings: dict[str, Any] = {
-        "tilt": recipe.goal,
-        "config": recipe.training,
-        "seed": recipe.seed,
-        "context_length": tokenizer.context_length,
-    }
-    if recipe.training.preferences is not None:
-        pairs = load_preferences(recipe.training.preferences)
-        return ranked_examples(preference_groups(pairs, tokenizer), **settings)
-    drawn = workspace.store.groups(this.set_name, reward_name)
-    if not stays_on_goal(workspace, this):
-        return ranked_examples(drawn, **settings)
-    base = workspace.store.groups("train", reward_name)
-    rewards = {group.prompt_id: group.rewards for group in base}
-    known = [group for group in drawn if group.prompt_id in rewards]
-    fresh = fresh_examples(_under_base(workspace, this, known), rewards, **settings)
-    again = ranked_examples(base, **settings)
-    return Examples([*fresh.kept, *again.kept], fresh.left_out)
 
 
 def stays_on_goal(workspace: Workspace, this: Round) -> bool:
@@ -97,36 +72,57 @@ def stays_on_goal(workspace: Workspace, this: Round) -> bool:
     return this.number > 1 and workspace.recipe.rounds.kind == "on-policy"
 
 
-def _under_base(
-    workspace: Workspace, this: Round, groups: Sequence[ScoredGroup]
-) -> list[ScoredGroup]:
-    """Return the groups with log-probabilities under the base, computed once and stored."""
-    store = workspace.store
-    table = store.read_scores(this.set_name, BASE_LOGPROBS)
-    if table is None:
-        numbers = _base_logprobs(workspace, groups)
-        candidates = [candidate for group in groups for candidate in group.candidates]
-        store.write_scores(this.set_name, BASE_LOGPROBS, numbers, candidates)
-        table = store.read_scores(this.set_name, BASE_LOGPROBS) or {}
-    return [
-        replace(
-            group,
-            candidates=tuple(
-                replace(one, logprob=float(table[one.prompt_id, one.sample_index] or 0.0))
-                for one in group.candidates
-            ),
-        )
-        for group in groups
-    ]
+def load_trainable(recipe: Recipe, policy: PolicyConfig) -> Policy:
+    """Load what is trained: weights that move in float32, under adapters as the policy has them."""
+    training = recipe.training
+    lora = training.lora
+    four_bit = lora is not None and lora.four_bit
+    keeps = lora is not None and (training.precision == "bfloat16" or four_bit)
+    return load_policy(policy, dtype=None if keeps else "float32", four_bit=four_bit)
 
 
-def _base_logprobs(workspace: Workspace, groups: Sequence[ScoredGroup]) -> list[float]:
-    recipe = workspace.recipe
-    policy = load_policy(recipe.policy, dtype=None if recipe.training.lora else "float32")
-    with workspace.narrator.bar("log-probabilities under the base", total=len(groups)) as bar:
-        return group_logprobs(
-            policy,
-            groups,
-            temperature=float(recipe.sampling.temperature),
-            on_group=lambda tokens: bar.advance(1, extra=tokens),
-        )
+def is_in_place(workspace: Workspace, this: Round) -> bool:
+    """Return whether what lies where a round keeps its model is that round's."""
+    return not this.is_last or _in_place(workspace) == this.number
+
+
+def put_in_place(workspace: Workspace, last: Round) -> None:
+    """Give the last round the place of the run's own.
+
+    Another number of rounds had another last one there: it goes to its folder, with what it was
+    trained to, and this one comes from its own, so that no round is trained twice or taken for
+    another. A kill on the way leaves nothing that the next call does not finish.
+    """
+    present = _in_place(workspace)
+    if present != last.number:
+        _record(workspace, present)  # before folders change, which it may be known by
+        kept = workspace.set_aside(REPORTS)
+        if kept is not None:
+            workspace.narrator.say(f"  The report on round {present} is kept in {kept}.")
+        if present:
+            _move(workspace.directory, _folder(workspace, present))
+        _record(workspace, 0)
+        _move(_folder(workspace, last.number), workspace.directory)
+    _record(workspace, last.number)
+
+
+def _in_place(workspace: Workspace) -> int:
+    """Return the number of the round whose place is the run's own, 0 for none."""
+    recorded = recorded_settings(workspace.directory, IN_PLACE)
+    # A run that has not come to training, or is older than the record, has all others in folders.
+    return recorded.get("round", 1 + len(list((workspace.directory / ROUNDS).glob("*"))))
+
+
+def _record(workspace: Workspace, number: int) -> None:
+    workspace.stage(IN_PLACE, {"round": number}).finish()
+
+
+def _folder(workspace: Workspace, number: int) -> Path:
+    return workspace.directory / ROUNDS / str(number)
+
+
+def _move(source: Path, target: Path) -> None:
+    for name in (*TRAINED, "checkpoints", REFERENCE_FILE):
+        if (source / name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            (source / name).rename(target / name)

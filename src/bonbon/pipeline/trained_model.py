@@ -9,31 +9,23 @@ import torch
 from transformers import GenerationConfig
 
 from bonbon.data.prompts import load_prompts
-from bonbon.models.policy import Policy, load_policy
-from bonbon.pipeline.distances import KL_FILE
+from bonbon.models.policy import Policy
 from bonbon.pipeline.processes import is_main
-from bonbon.pipeline.rounds import Round, round_examples, stays_on_goal
+from bonbon.pipeline.round_examples import round_examples
+from bonbon.pipeline.rounds import REPORTS, TRAINED, Round, load_trainable, stays_on_goal
 from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe
-from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
 from bonbon.report.narrator import Bar
 from bonbon.rewards.base import Reward
-from bonbon.training.arguments import num_steps
+from bonbon.training.arguments import num_steps, split
 from bonbon.training.config import ONLINE, LoraSettings, ObjectiveName
 from bonbon.training.examples import RankedExample
 from bonbon.training.online import answer_reward, fit_online, num_online_steps
 from bonbon.training.step_callback import steps_until
-from bonbon.training.trackers import TENSORBOARD
 from bonbon.training.trainer import PreferenceTrainer
 
-RESULTS = (
-    *("model", "training.jsonl", TENSORBOARD, "metrics.json"),
-    *(KL_FILE, REPORT_NAME, FRONTIER_NAME),
-)
-"""What training leads to: set aside together when training starts afresh."""
-
-LEFTOVERS = ("checkpoints", "reference.json", ".model.partial")
+LEFTOVERS = ("checkpoints", ".model.partial")
 
 METHODS: dict[ObjectiveName, str] = {
     "rank": "Theory sets how much likelier each rank should become; the base's log-probabilities "
@@ -65,7 +57,7 @@ def prepare_training(workspace: Workspace, this: Round, stage: Stage) -> None:
         workspace.narrator.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
     if stage.started:
         return
-    kept = workspace.set_aside(RESULTS) if this.is_last else None
+    kept = workspace.set_aside((*TRAINED, *REPORTS)) if this.is_last else None
     if kept is not None:
         workspace.narrator.say(f"  The earlier model and its report are kept in {kept}.")
     for name in LEFTOVERS:
@@ -95,7 +87,7 @@ def train_model(
     if examples.remark and is_main():
         workspace.narrator.say(f"  {examples.remark}")
     this.directory.mkdir(parents=True, exist_ok=True)
-    policy = _trainable(workspace, this)
+    policy = load_trainable(workspace.recipe, this.policy)
     trained = _fit(workspace, this, policy, examples.kept, stage)
     if is_main():
         _save(workspace, this, policy, trained)
@@ -111,7 +103,7 @@ def _train_online(
     training = recipe.training
     prompts = [prompt for prompt in load_prompts(recipe.prompts) if prompt.split == "train"]
     stored = workspace.store.groups(this.set_name, reward_name)
-    policy = _trainable(workspace, this)
+    policy = load_trainable(workspace.recipe, this.policy)
     steps = steps_until(training.stop_at, num_online_steps(len(prompts), training))
     with workspace.narrator.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
@@ -134,15 +126,6 @@ def _train_online(
 def training_seed(recipe: Recipe) -> int:
     """Return the seed of training, which may differ where the draws are the same."""
     return recipe.seed if recipe.training.seed is None else recipe.training.seed
-
-
-def _trainable(workspace: Workspace, this: Round) -> Policy:
-    """Load what is trained: weights that move in float32, under adapters as the policy has them."""
-    training = workspace.recipe.training
-    lora = training.lora
-    four_bit = lora is not None and lora.four_bit
-    keeps = lora is not None and (training.precision == "bfloat16" or four_bit)
-    return load_policy(this.policy, dtype=None if keeps else "float32", four_bit=four_bit)
 
 
 class _Progress:
@@ -172,7 +155,8 @@ def _fit(
     workspace: Workspace, this: Round, policy: Policy, examples: list[RankedExample], stage: Stage
 ) -> torch.nn.Module:
     recipe = workspace.recipe
-    steps = steps_until(recipe.training.stop_at, num_steps(len(examples), recipe.training))
+    trained, _ = split(examples, recipe.training)
+    steps = steps_until(recipe.training.stop_at, num_steps(len(trained), recipe.training))
     with workspace.narrator.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
         trainer = PreferenceTrainer(
@@ -193,7 +177,7 @@ def _fit(
     whole = trainer.full_state()
     if not is_main():  # nothing was gathered there
         return model
-    fresh = trainer.unsharded(_trainable(workspace, this))
+    fresh = trainer.unsharded(load_trainable(recipe, this.policy))
     cast("Any", fresh).load_state_dict(whole)
     return fresh
 

@@ -13,10 +13,9 @@ from bonbon.training.examples import RankedExample
 from bonbon.training.trackers import other_trackers
 
 
-def num_steps(num_examples: int, config: TrainingConfig) -> int:
-    """Return how many optimiser steps a training run takes."""
-    num_examples -= _num_validation(num_examples, config)
-    return math.ceil(config.epochs * math.ceil(num_examples / config.batch_size))
+def num_steps(num_trained: int, config: TrainingConfig) -> int:
+    """Return how many optimiser steps a run over so many examples takes."""
+    return math.ceil(config.epochs * math.ceil(num_trained / config.batch_size))
 
 
 def watched(objective: ObjectiveName) -> str:
@@ -27,35 +26,55 @@ def watched(objective: ObjectiveName) -> str:
 def split(
     examples: Sequence[RankedExample], config: TrainingConfig
 ) -> tuple[Sequence[RankedExample], Sequence[RankedExample]]:
-    """Set the last examples aside to watch the loss on.
+    """Set the last prompts aside to watch the loss on, with whatever was drawn for them.
+
+    They are the last of those that the base has answered, and so the same in every round: what
+    is watched was never trained on.
+
+    Returns:
+        What is trained on, and what is set aside.
 
     Raises:
         TrainingError: none can be set aside, and training is to stop early by them.
     """
-    num_validation = _num_validation(len(examples), config)
-    if config.early_stopping is not None and not num_validation:
+    answered = [one for one in examples if one.from_base] or examples
+    prompts = list(dict.fromkeys(one.prompt_id for one in answered))
+    num_aside = min(config.validation_groups, len(prompts) // 10)
+    if config.early_stopping is not None and not num_aside:
         raise TrainingError(
-            f"training.early_stopping = {config.early_stopping}, but of {len(examples)} prompts "
+            f"training.early_stopping = {config.early_stopping}, but of {len(prompts)} prompts "
             "none is set aside; expected at least 10 prompts and training.validation_groups above 0"
         )
-    cut = len(examples) - num_validation
-    return examples[:cut], examples[cut:]
-
-
-def _num_validation(num_examples: int, config: TrainingConfig) -> int:
-    return min(config.validation_groups, num_examples // 10)
+    aside = set(prompts[len(prompts) - num_aside :])
+    return (
+        [one for one in examples if one.prompt_id not in aside],
+        [one for one in examples if one.prompt_id in aside],
+    )
 
 
 def training_arguments(
-    config: TrainingConfig, num_examples: int, policy: Policy, output_dir: Path, seed: int
+    config: TrainingConfig,
+    num_trained: int,
+    policy: Policy,
+    output_dir: Path,
+    seed: int,
+    *,
+    validates: bool,
 ) -> TrainingArguments:
     """Return transformers' settings for a run.
+
+    Args:
+        config: objective and optimiser.
+        num_trained: examples that are trained on, those set aside not counted.
+        policy: what is trained.
+        output_dir: gets `checkpoints/`.
+        seed: orders the examples.
+        validates: some examples were set aside.
 
     Raises:
         ConfigError: the processes do not divide the batch.
     """
-    steps = num_steps(num_examples, config)
-    validates = _num_validation(num_examples, config) > 0
+    steps = num_steps(num_trained, config)
     evaluates_every = max(1, steps // config.evaluations)
     saves_every = max(1, math.ceil(steps / config.checkpoints))
     stops = config.early_stopping is not None

@@ -25,18 +25,24 @@ class RankedExample:
     """One prompt's completions in increasing order of reward.
 
     Attributes:
+        prompt_id: the prompt; another example may be of the same one.
+        sample_indices: each completion's number among the draws of the prompt.
         group: the token ids of all of them.
         reference: each completion's summed log-probability under the base policy, in nats.
         targets: the tilt's target log-ratio for each completion.
         weights: the tilt's SFT weight for each completion.
         trained: places, from 0, of the completions that the objective trains on.
+        from_base: the policy that `reference` is of has drawn them.
     """
 
+    prompt_id: str
+    sample_indices: tuple[int, ...]
     group: PromptGroup
     reference: tuple[float, ...]
     targets: tuple[float, ...]
     weights: tuple[float, ...]
     trained: tuple[int, ...]
+    from_base: bool = True
 
     @property
     def trained_group(self) -> PromptGroup:
@@ -64,7 +70,16 @@ class Examples:
             return None
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         total = len(self.kept) + sum(self.left_out.values())
-        return f"Of {total} prompts {len(self.kept)} are trained on; left out: {reasons}."
+        # Where a prompt was answered by several policies it has a group of each.
+        each = len({example.prompt_id for example in self.kept}) == len(self.kept)
+        what = "prompts" if each else "groups of candidates"
+        return f"Of {total} {what} {len(self.kept)} are trained on; left out: {reasons}."
+
+    def with_others(self, *others: "Examples") -> "Examples":
+        """Return these and others as one."""
+        everything = (self, *others)
+        left_out = sum((Counter(one.left_out) for one in everything), Counter[str]())
+        return Examples([example for one in everything for example in one.kept], left_out)
 
 
 SINGLE = "with fewer than two scored candidates"
@@ -72,6 +87,7 @@ TIED = "whose candidates all have the same reward"
 LONG = "longer than the model's context"
 EMPTY = "with a completion of no tokens"
 FEW = "without the candidates that training.ranks names"
+UNKNOWN = "of which the base has no scored candidate"
 
 
 def ranked_examples(
@@ -81,6 +97,7 @@ def ranked_examples(
     config: TrainingConfig,
     seed: int,
     context_length: int | None = None,
+    from_base: bool = True,
 ) -> Examples:
     """Rank every group, ties broken by a seeded coin, and mark what the objective trains on.
 
@@ -90,6 +107,7 @@ def ranked_examples(
         config: the objective, and the ranks that it is given.
         seed: of the coin.
         context_length: tokens that the model can read; longer groups are left out.
+        from_base: the base has drawn them.
 
     Raises:
         TrainingError: no group is left.
@@ -100,7 +118,7 @@ def ranked_examples(
         order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
         if len(order) not in by_size:
             by_size[len(order)] = _Targets.among(tilt, len(order), config)
-        return _example(group, order, by_size[len(order)])
+        return _example(group, order, by_size[len(order)], from_base=from_base)
 
     return _kept(groups, example, config, context_length)
 
@@ -118,7 +136,8 @@ def fresh_examples(
 
     The number K of base rewards below a draw's, ties by a coin, is Binomial(N, u) at the draw's
     quantile u under the base, so the goal stays the tilt of the base: its target is that of rank
-    K + 1 among N + 1. These draws say nothing of what the tilt draws, so their SFT weight is 0.
+    K + 1 among N + 1. These draws say nothing of what the tilt draws, so they have no SFT weights.
+    Prompts of which the base has no scored draws are left out.
 
     Args:
         groups: the draws, each one's `logprob` taken under the base.
@@ -145,15 +164,19 @@ def fresh_examples(
         )
         targets = tuple(float(all_targets[below[place]]) for place in order)
         zeros = (0.0,) * len(order)
-        return _example(group, order, _Targets(targets, zeros, trained_places(config, len(order))))
+        goal = _Targets(targets, zeros, trained_places(config, len(order)))
+        return _example(group, order, goal, from_base=False)
 
-    return _kept(groups, example, config, context_length)
+    ranked = [group for group in groups if group.prompt_id in base]
+    examples = _kept(ranked, example, config, context_length)
+    unranked = {UNKNOWN: len(groups) - len(ranked)} if len(ranked) < len(groups) else {}
+    return examples.with_others(Examples([], unranked))
 
 
 def example_loss(
     config: TrainingConfig, example: RankedExample, policy: Float[Tensor, " trained"]
 ) -> Float[Tensor, ""]:
-    """Return the objective's loss of one example.
+    """Return the objective's loss of one example; without SFT weights it has no SFT term.
 
     Args:
         config: which objective, with its α, β and weights.
@@ -167,17 +190,16 @@ def example_loss(
         )
         for values in (example.reference, example.targets, example.weights)
     )
+    alpha = config.sft_weight if any(example.weights) else 0.0
     if config.objective == "rank":
-        return rank_loss(
-            policy, reference, targets=targets, weights=weights, alpha=config.sft_weight
-        )[0]
+        return rank_loss(policy, reference, targets=targets, weights=weights, alpha=alpha)[0]
     if config.objective == "sft":
         return sft_loss(policy, weights=weights)[0]
     pair = (policy[:, -1], policy[:, 0], reference[:, -1], reference[:, 0])
     if config.objective == "dpo":
         return dpo_loss(*pair, beta=config.beta)[0]
     target = targets[:, -1] - targets[:, 0]
-    return bonbon_loss(*pair, target=target, alpha=config.sft_weight)[0]
+    return bonbon_loss(*pair, target=target, alpha=alpha)[0]
 
 
 def trained_places(config: TrainingConfig, number: int) -> tuple[int, ...]:
@@ -216,9 +238,13 @@ class _Targets:
         return cls(tuple(targets.tolist()), tuple(weights.tolist()), trained_places(config, number))
 
 
-def _example(group: ScoredGroup, order: Sequence[int], goal: _Targets) -> RankedExample:
+def _example(
+    group: ScoredGroup, order: Sequence[int], goal: _Targets, *, from_base: bool
+) -> RankedExample:
     ranked = [group.candidates[index] for index in order]
     return RankedExample(
+        prompt_id=group.prompt_id,
+        sample_indices=tuple(candidate.sample_index for candidate in ranked),
         group=PromptGroup(
             prompt=ranked[0].prompt_token_ids,
             completions=tuple(candidate.token_ids for candidate in ranked),
@@ -227,6 +253,7 @@ def _example(group: ScoredGroup, order: Sequence[int], goal: _Targets) -> Ranked
         targets=goal.targets,
         weights=goal.weights,
         trained=goal.trained,
+        from_base=from_base,
     )
 
 

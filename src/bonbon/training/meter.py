@@ -25,8 +25,8 @@ class Meter:
     """Averages over the examples seen since it was last read, each over those it was read of.
 
     `estimated_kl` and `estimated_win_rate` weigh a prompt's candidates by π/π0, normalised among
-    themselves. They are read where all ranks are; with N candidates the first cannot exceed
-    log N, so they tell how training goes, not where it ended.
+    themselves. They are read where all ranks are, of the base's own draws; with N candidates the
+    first cannot exceed log N, so they tell how training goes, not where it ended.
     """
 
     def __init__(self, objective: ObjectiveName) -> None:
@@ -57,7 +57,7 @@ class Meter:
             self._add("chosen_logratio", float(ratio[-1]))
             if len(ratio) > 1:
                 self._add("rejected_logratio", float(ratio[0]))
-            if whole:
+            if whole and example.from_base:
                 self._add_estimates(ratio)
             self._tokens += sum(len(example.group.completions[place]) for place in read)
 

@@ -16,6 +16,9 @@ from bonbon.models.packing import PromptGroup
 from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample
 
+REFERENCE_FILE = "reference.json"
+"""Where a run directory keeps what was computed afresh, by prompt and sample index."""
+
 CHECKED_GROUPS = 8
 """How many prompts' candidates are scored again to compare."""
 
@@ -52,7 +55,7 @@ def settled(
         examples: with stored references, NaN where none is known.
         score: gives groups' log-probabilities under the policy as it is.
         config: what to do.
-        file: where recomputed references are kept, for training that is resumed.
+        file: where recomputed references are kept, for training that is resumed and later rounds.
         fresh: the policy has not been trained yet.
         writes: this process keeps the file; of several, one does.
 
@@ -60,16 +63,46 @@ def settled(
         TrainingError: the candidates are another policy's.
     """
     if not fresh:
-        kept = json.loads(file.read_text()) if file.is_file() else None
-        return list(examples) if kept is None else _with(examples, kept)
+        return with_references(examples, file)
     if writes:
         file.unlink(missing_ok=True)
     if not _must_recompute(examples, score, config):
         return list(examples)
     numbers = score([example.group for example in examples])
+    done = [
+        replace(example, reference=tuple(reference))
+        for example, reference in zip(examples, numbers, strict=True)
+    ]
     if writes:
-        replace_text(file, json.dumps(numbers))
-    return _with(examples, numbers)
+        _keep(done, file)
+    return done
+
+
+def with_references(examples: Sequence[RankedExample], file: Path) -> list[RankedExample]:
+    """Return the examples with the references in a file that `settled` kept.
+
+    Without the file the stored ones were good enough, and stay.
+    """
+    if not file.is_file():
+        return list(examples)
+    kept: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
+    return [
+        replace(
+            example,
+            reference=tuple(
+                kept[example.prompt_id][str(index)] for index in example.sample_indices
+            ),
+        )
+        for example in examples
+    ]
+
+
+def _keep(examples: Sequence[RankedExample], file: Path) -> None:
+    kept: dict[str, dict[int, float]] = {}
+    for example in examples:
+        numbers = zip(example.sample_indices, example.reference, strict=True)
+        kept.setdefault(example.prompt_id, {}).update(numbers)
+    replace_text(file, json.dumps(kept))
 
 
 def _must_recompute(
@@ -124,12 +157,3 @@ def _check(differences: Float[np.ndarray, " completions"], num_tokens: int, limi
             "whatever the sign; expected candidates of this policy, its tokenizer "
             "and this temperature, with nothing truncated: draw them again"
         )
-
-
-def _with(
-    examples: Sequence[RankedExample], numbers: Sequence[Sequence[float]]
-) -> list[RankedExample]:
-    return [
-        replace(example, reference=tuple(reference))
-        for example, reference in zip(examples, numbers, strict=True)
-    ]

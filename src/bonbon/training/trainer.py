@@ -30,7 +30,7 @@ from bonbon.training.examples import RankedExample, example_loss
 from bonbon.training.finite import finite_gradients, finite_weights, not_a_number
 from bonbon.training.lora import add_adapters, inner_model
 from bonbon.training.meter import Meter
-from bonbon.training.reference import settled
+from bonbon.training.reference import REFERENCE_FILE, settled
 from bonbon.training.step_callback import StepCallback, StopAt, StopEarly
 from bonbon.training.trackers import tracker_callbacks
 from bonbon.training.training_log import TrainingLog
@@ -107,7 +107,9 @@ class PreferenceTrainer(Trainer):
             _recompute_activations(policy.model)
         super().__init__(
             model=add_adapters(policy.model, config.lora, seed=seed),
-            args=training_arguments(config, len(examples), policy, output_dir, seed),
+            args=training_arguments(
+                config, len(training), policy, output_dir, seed, validates=bool(validation)
+            ),
             train_dataset=ExampleDataset(training),
             eval_dataset=ExampleDataset(validation) if validation else None,
             data_collator=_collate,
@@ -296,7 +298,7 @@ class PreferenceTrainer(Trainer):
             flat,
             self._scored,
             config=self.config,
-            file=Path(str(self.args.output_dir)).parent / "reference.json",
+            file=Path(str(self.args.output_dir)).parent / REFERENCE_FILE,
             fresh=fresh,
             writes=self.accelerator.is_main_process,
         )

@@ -1,0 +1,55 @@
+"""What is set aside to watch, and what that leaves to train on."""
+
+import pytest
+
+from bonbon.errors import TrainingError
+from bonbon.models.packing import PromptGroup
+from bonbon.training.arguments import num_steps, split
+from bonbon.training.config import TrainingConfig
+from bonbon.training.examples import RankedExample
+
+
+def example(prompt_id: str, *, from_base: bool = True) -> RankedExample:
+    return RankedExample(
+        prompt_id=prompt_id,
+        sample_indices=(0, 1),
+        group=PromptGroup((0,), ((1,), (2,))),
+        reference=(-1.0, -1.0),
+        targets=(0.0, 1.0),
+        weights=(0.0, 1.0),
+        trained=(0, 1),
+        from_base=from_base,
+    )
+
+
+NAMES = [f"p{number:02d}" for number in range(20)]
+BASE = [example(name) for name in NAMES]
+
+
+def test_the_last_tenth_is_set_aside() -> None:
+    training, aside = split(BASE, TrainingConfig())
+    assert [one.prompt_id for one in aside] == ["p18", "p19"]
+    assert list(training) == BASE[:18]
+    assert num_steps(len(training), TrainingConfig(batch_size=4, epochs=2)) == 10
+
+
+def test_a_prompt_is_set_aside_with_its_draws_of_every_round() -> None:
+    """Fresh draws in another order, of other prompts too: the prompts are those of round 1."""
+    others = [example(f"q{number}", from_base=False) for number in range(20)]
+    fresh = [*(example(name, from_base=False) for name in reversed(NAMES)), *others]
+    training, aside = split([*fresh, *BASE], TrainingConfig())
+    assert {one.prompt_id for one in aside} == {"p18", "p19"}
+    assert len(aside) == 4
+    assert not {one.prompt_id for one in aside} & {one.prompt_id for one in training}
+    assert len(training) == len(fresh) + len(BASE) - 4
+
+
+def test_pairs_of_a_users_own_are_set_aside_too() -> None:
+    pairs = [example(name, from_base=False) for name in NAMES]
+    assert [one.prompt_id for one in split(pairs, TrainingConfig())[1]] == ["p18", "p19"]
+
+
+def test_stopping_early_needs_prompts_to_watch() -> None:
+    draws = [example("a") for _ in range(30)]
+    with pytest.raises(TrainingError, match="of 1 prompts none is set aside"):
+        split(draws, TrainingConfig(early_stopping=2))
