@@ -16,6 +16,7 @@ from transformers import (
     GPTNeoXConfig,
     GptOssConfig,
     Lfm2Config,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -104,6 +105,12 @@ PLAIN: dict[str, tuple[PreTrainedConfig, str]] = {
             mamba_chunk_size=8, lm_head_multiplier=0.5,
         ),
         "it has layers of kind hybrid",
+    ),
+    "Llama 4, chunked": (
+        Llama4TextConfig(
+            **GROUPED, attention_chunk_size=3, num_local_experts=2, intermediate_size_mlp=48
+        ),
+        "it has layers of kind chunked_attention",
     ),
     "RWKV": (
         RwkvConfig(

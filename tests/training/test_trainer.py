@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.families import PLAIN, SHARED, policy_of
+from tests.families import SHARED, policy_of
 from transformers import TrainerCallback
 
 from bonbon.errors import ConfigError, TrainingError
@@ -194,31 +194,6 @@ def test_layers_that_are_not_there_get_no_adapters(tmp_path: Path) -> None:
         PreferenceTrainer(
             policy(), examples(8), settings, temperature=TEMPERATURE, output_dir=tmp_path
         )
-
-
-def test_a_model_that_takes_no_mask_trains_on_its_own_numbers(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """LFM2's convolutions would reach into what lies beside; at the start h = 0 without them."""
-    trained = policy_of(PLAIN["LFM2"][0])
-    settings = SamplingConfig(temperature=TEMPERATURE, max_new_tokens=6)
-    drawn = TransformersSampler(trained, settings, seed=0).sample([PROMPT], n=8 * 24)
-    rewards = np.random.default_rng(0).normal(size=(24, 8)).tolist()
-    groups = [
-        ScoredGroup(tuple(drawn[8 * row : 8 * row + 8]), tuple(rewards[row])) for row in range(24)
-    ]
-    data = ranked_examples(groups, tilt=BestOf(8), config=TrainingConfig(), seed=0).kept
-    arguments = config(alpha=0.0, validation_groups=4, batch_size=4, tokens_per_forward=50)
-    with caplog.at_level("WARNING", logger="bonbon"):
-        PreferenceTrainer(
-            trained, data, arguments, temperature=TEMPERATURE, output_dir=tmp_path
-        ).fit()
-    assert caplog.text.count("reads the prompt again for every completion") == 1
-    log = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
-    assert log[0]["loss"] == pytest.approx(np.var(BestOf(8).rank_targets(8) * 7 / 8), rel=1e-4)
-    assert log[0]["chosen_logratio"] == pytest.approx(0.0, abs=1e-4)
-    steps = [line["loss"] for line in log if line["split"] == "train"]
-    assert np.mean(steps[-3:]) < np.mean(steps[:3])
 
 
 def test_adapters_train_and_the_base_stays(tmp_path: Path) -> None:

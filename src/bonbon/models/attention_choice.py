@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from bonbon.errors import PolicyError
 from bonbon.models.hidden_states import (
+    backbone,
     completion_hidden_states,
     implementation,
     unknown_layers,
@@ -122,7 +123,7 @@ def _one_by_one(model: PreTrainedModel) -> Float[Tensor, "tokens width"]:
 def _check_head(model: PreTrainedModel) -> None:
     """Hold the logits of hidden states against the model's own, to which anything may be done."""
     input_ids = torch.tensor([PROBE[0].prompt], device=model.device)
-    hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[0]
+    hidden = backbone(model)(input_ids=input_ids, use_cache=False).last_hidden_state[0]
     logits = model(input_ids=input_ids, use_cache=False).logits[0].float()
     difference = (vocabulary_logits(model, hidden, 1.0) - logits).square().mean().sqrt()
     if bool(difference > COARSE * logits.std()):  # weights that give nan are told of elsewhere

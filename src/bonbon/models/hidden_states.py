@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bonbon.models.packed_attention import IMPLEMENTATION, PackedLayout
@@ -26,13 +26,19 @@ def completion_hidden_states(
     if batch.layout == "completions":
         states = _row_by_row(model, batch.input_ids)
     else:
-        states = model.base_model(
+        states = backbone(model)(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             use_cache=False,
             **_attention(model, batch),
         ).last_hidden_state
     return states.flatten(0, 1)[batch.source]
+
+
+def backbone(model: PreTrainedModel) -> nn.Module:
+    """Return the part of a causal language model that gives hidden states."""
+    # Llama 4 calls it by the name that it has among images, and so takes itself for it.
+    return model.base_model if model.base_model is not model else model.get_submodule("model")
 
 
 def unknown_layers(model: PreTrainedModel) -> list[str]:
@@ -65,7 +71,7 @@ def _row_by_row(
     at_once = rows if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // length)
     parts = input_ids.split(at_once)
     return torch.cat(
-        [model.base_model(input_ids=part, use_cache=False).last_hidden_state for part in parts]
+        [backbone(model)(input_ids=part, use_cache=False).last_hidden_state for part in parts]
     )
 
 
