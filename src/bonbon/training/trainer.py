@@ -102,9 +102,7 @@ class PreferenceTrainer(Trainer):
         self._starts_at_reference = starts_at_reference
         _check_vocabulary(policy, examples)
         training, validation = split(examples, config)
-        disable_dropout(policy.model)
-        if config.gradient_checkpointing:
-            _recompute_activations(policy.model)
+        _prepare(policy.model, config)
         super().__init__(
             model=add_adapters(policy.model, config.lora, seed=seed),
             args=training_arguments(
@@ -339,11 +337,14 @@ class PreferenceTrainer(Trainer):
             raise TrainingError(not_a_number("the loss", self.state.global_step))
 
 
-def _recompute_activations(model: PreTrainedModel) -> None:
-    """Recompute activations in the backward pass, under transformers' new name or its old one."""
+def _prepare(model: PreTrainedModel, config: TrainingConfig) -> None:
+    """Switch dropout off, and recompute activations in the backward pass if that is wanted."""
+    disable_dropout(model)
+    if not config.gradient_checkpointing:
+        return
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable()
-    else:
+    else:  # transformers' older name
         model.gradient_checkpointing_enable()
 
 
