@@ -14,7 +14,7 @@ ONLINE: frozenset[ObjectiveName] = frozenset({"rloo", "grpo"})
 
 DEFAULT_BETA = 0.1
 DEFAULT_ALPHA = {"rank": 0.05, "pair": 0.005}
-FULL_LEARNING_RATE, LORA_LEARNING_RATE = 2e-5, 5e-4
+FULL_LEARNING_RATE, LORA_LEARNING_RATE = 2e-5, 2.5e-4
 
 
 class LoraSettings(Config):
@@ -71,7 +71,7 @@ class TrainingConfig(Config):
     seed: int | None = None
     """Orders the prompts and starts adapters; by default the recipe's seed."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate of AdamW; by default 2e-5, or 5e-4 for adapters."""
+    """Peak learning rate of AdamW; by default 2e-5, or 2.5e-4 for adapters."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the training prompts."""
     stop_at: float = Field(default=1.0, gt=0, le=1)
