@@ -114,7 +114,9 @@ def _in_place(workspace: Workspace) -> int:
 
 
 def _record(workspace: Workspace, number: int) -> None:
-    workspace.stage(IN_PLACE, {"round": number}).finish()
+    settings = {"round": number}
+    if recorded_settings(workspace.directory, IN_PLACE) != settings:
+        workspace.stage(IN_PLACE, settings).finish()
 
 
 def _folder(workspace: Workspace, number: int) -> Path:
