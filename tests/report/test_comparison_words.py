@@ -23,6 +23,7 @@ def test_a_lead_is_a_verdict_where_who_is_behind_was_measured() -> None:
         "sft": lead(0.01),
         "ipo": lead(0.09, nearest=far),
         "rloo": lead(-0.04, nearest=far),  # its line lies low, and still it is ahead
+        "still": lead(0.0, kl=0.0, nearest={"leader": 3.0, "other": 0.0}),
     }
     assert lead_lines({"leader": "rank", "leads": leads}) == [
         "At 3.00 nats rank beats pair by 0.050 [0.030, 0.070].",
@@ -31,6 +32,7 @@ def test_a_lead_is_a_verdict_where_who_is_behind_was_measured() -> None:
         "verdict: ipo was measured at 11.80 nats at the nearest, and its line lies below what it "
         "wins between.",
         "At 3.00 nats rank wins less than rloo by 0.040 [-0.060, -0.020].",
+        "At 0.00 nats rank beats still by 0.000 [-0.020, 0.020]: within noise.",
     ]
 
 

@@ -19,6 +19,7 @@ from tests.training.toy_training import (
 from bonbon.errors import TrainingError
 from bonbon.models.policy import Policy
 from bonbon.training.checkpoints import last_checkpoint
+from bonbon.training.config import TrainingConfig
 from bonbon.training.trainer import PreferenceTrainer
 
 
@@ -147,10 +148,10 @@ def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
-def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
-    """A learning rate that first helps and then overshoots."""
-    settings = config(
-        early_stopping=2,
+def overshooting(patience: int) -> TrainingConfig:
+    """Return settings whose learning rate first helps and then overshoots, so that they stop."""
+    return config(
+        early_stopping=patience,
         validation_groups=16,
         evaluations=40,
         epochs=10,
@@ -158,6 +159,10 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
         lr_scheduler="constant_with_warmup",
         batch_size=8,
     )
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
+    settings = overshooting(2)
     trained = policy()
     trainer = PreferenceTrainer(
         trained, examples(160), settings, temperature=TEMPERATURE, output_dir=tmp_path
@@ -176,15 +181,7 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
 def test_early_stopping_goes_on_counting_after_a_kill(tmp_path: Path) -> None:
     """Killed between the best evaluation and the end, and again when it had stopped."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    settings = config(
-        early_stopping=3,
-        validation_groups=16,
-        evaluations=40,
-        epochs=10,
-        learning_rate=3e-2,
-        lr_scheduler="constant_with_warmup",
-        batch_size=8,
-    )
+    settings = overshooting(3)
     data = examples(160)
     for directory in (whole, broken):
         directory.mkdir()

@@ -39,4 +39,4 @@ def _cell(estimate: tuple[float, float, float] | None, digits: int) -> str:
     if estimate is None:
         return ""
     value, low, high = (f"{number:.{digits}f}" for number in estimate)
-    return f"{value}\n[{low}, {high}]"
+    return f"{value}\n[{low}, {high}]" if estimate[2] > estimate[1] else value

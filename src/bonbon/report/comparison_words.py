@@ -49,7 +49,7 @@ def _lead_line(leader: str, family: str, one: Mapping[str, Any]) -> str:
         f"[{low:.3f}, {high:.3f}]"
     )
     nearest = one["nearest"][side]
-    if not 1 / NEAR <= nearest / one["kl"] <= NEAR:
+    if not one["kl"] / NEAR <= nearest <= one["kl"] * NEAR:
         return (
             f"{text} on straight lines, which is no verdict: {behind} was measured at "
             f"{nearest:.2f} nats at the nearest, and its line lies below what it wins between."
