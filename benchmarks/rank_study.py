@@ -27,6 +27,8 @@ from bonbon.rewards.toy import TokenSumReward
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.transformers_sampler import TransformersSampler
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.optimal import OptimalTilt
+from bonbon.theory.tilt import Tilt
 from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample, fresh_examples, ranked_examples
 from bonbon.training.trainer import PreferenceTrainer
@@ -43,6 +45,7 @@ TOY: dict[str, dict[str, Any]] = {
     "rank 1, 2, 7, 8 (2 epochs)": {"ranks": (1, 2, -2, -1), "epochs": 2},
     "rank 2, 4, 6, 8 (2 epochs)": {"ranks": (2, 4, 6, 8), "epochs": 2},
     "rank 5 to 8 (2 epochs)": {"ranks": (5, 6, 7, 8), "epochs": 2},
+    "rank to optimal(win_rate=0.889)": {"tilt": OptimalTilt.from_win_rate(0.889)},
     "rank, learning rate / 3": {"learning_rate": 1e-3},
     "rank, learning rate × 3": {"learning_rate": 9e-3},
     "rank, 4 epochs": {"epochs": 4},
@@ -126,6 +129,8 @@ def train_toy(
 ) -> Outcome:
     """Train the toy on 256 contexts × 8 draws × 2, and judge it on 48 others."""
     base, trained = toy(seed), toy(seed)
+    settings = dict(settings)
+    tilt: Tilt = settings.pop("tilt", BestOf(N))
     config = TrainingConfig.model_validate(
         {
             "learning_rate": 3e-3,
@@ -137,12 +142,12 @@ def train_toy(
         }
     )
     stored = drawn(base, seed, "base")
-    examples = ranked_examples(stored, tilt=BestOf(N), config=config, seed=seed).kept
+    examples = ranked_examples(stored, tilt=tilt, config=config, seed=seed).kept
     _fit(trained, examples, config, seed)
     rewards = {group.prompt_id: group.rewards for group in stored}
     for number in range(2, rounds + 1):
         groups = [_under(base, group) for group in drawn(trained, seed, f"round-{number}")]
-        fresh = fresh_examples(groups, rewards, tilt=BestOf(N), config=config, seed=seed).kept
+        fresh = fresh_examples(groups, rewards, tilt=tilt, config=config, seed=seed).kept
         again = config.model_copy(update={"learning_rate": config.peak_learning_rate / number})
         _fit(trained, [*fresh, *examples] if replay else fresh, again, seed, at_base=False)
     return judged(trained, None, seed)

@@ -116,6 +116,11 @@ class Recipe(Config):
         return BestOf(self.sampling.n) if self.tilt is None else parse_tilt(self.tilt)
 
     @property
+    def training_seed(self) -> int:
+        """The seed of training, which may differ where the draws are the same."""
+        return self.seed if self.training.seed is None else self.training.seed
+
+    @property
     def final_goal(self) -> Tilt:
         """The tilt of the base that all rounds together lead to."""
         if self.rounds.kind == "compounding" and isinstance(self.goal, BestOf):

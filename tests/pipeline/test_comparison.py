@@ -119,6 +119,11 @@ def test_training_seeds_are_spread_on_the_same_candidates(copied: Path, recipe_f
     assert list(first) == [found["methods"]["rank"][name][0] for name in ("kl", "win_rate")]
     later = compare(load_comparison(recipe_file), copied, narrator=QUIET, only=["sft"])
     assert later["seeds"] == found["seeds"]  # they were paid for
+    own = copied.parent / "own.yaml"
+    text = recipe_file.read_text()
+    own.write_text(text.replace("rank: {}", "rank: {}\n    own: {training: {seed: 1}}"))
+    seeded = compare(load_comparison(own), copied, narrator=QUIET, only=["own"])
+    assert [seeded["methods"]["own"][name][0] for name in ("kl", "win_rate")] == second
 
 
 def test_costs_tell_shared_draws_from_those_of_training(found: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ def method_directory(directory: Path, name: str, seed: int) -> Path:
 
 
 def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    training = recipe.training.model_copy(update={"seed": recipe.seed + seed})
+    training = recipe.training.model_copy(update={"seed": recipe.training_seed + seed})
     return recipe.model_copy(update={"training": training})
 
 

@@ -114,18 +114,13 @@ def _train_online(
             training,
             recipe.sampling,
             output_dir=this.directory,
-            seed=training_seed(recipe),
+            seed=recipe.training_seed,
             on_step=progress.step,
         )
         progress.record()
     _save(workspace, this, policy, trained)
     stage.finish()
     shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
-
-
-def training_seed(recipe: Recipe) -> int:
-    """Return the seed of training, which may differ where the draws are the same."""
-    return recipe.seed if recipe.training.seed is None else recipe.training.seed
 
 
 class _Progress:
@@ -165,7 +160,7 @@ def _fit(
             recipe.training,
             temperature=recipe.sampling.temperature,
             output_dir=this.directory,
-            seed=training_seed(recipe),
+            seed=recipe.training_seed,
             starts_at_reference=not stays_on_goal(workspace, this),
             on_step=progress.step if is_main() else None,
         )

@@ -48,5 +48,5 @@ def add_adapters(
         except ValueError as error:
             raise ConfigError(
                 f"training.lora.target_modules: got {target}, expected names of layers of "
-                f"{type(model).__name__} or all-linear; peft says: {error}"
+                f"{type(model).__name__} that take adapters; peft says: {error}"
             ) from None
