@@ -123,7 +123,7 @@ def test_training_seeds_are_spread_on_the_same_candidates(copied: Path, recipe_f
     text = recipe_file.read_text()
     own.write_text(text.replace("rank: {}", "rank: {}\n    own: {training: {seed: 1}}"))
     seeded = compare(load_comparison(own), copied, narrator=QUIET, only=["own"])
-    assert [seeded["methods"]["own"][name][0] for name in ("kl", "win_rate")] == second
+    assert [seeded["methods"]["own"][name][0] for name in ("kl", "win_rate")] == list(second)
 
 
 def test_costs_tell_shared_draws_from_those_of_training(found: dict[str, Any]) -> None:
