@@ -230,6 +230,7 @@ def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) 
         (("best_of: [2, 4]", "best_of: [2, 6]"), "raise evaluation.base_samples, now 6"),
         (("best_of: [2, 4]", "best_of: [1]"), "whole numbers from 2 up"),
         (("    rank: {}", "    base: {}"), "got a method called 'base'"),
+        (("    rank: {}", "    rank: {family: best-of-n}"), "rank: got the family 'best-of-n'"),
         (("best_of: [2, 4]", "leader: rnak"), "got 'rnak', expected one of rank, dpo 0.1"),
         (("count: 2}", "count: 2}, training: {objective: rloo}"), "leave rounds out"),
         (("gold: digits:total", "gold: digits:totl"), "did you mean 'total'?"),

@@ -42,11 +42,16 @@ class CompareConfig(Config):
     @field_validator("methods")
     @classmethod
     def _names_are_folders(cls, methods: dict[str, MethodConfig]) -> dict[str, MethodConfig]:
-        for name in methods:
-            if not re.fullmatch(r"\w[\w .+-]*", name) or name == "base" or "best-of" in name:
+        for name, method in methods.items():
+            if not re.fullmatch(r"\w[\w .+-]*", name) or _is_taken(name):
                 raise ValueError(
                     f"got a method called {name!r}; expected letters, digits, spaces and "
                     "`. + - _`, other than base and best-of-…"
+                )
+            if method.family and _is_taken(method.family):
+                raise ValueError(
+                    f"{name}: got the family {method.family!r}; expected another name than those "
+                    "of the base and best-of-…"
                 )
         return methods
 
@@ -56,3 +61,7 @@ class CompareConfig(Config):
         if any(n < 2 for n in numbers):
             raise ValueError(f"got {list(numbers)}, expected whole numbers from 2 up")
         return tuple(sorted(set(numbers)))
+
+
+def _is_taken(name: str) -> bool:
+    return name == "base" or name.startswith("best-of-")
