@@ -15,7 +15,6 @@ from bonbon.pipeline.round_examples import round_examples
 from bonbon.pipeline.rounds import REPORTS, TRAINED, Round, load_trainable, stays_on_goal
 from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.workspace import Workspace
-from bonbon.recipe import Recipe
 from bonbon.report.narrator import Bar
 from bonbon.rewards.base import Reward
 from bonbon.training.arguments import num_steps, split
