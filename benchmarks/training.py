@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pairs-per-step", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=32, help="pairs in an epoch")
     parser.add_argument("--rows", type=int, nargs="+", default=[2, 4, 8], help="TRL's batch sizes")
-    parser.add_argument("--tokens-per-forward", type=int, default=1024, help="of bonbon")
+    parser.add_argument("--tokens-per-forward", type=int, default=2048, help="of bonbon")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.cases, arguments.dtypes = ["short"], ["bfloat16"]
