@@ -52,6 +52,8 @@ def toy_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "digits.py").write_text(
         "def total(prompts, completions):\n"
         "    return [sum(map(float, completion.split())) for completion in completions]\n"
+        "def words(prompts, completions):\n"
+        "    return [len(completion.split()) for completion in completions]\n"
     )
     (place / "recipe.yaml").write_text(
         f"name: toy\n"

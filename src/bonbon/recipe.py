@@ -185,11 +185,11 @@ def make_recipe(
     """
     merged = _deep_copy(values)
     for override in overrides:
-        _apply(merged, override)
+        apply_override(merged, override)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(where + _one_line(error)) from None
+        raise ConfigError(where + one_line(error, Recipe)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -212,8 +212,12 @@ def _deep_copy(values: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key to a value written in YAML."""
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key to a value written in YAML: `a.b=c`.
+
+    Raises:
+        ConfigError: it cannot be read, or there is a value where a section should be.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}: expected a key and a value, such as sampling.n=16")
@@ -234,13 +238,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from None
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say what is wrong with values for a model: which key, what was got, what was expected."""
     details = error.errors()
     # A key nobody knows explains more than what follows from it.
     first = next((item for item in details if item["type"] == "extra_forbidden"), details[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_nearest(first)}"
+        return f"unknown key {key!r}{_nearest(first, model)}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -256,10 +261,10 @@ _EXPECTED = {
 """Pydantic's errors that speak of Python, for people who write YAML."""
 
 
-def _nearest(detail: ErrorDetails) -> str:
+def _nearest(detail: ErrorDetails, model: type[BaseModel]) -> str:
     """Return the known key that an unknown one probably meant, or all known keys."""
     *sections, unknown = (str(part) for part in detail["loc"])
-    known = _known_keys(Recipe, sections)
+    known = _known_keys(model, sections)
     close = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {'.'.join([*sections, close[0]])!r}?"

@@ -1,6 +1,8 @@
 """Whole comparisons on the toy, their report in a real browser, and what is refused."""
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -126,6 +128,55 @@ def test_training_seeds_are_spread_on_the_same_candidates(copied: Path, recipe_f
     assert [seeded["methods"]["own"][name][0] for name in ("kl", "win_rate")] == list(second)
 
 
+def test_what_was_not_measured_as_wanted_is_not_compared(copied: Path, recipe_file: Path) -> None:
+    compare(load_comparison(recipe_file), copied, narrator=QUIET, seeds=2, only=["rank"])
+    more = copied.parent / "more.yaml"
+    text = recipe_file.read_text()
+    more.write_text(text.replace("gold: digits:total", "gold: digits:words"))
+    found = compare(load_comparison(more), copied, narrator=QUIET, only=["rank"])
+    # The others have gold scores of another reward, and so has rank's second run.
+    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", "rank"]
+    assert found["seeds"] == {}
+    assert found["methods"]["rank"]["extra"]["gold"] != found["methods"]["rank"]["reward"]
+
+
+def test_a_method_that_was_killed_is_not_compared(
+    copied: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = copied.parent / "changed.yaml"
+    text = recipe_file.read_text()
+    changed.write_text(text.replace("objective: sft}", "objective: sft, learning_rate: 1.0e-3}"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bonbon.pipeline.comparison.measure_log_ratios", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compare(load_comparison(changed), copied, narrator=QUIET, only=["sft"])
+    found = compare(load_comparison(changed), copied, narrator=QUIET, only=["rank"])
+    assert "sft" not in found["methods"]
+    assert {"rank", "rloo"} <= set(found["methods"])
+    again = compare(load_comparison(changed), copied, narrator=QUIET)
+    assert "sft" in again["methods"]
+
+
+def test_one_answer_per_prompt_is_enough_for_a_report(copied: Path, recipe_file: Path) -> None:
+    recipe = load_comparison(recipe_file, ["evaluation.policy_samples=1"])
+    found = compare(recipe, copied, narrator=QUIET, only=["rank"])
+    assert found["methods"]["rank"]["self_chrf"] is None
+    assert "likeness of two answers" not in (copied / "figures/drift.svg").read_text()
+
+
+def test_a_setting_of_the_comparison_can_be_set_from_outside(
+    recipe_file: Path, toy_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
+    recipe = load_comparison(recipe_file, ["compare.leader=sft", "prompts.num_train=20"])
+    assert recipe.leader == "sft"
+    assert recipe.base.prompts.num_train == 20
+
+
 def test_costs_tell_shared_draws_from_those_of_training(found: dict[str, Any]) -> None:
     cost, shared = found["cost"], found["cost"]["rank"]["sampled_tokens"]
     assert cost["grpo"]["sampled_tokens"] == cost["grpo"]["trained_tokens"] > 0
@@ -171,6 +222,9 @@ const sort = document.getElementById("sort");
 sort.value = "gap";
 sort.dispatchEvent(new Event("change", {bubbles: true}));
 const gap = (row) => row.querySelector(".facts span").textContent.replace("\\u2212", "-");
+rows()[0].click();
+seen.first_of_gaps = title();
+press("j");
 seen.gaps = rows().map((row) => parseFloat(gap(row)));
 const search = document.getElementById("search");
 search.value = "no such words at all";
@@ -183,22 +237,30 @@ seen.sides = [...document.querySelectorAll("#detail h4 span")].map((side) => sid
 seen.choices = getComputedStyle(document.getElementById("split")).display;
 seen.colour = getComputedStyle(document.body).backgroundColor;
 const links = [...document.querySelectorAll("a[download]")];
+seen.width = innerWidth;
+seen.overflow = document.documentElement.scrollWidth - innerWidth;
+press("k");
+seen.back = title();
+press("/");
+seen.focus = document.activeElement.id;
 seen.downloads = links.map((link) => atob(link.href.split("base64,")[1]).length);
 document.title = JSON.stringify(seen);
 """
 
 
-def browsed(page: Path, directory: Path, *, scheme: int) -> dict[str, Any]:
+def browsed(page: Path, directory: Path, *, scheme: int, width: int = 1200) -> dict[str, Any]:
     """Open a copy of the page in which a script clicks, and return what it saw."""
     html = page.read_text()
-    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    clicks = base64.b64encode(hashlib.sha256(CLICKS.encode()).digest()).decode()
+    html = html.replace("script-src ", f"script-src 'sha256-{clicks}' ", 1)  # the rest stays shut
     copy = directory / f"clicked-{scheme}.html"
     copy.write_text(html.replace("</body>", f"<script>{CLICKS}</script></body>"))
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
         "--enable-logging=stderr --disable-background-networking --disable-component-update "
         "--disable-sync "
-        f"--blink-settings=preferredColorScheme={scheme} --user-data-dir={directory / 'profile'}"
+        f"--blink-settings=preferredColorScheme={scheme} --window-size={width},900 "
+        f"--user-data-dir={directory / 'profile'}"
     )
     command = ["chromium", *flags.split(), "--dump-dom", copy.as_uri()]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
@@ -210,9 +272,15 @@ def browsed(page: Path, directory: Path, *, scheme: int) -> dict[str, Any]:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) -> None:
-    light, dark = (browsed(done / "comparison.html", tmp_path, scheme=one) for one in (1, 0))
+    page = done / "comparison.html"
+    light, dark = (browsed(page, tmp_path, scheme=one) for one in (1, 0))
+    phone = browsed(page, tmp_path, scheme=1, width=390)
     assert light["colour"] != dark["colour"]
-    for seen in (light, dark):
+    assert phone["width"] < light["width"]
+    for seen in (light, dark, phone):
+        assert seen["overflow"] <= 0
+        assert seen["back"] == seen["first_of_gaps"]
+        assert seen["focus"] == "search"
         assert seen["prompts"] == seen["all"] == 12
         assert seen["none"] == 0
         assert seen["gaps"] == sorted(seen["gaps"], reverse=True)
@@ -234,6 +302,18 @@ def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) 
         (("best_of: [2, 4]", "leader: rnak"), "got 'rnak', expected one of rank, dpo 0.1"),
         (("count: 2}", "count: 2}, training: {objective: rloo}"), "leave rounds out"),
         (("gold: digits:total", "gold: digits:totl"), "did you mean 'total'?"),
+        (
+            ("gold: digits:total", "gold: {kind: z-score, reward: digits:total}"),
+            "compare.gold: one",
+        ),
+        (("{twice: digits", "{a/b: digits"), "got an attribute called 'a/b'"),
+        (("{twice: digits", "{gold: digits"), "got an attribute called 'gold'"),
+        (("    rank: {}", "    rank seed 1: {}"), "got a method called 'rank seed 1'"),
+        (
+            ("    rank: {}", "    rank: {trainng: {}}"),
+            "did you mean 'compare.methods.rank.training'?",
+        ),
+        (("gold: digits:total", "gold: 3"), "compare.gold: got 3"),
         (("max_new_tokens: 5}", "max_new_tokens: 5, stop: [x]}"), "knows no stop strings"),
     ],
 )

@@ -49,6 +49,19 @@ def test_held_out_prompts_show_both_models(groups: dict[str, list[ScoredGroup]])
     assert data["range"] == pytest.approx([min(rewards), max(rewards)], abs=1e-3)
 
 
+def test_gap_and_spread_are_of_all_answers_though_few_are_shown(
+    groups: dict[str, list[ScoredGroup]],
+) -> None:
+    held_out = {"base": groups["eval-base"], "bonbon": groups["eval-bonbon"]}
+    entries, few = (
+        browser_data([], held_out, seed=0, most_shown=most)["prompts"] for most in (None, 2)
+    )
+    for entry, shown, base in zip(entries, few, groups["eval-base"], strict=True):
+        assert (shown["gap"], shown["spread"]) == (entry["gap"], entry["spread"])
+        texts = {row[1] for row in shown["sides"][0]["rows"]}
+        assert texts == {one.text for one in base.candidates[:2]}
+
+
 def test_a_tied_group_is_called_so(groups: dict[str, list[ScoredGroup]]) -> None:
     tied = replace(groups["train"][0], rewards=(0.0,) * 8)
     entries = browser_data([tied, groups["train"][1]], {}, seed=0)["prompts"]

@@ -2,7 +2,13 @@ from typing import Any
 
 import pytest
 
-from bonbon.report.comparison_words import lead_lines, over_optimisation, precision, seed_lines
+from bonbon.report.comparison_words import (
+    lead_lines,
+    lede,
+    over_optimisation,
+    precision,
+    seed_lines,
+)
 
 
 def lead(value: float, **others: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -51,6 +57,24 @@ def test_one_training_seed_is_said_to_be_one() -> None:
     assert seed_lines({"seeds": {"rank": [(3.0, 0.77), (3.2, 0.79)]}}) == [
         "rank: win rate 0.770 to 0.790, KL 3.00 to 3.20 over 2 training seeds."
     ]
+
+
+@pytest.mark.parametrize(
+    ("aim", "end"),
+    [("best-of-8", "at 1.20 nats."), ("optimal(c=14)", "rank is trained towards optimal(c=14).")],
+)
+def test_an_aim_that_is_not_the_goal_is_said(aim: str, end: str) -> None:
+    found = {
+        "methods": {"rank": {"family": "rank"}},
+        "theory": {"win_rate": 8 / 9, "kl": 1.2044},
+        "policy": "p",
+        "reward": "r",
+        "num_prompts": 96,
+        "tilt": "best-of-8",
+        "leader": "rank",
+        "aims": {"rank": aim},
+    }
+    assert lede(found).endswith(end)
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,16 @@ def test_far_methods_do_not_squeeze_the_others(metrics: Metrics) -> None:
     assert "√KL" in wide.xaxis.get_label_text()
     texts = [text.get_text() for text in wide.texts]
     assert not any(text.isdigit() and int(text) > 1024 for text in texts)
+
+
+def test_other_training_runs_are_inside_the_axes(metrics: Metrics) -> None:
+    (axes,) = frontier(metrics, repeats={"bonbon": [(7.0, 0.2)]}).axes
+    assert axes.get_xlim()[1] > 7
+    assert axes.get_ylim()[0] < 0.2
+
+
+def test_a_policy_far_beyond_every_mark_is_drawn(metrics: Metrics) -> None:
+    metrics["methods"]["bonbon"]["kl_ci"] = (100.0, 300.0)
+    (axes,) = frontier(metrics).axes
+    assert axes.get_xlim()[1] > 300
+    assert len(points_of(axes, "n")) == 0

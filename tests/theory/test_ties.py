@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.estimators import best_of_n_win_rate
+from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.ties import (
     beirami_kl,
     best_of_n_levels,
@@ -18,6 +19,7 @@ from bonbon.theory.ties import (
     discrete_win_rate,
     level_masses,
     tie_corrected,
+    tie_corrected_kl,
 )
 
 masses_lists = (
@@ -123,6 +125,24 @@ def test_rewards_that_all_repeat_are_discrete() -> None:
     masses = level_masses(rewards[0])
     assert win_rate[0] == pytest.approx(discrete_win_rate(masses, 4), rel=1e-13)
     assert kl[0] == pytest.approx(discrete_kl(masses, 4), rel=1e-13)
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=24), sizes)
+def test_any_tilt_s_kl_with_ties_is_by_quadrature_what_best_of_n_s_is_in_closed_form(
+    levels: list[int], n: float
+) -> None:
+    rewards = np.array([levels], dtype=float)
+    kl = tie_corrected_kl(rewards, BestOf(n))
+    np.testing.assert_allclose(kl, tie_corrected(rewards, n)[1], rtol=1e-6, atol=1e-9)
+
+
+def test_other_tilts_lose_to_ties_what_they_would_choose_within_an_atom() -> None:
+    tilt = OptimalTilt(4.0)
+    assert tie_corrected_kl(np.arange(12.0)[None], tilt)[0] == pytest.approx(tilt.kl, rel=1e-9)
+    chosen = np.array([tilt.cdf(0.5), 1 - tilt.cdf(0.5)])
+    expected = float(chosen @ np.log(chosen / 0.5))
+    halves = np.repeat([0.0, 1.0], 4)[None]
+    assert tie_corrected_kl(halves, tilt)[0] == pytest.approx(expected, rel=1e-9)
 
 
 def mixed_truth(at: float, mass: float, n: int) -> tuple[float, float]:

@@ -23,6 +23,10 @@ class MethodConfig(Config):
     objective."""
 
 
+RESERVED = frozenset({"gold", "reward", "length", "kl", "win_rate"})
+"""What a comparison's table has columns for already."""
+
+
 class CompareConfig(Config):
     """What `bonbon compare` compares."""
 
@@ -43,17 +47,28 @@ class CompareConfig(Config):
     @classmethod
     def _names_are_folders(cls, methods: dict[str, MethodConfig]) -> dict[str, MethodConfig]:
         for name, method in methods.items():
-            if not re.fullmatch(r"\w[\w .+-]*", name) or _is_taken(name):
+            if not _is_folder(name) or _is_taken(name):
                 raise ValueError(
                     f"got a method called {name!r}; expected letters, digits, spaces and "
-                    "`. + - _`, other than base and best-of-…"
+                    "`. + - _`, other than base, best-of-… and … seed 1"
                 )
             if method.family and _is_taken(method.family):
                 raise ValueError(
-                    f"{name}: got the family {method.family!r}; expected another name than those "
-                    "of the base and best-of-…"
+                    f"{name}: got the family {method.family!r}; expected another name than base, "
+                    "best-of-… and … seed 1"
                 )
         return methods
+
+    @field_validator("off_target")
+    @classmethod
+    def _attributes_are_files(cls, rewards: dict[str, RewardConfig]) -> dict[str, RewardConfig]:
+        for name in rewards:
+            if not _is_folder(name) or name in RESERVED:
+                raise ValueError(
+                    f"got an attribute called {name!r}; expected letters, digits, spaces and "
+                    f"`. + - _`, other than {', '.join(sorted(RESERVED))}"
+                )
+        return rewards
 
     @field_validator("best_of")
     @classmethod
@@ -64,4 +79,8 @@ class CompareConfig(Config):
 
 
 def _is_taken(name: str) -> bool:
-    return name == "base" or name.startswith("best-of-")
+    return name == "base" or name.startswith("best-of-") or bool(re.search(r" seed \d+$", name))
+
+
+def _is_folder(name: str) -> bool:
+    return re.fullmatch(r"\w[\w .+-]*", name) is not None

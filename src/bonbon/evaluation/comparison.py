@@ -20,7 +20,6 @@ from bonbon.evaluation.resampling import (
     measured_nearest,
 )
 from bonbon.rewards.bradley_terry import bradley_terry
-from bonbon.theory.best_of import BestOf
 from bonbon.theory.estimators import (
     Estimate,
     average_over_ties,
@@ -28,7 +27,7 @@ from bonbon.theory.estimators import (
     best_of_n_win_rate,
 )
 from bonbon.theory.overoptimisation import Form, fit_overoptimisation
-from bonbon.theory.ties import tie_corrected
+from bonbon.theory.ties import tie_corrected, tie_corrected_kl
 from bonbon.theory.tilt import Tilt
 
 NUM_BINS = 16
@@ -126,6 +125,16 @@ class Comparison:
             for method in self.methods
         }
 
+    def point(self, method: Compared) -> tuple[float, float]:
+        """Return KL and win rate of another training run of a method, on the same prompts."""
+        pairs = [
+            (method.answers[prompt], base)
+            for prompt, base in zip(self.prompts, self.base, strict=True)
+            if prompt in method.answers
+        ]
+        wins = [beaten(own.rewards, base.rewards).mean() for own, base in pairs]
+        return float(np.mean([own.kl for own, _ in pairs])), float(np.mean(wins))
+
     def leads(self) -> dict[str, dict[str, Any]]:
         """Return the leader's lead over every other family at equal KL, with paired intervals."""
         families = self._families()
@@ -197,14 +206,14 @@ class Comparison:
 
     def tied_curve(self) -> list[tuple[float, float]]:
         """Return KL and win rate of best-of-n for n from 1 up, for this reward with its ties."""
-        points = [self.tie_corrected(n) for n in np.geomspace(1, 64, 25).tolist()]
-        return [(point["kl"], point["win_rate"]) for point in points]
-
-    def tie_corrected(self, n: int | float) -> dict[str, float]:
-        """Return win rate and KL of best-of-n for this reward with its ties."""
-        pairs = [tie_corrected(one.rewards[None], n) for one in self.base]
-        win, kl = (float(np.mean([pair[side][0] for pair in pairs])) for side in (0, 1))
-        return {"win_rate": win, "kl": kl}
+        by_n = [
+            [tie_corrected(one.rewards[None], n) for one in self.base]
+            for n in np.geomspace(1, 64, 25).tolist()
+        ]
+        return [
+            (float(np.mean([kl for _, kl in pairs])), float(np.mean([win for win, _ in pairs])))
+            for pairs in by_n
+        ]
 
     def _best_of_row(self, n: int) -> dict[str, Any]:
         win = np.array([best_of_n_win_rate(one.rewards[None], n)[0] for one in self.base])
@@ -292,9 +301,7 @@ class Comparison:
         order = np.argsort(rewards)
         ordered, moved = rewards[order][None], own.log_ratios[order][None]
         weights = self.goal.rank_weights(len(order))
-        kl = self.goal.kl
-        if isinstance(self.goal, BestOf):
-            kl = float(tie_corrected(base.rewards[None], self.goal.n)[1][0])
+        kl = float(tie_corrected_kl(base.rewards[None], self.goal)[0])
         return kl - float((average_over_ties(moved, ordered) @ weights)[0])
 
     def _lead(

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.estimators import best_of_n_mean, tie_bounds
+from bonbon.theory.estimators import best_of_n_mean, best_of_n_win_rate, tie_bounds
 
 
 def beaten(
@@ -56,11 +56,18 @@ def duel(base: Float[np.ndarray, " draws"], one: Contender, other: Contender) ->
     """
     if isinstance(one, int):
         if isinstance(other, int):
-            return best_of_duel(base, one, other)
+            return _best_ofs(base, one, other)
         return best_of_beats(base, one, other)
     if isinstance(other, int):
         return 1 - best_of_beats(base, other, one)
     return float(beaten(one, other).mean())
+
+
+def _best_ofs(base: Float[np.ndarray, " draws"], m: int, n: int) -> float:
+    """Return best-of-m's win rate against best-of-n: without bias if one is the base itself."""
+    if m == 1:
+        return 1 - _best_ofs(base, n, m)
+    return float(best_of_n_win_rate(base[None], m)[0]) if n == 1 else best_of_duel(base, m, n)
 
 
 def base_quantiles(

@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bonbon.config import Config
 from bonbon.errors import ConfigError
 from bonbon.evaluation.compare_config import CompareConfig, MethodConfig
 from bonbon.pipeline.preflight import check_recipe
-from bonbon.recipe import Recipe, make_recipe, read_yaml
-from bonbon.rewards.config import check_reward, compares_candidates
+from bonbon.recipe import Recipe, apply_override, make_recipe, one_line, read_yaml
+from bonbon.rewards.config import RewardConfig, check_reward, compares_candidates
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def load_comparison(
 
     Args:
         path: the file.
-        overrides: `a.b=c` each, for what the methods share.
+        overrides: `a.b=c` each, for what the methods share or for `compare`.
         fast: apply `compare.fast` first.
 
     Raises:
@@ -58,9 +59,14 @@ def load_comparison(
             "recipes/compare_cpu.yaml (`bonbon run` takes recipes without it)"
         )
     where = f"recipe {path}: "
-    compare = _compare_config(values.pop("compare"), where)
+    section = {"compare": values.pop("compare")}
+    own = [one for one in overrides if one.startswith("compare.")]
+    for override in own:
+        apply_override(section, override)
+    compare = _compare_config(section, where)
     first = compare.fast if fast else ()
-    base = make_recipe(values, [*first, *overrides], where=where)
+    shared = [one for one in overrides if one not in own]
+    base = make_recipe(values, [*first, *shared], where=where)
     methods = {
         name: _method_recipe(base, name, method, where) for name, method in compare.methods.items()
     }
@@ -69,14 +75,15 @@ def load_comparison(
     return recipe
 
 
-def _compare_config(values: dict[str, Any], where: str) -> CompareConfig:
+class _Section(Config):
+    compare: CompareConfig
+
+
+def _compare_config(section: dict[str, Any], where: str) -> CompareConfig:
     try:
-        return CompareConfig.model_validate(values)
+        return _Section.model_validate(section).compare
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["compare", *(str(part) for part in first["loc"])])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where}{key}: {message}") from None
+        raise ConfigError(where + one_line(error, _Section)) from None
 
 
 def _method_recipe(base: Recipe, name: str, method: MethodConfig, where: str) -> Recipe:
@@ -103,12 +110,20 @@ def _check(recipe: ComparisonRecipe, where: str) -> None:
             f"{where}compare.best_of: best-of-{most} needs more than {most} answers of the base; "
             f"raise evaluation.base_samples, now {base.evaluation.base_samples}"
         )
-    if compares_candidates(base.reward):
-        raise ConfigError(
-            f"{where}reward: one that compares candidates with each other gives scores that differ "
-            "between methods; use one that rates each answer by itself"
-        )
-    for reward in (*compare.off_target.values(), *([compare.gold] if compare.gold else [])):
-        check_reward(reward)
+    rewards = {"reward": base.reward, "compare.gold": compare.gold} | {
+        f"compare.off_target.{name}": reward for name, reward in compare.off_target.items()
+    }
+    for key, reward in rewards.items():
+        if reward is not None:
+            _check_reward(reward, f"{where}{key}: ")
     for method in recipe.methods.values():
         check_recipe(method)
+
+
+def _check_reward(reward: RewardConfig, where: str) -> None:
+    if compares_candidates(reward):
+        raise ConfigError(
+            f"{where}one that compares candidates with each other gives scores that differ between "
+            "methods; use one that rates each answer by itself"
+        )
+    check_reward(reward)

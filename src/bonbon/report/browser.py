@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bonbon.records import ScoredGroup
+from bonbon.records import ScoredGroup, first_candidates
 from bonbon.report.metrics import BASE, TRAINED
 from bonbon.selection.ranks import is_tied, rank_order
 from bonbon.selection.ties import tie_rng
@@ -21,6 +21,7 @@ def browser_data(
     *,
     seed: int,
     trained: str = TRAINED,
+    most_shown: int | None = None,
     max_characters: int = MAX_CHARACTERS,
 ) -> dict[str, Any]:
     """Return what the browser shows, ready for JSON.
@@ -30,14 +31,16 @@ def browser_data(
         held_out: the groups of each method, by method, the base's first.
         seed: of the coin that broke ties in training, so that ranks agree with it.
         trained: the method whose gap from the base is told.
+        most_shown: answers of one method that are shown, the first drawn; gap and spread are of
+            all.
         max_characters: of text per split.
     """
     pairs = _paired(held_out)
-    shown_train = _thinned(train, [_size(group) for group in train], max_characters)
-    sizes = [sum(_size(group) for group in sides.values()) for sides in pairs]
+    shown_train = _thinned(train, [_size(group, None) for group in train], max_characters)
+    sizes = [sum(_size(group, most_shown) for group in sides.values()) for sides in pairs]
     shown_pairs = _thinned(pairs, sizes, max_characters)
-    entries = [_entry("train", {BASE: group}, seed, trained) for group in shown_train]
-    entries += [_entry("eval", sides, seed, trained) for sides in shown_pairs]
+    entries = [_entry("train", {BASE: group}, seed, trained, None) for group in shown_train]
+    entries += [_entry("eval", sides, seed, trained, most_shown) for sides in shown_pairs]
     rewards = [row[0] for entry in entries for side in entry["sides"] for row in side["rows"]]
     return {
         "prompts": entries,
@@ -73,11 +76,17 @@ def _thinned(items: Sequence[Any], sizes: Sequence[int], max_characters: int) ->
     return [items[index * len(items) // kept] for index in range(kept)]
 
 
-def _size(group: ScoredGroup) -> int:
-    return sum(len(candidate.text) for candidate in group.candidates)
+def _size(group: ScoredGroup, most_shown: int | None) -> int:
+    return sum(len(candidate.text) for candidate in group.candidates[:most_shown])
 
 
-def _entry(split: str, sides: Mapping[str, ScoredGroup], seed: int, trained: str) -> dict[str, Any]:
+def _entry(
+    split: str,
+    sides: Mapping[str, ScoredGroup],
+    seed: int,
+    trained: str,
+    most_shown: int | None,
+) -> dict[str, Any]:
     group = next(iter(sides.values()))
     return {
         "id": group.prompt_id,
@@ -86,7 +95,10 @@ def _entry(split: str, sides: Mapping[str, ScoredGroup], seed: int, trained: str
         "tied": is_tied(group.rewards),
         "gap": _round(_gap(split, sides, trained)),
         "spread": _round(float(np.std(group.rewards))),
-        "sides": [{"name": name, "rows": _rows(side, seed)} for name, side in sides.items()],
+        "sides": [
+            {"name": name, "rows": _rows(_first(side, most_shown), seed)}
+            for name, side in sides.items()
+        ],
     }
 
 
@@ -98,6 +110,10 @@ def _gap(split: str, sides: Mapping[str, ScoredGroup], trained: str) -> float:
     if BASE not in sides or trained not in sides:
         return 0.0
     return float(np.mean(sides[trained].rewards) - np.mean(sides[BASE].rewards))
+
+
+def _first(group: ScoredGroup, most_shown: int | None) -> ScoredGroup:
+    return group if most_shown is None else first_candidates(group, most_shown)
 
 
 def _rows(group: ScoredGroup, seed: int) -> list[list[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from bonbon.errors import ConfigError
 
 COMPARISON_FILE = "comparison.json"
-SCHEMA = 4
+SCHEMA = 5
 
 GOLD = "gold"
 """The score among the extra ones that is the gold reward, not an attribute."""
@@ -57,8 +57,9 @@ def as_csv(comparison: Comparison) -> str:
     names = [*ESTIMATES, *extras]
     header = ["method", "family"]
     header += [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    header += ["effective_prompts", "detectable", "bradley_terry", "tokens_sampled"]
-    header += ["tokens_trained", "train_seconds"]
+    header += ["effective_prompts", "detectable"]
+    header += ["bradley_terry", "bradley_terry_low", "bradley_terry_high"]
+    header += ["tokens_sampled", "tokens_trained", "train_seconds", "seed", "bonbon_version"]
     duels = comparison["duels"]
     strengths = dict(zip(duels["methods"], duels["strengths"], strict=True))
     stream = io.StringIO()
@@ -68,7 +69,7 @@ def as_csv(comparison: Comparison) -> str:
         values = [row[name] for name in ESTIMATES] + [row["extra"].get(name) for name in extras]
         cost = comparison["cost"].get(method, {})
         cells = [cell for value in values for cell in (value or ("", "", ""))]
-        paid = [cost.get(name, "") for name in ("sampled_tokens", "trained_tokens")]
+        paid = ("sampled_tokens", "trained_tokens", "train_seconds")
         writer.writerow(
             [
                 method,
@@ -76,9 +77,10 @@ def as_csv(comparison: Comparison) -> str:
                 *cells,
                 row["effective_prompts"],
                 row["detectable"],
-                strengths[method][0],
-                *paid,
-                cost.get("train_seconds", ""),
+                *strengths[method],
+                *(cost.get(name, "") for name in paid),
+                comparison["seed"],
+                comparison["versions"]["bonbon"],
             ]
         )
     return stream.getvalue()

@@ -40,7 +40,6 @@ def win_rate_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
     metrics: Any = {
         "methods": methods,
         "tilt": found["tilt"],
-        "n": found["n"],
         "theory": found["theory"],
     }
     return frontier(
@@ -113,7 +112,7 @@ def _drifts(found: Found) -> dict[str, dict[str, list[float]]]:
     }
     for extra in [name for name in rows["base"]["extra"] if name != GOLD]:
         panels[extra] = {n: r["extra"][extra] for n, r in rows.items() if extra in r["extra"]}
-    return panels
+    return {title: values for title, values in panels.items() if values}
 
 
 def _draw_drift(
@@ -145,7 +144,7 @@ def _draw_drift(
 
 
 def tilt_figure(found: Found, *, sheet: Sheet = WIDE) -> Figure:
-    """Plot each model's density of reward quantiles under the base, over the one it aims at."""
+    """Plot each model's density of reward quantiles under the base, over the goal's."""
     quantiles = found["quantiles"]
     columns = 2 if sheet.is_narrow else 3
     rows = -(-len(quantiles) // columns)

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
-from bonbon.records import ScoredGroup, first_candidates
+from bonbon.records import ScoredGroup
 from bonbon.report import comparison_words
 from bonbon.report.browser import browser_data, json_for_script
-from bonbon.report.comparison_data import as_csv, read_comparison
+from bonbon.report.comparison_data import GOLD, as_csv, read_comparison
 from bonbon.report.comparison_figures import (
     drift_figure,
     duel_figure,
@@ -33,8 +33,8 @@ from bonbon.selection.ties import tie_rng
 
 PAGE_NAME = "comparison.html"
 TABLE_NAME = "comparison.csv"
-BASE_ANSWERS = 4
-"""Answers of the base that the page shows of each prompt."""
+MOST_SHOWN = 4
+"""Answers of one method that the page shows of each prompt."""
 
 Draw = Callable[..., Figure]
 
@@ -70,7 +70,9 @@ def write_comparison(directory: Path) -> Path:
 
 def _page(directory: Path, found: dict[str, Any], drawn: Mapping[str, tuple[Draw, str]]) -> str:
     held_out = _held_out(directory, found)
-    data = browser_data([], held_out, seed=found["seed"], trained=found["leader"])
+    data = browser_data(
+        [], held_out, seed=found["seed"], trained=found["leader"], most_shown=MOST_SHOWN
+    )
     styles = styles_of(found)
     colours = {name: style.colour.name for name, style in styles.items()}
     figures = {
@@ -91,6 +93,7 @@ def _page(directory: Path, found: dict[str, Any], drawn: Mapping[str, tuple[Draw
         held_out_only=True,
         trained=found["leader"],
         num_prompts=data["total"],
+        attributes=[name for name in found["methods"]["base"]["extra"] if name != GOLD],
         ranking=_ranking(found),
         data=Markup(json_for_script(data | {"trained": found["leader"], "colours": colours})),
     )
@@ -108,11 +111,11 @@ def _ranking(found: Mapping[str, Any]) -> list[tuple[str, Sequence[float]]]:
 
 
 def _held_out(directory: Path, found: Mapping[str, Any]) -> dict[str, list[ScoredGroup]]:
-    """Return what is shown side by side: some answers of the base, best-of-n's, the models'."""
+    """Return what is read side by side: the base's answers, best-of-n's, the models'."""
     base = CandidateStore(directory / "shared").groups("eval-base", found["reward"])
     n = found["n"]
     held_out = {
-        BASE: [first_candidates(group, BASE_ANSWERS) for group in base],
+        BASE: base,
         f"best-of-{n}": [_best(group, n, seed=found["seed"]) for group in base],
     }
     for name, row in found["methods"].items():
@@ -124,7 +127,7 @@ def _held_out(directory: Path, found: Mapping[str, Any]) -> dict[str, list[Score
 
 def _best(group: ScoredGroup, n: int, *, seed: int) -> ScoredGroup:
     """Return the answer that best-of-n gives, from draws that are not among the shown ones."""
-    start = BASE_ANSWERS if len(group.rewards) >= BASE_ANSWERS + n else 0
+    start = MOST_SHOWN if len(group.rewards) >= MOST_SHOWN + n else 0
     rewards: Sequence[float] = group.rewards[start : start + n]
     (best,) = np.nonzero(np.array(rewards) == max(rewards))
     place = start + int(tie_rng(seed, group.prompt_id).choice(best))

@@ -29,8 +29,15 @@ def lede(found: Found) -> str:
         f"{trained} trained methods and best-of-n at inference, on the same candidates of "
         f"{found['policy']} and the same {found['num_prompts']} held-out prompts. The goal, "
         f"{found['tilt']} by {found['reward']}, wins {goal['win_rate']:.1%} at {goal['kl']:.2f} "
-        "nats."
+        f"nats.{_aim(found)}"
     )
+
+
+def _aim(found: Found) -> str:
+    """Say what the leader is trained towards, if it is not the goal."""
+    leader = found["leader"]
+    aim = found["aims"][leader]
+    return "" if aim == found["tilt"] else f" {leader} is trained towards {aim}."
 
 
 def lead_lines(found: Found) -> list[str]:

@@ -49,13 +49,14 @@ def frontier(
         repeats: KL and win rate of further training runs of a method, drawn faintly.
     """
     figure, (axes,) = blank_figure(sheet)
-    limit = _kl_limit(metrics)
+    repeated = [point for points in (repeats or {}).values() for point in points]
+    limit = _kl_limit(metrics, repeated)
     best_of, optimal = _best_of_curve(limit), _optimal_curve(limit)
     _draw_curves(axes, best_of, optimal)
     if limit > FAR:
         scale_as_root(axes)
     axes.set_xlim(-0.02 * limit if limit <= FAR else 0.0, limit)
-    axes.set_ylim(_win_rate_floor(metrics), 1.0)
+    axes.set_ylim(_win_rate_floor(metrics, repeated), 1.0)
     axes.text(
         *(0.01 * limit, 0.975, "out of reach"), color=MUTED.light, size=TEXT_SIZE, va="center"
     )
@@ -92,13 +93,15 @@ def _signed_square(root: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*po
     return np.sign(root) * np.square(root)
 
 
-def _kl_limit(metrics: Metrics) -> float:
+def _kl_limit(metrics: Metrics, repeated: Sequence[tuple[float, float]]) -> float:
     reached = [method["kl_ci"][1] for method in metrics["methods"].values()]
+    reached += [kl for kl, _ in repeated]
     return 1.12 * max(MIN_KL_SHOWN, metrics["theory"]["kl"], *reached)
 
 
-def _win_rate_floor(metrics: Metrics) -> float:
-    return min(0.5, *(method["win_rate_ci"][0] for method in metrics["methods"].values())) - 0.05
+def _win_rate_floor(metrics: Metrics, repeated: Sequence[tuple[float, float]]) -> float:
+    low = [method["win_rate_ci"][0] for method in metrics["methods"].values()]
+    return min(0.5, *low, *(win for _, win in repeated)) - 0.05
 
 
 def _best_of_curve(limit: float) -> Curve:
@@ -135,8 +138,8 @@ def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Lab
         previous = tilts[-1].kl if tilts else 0.0
         if previous + 0.05 * limit < tilt.kl < 0.98 * limit:
             tilts.append(tilt)
-    places = [(tilt.kl, tilt.win_rate) for tilt in tilts]
-    axes.plot(*np.transpose(places), "o", color=BLUE.light, markersize=4.5, label="n")
+    kls, win_rates = [tilt.kl for tilt in tilts], [tilt.win_rate for tilt in tilts]
+    axes.plot(kls, win_rates, "o", color=BLUE.light, markersize=4.5, label="n")
     unnamed = [tilt for tilt in tilts if tilt.name not in named]
     texts = [f"n = {tilt.n}" if tilt is unnamed[0] else f"{tilt.n}" for tilt in unnamed]
     return [

@@ -7,6 +7,8 @@ from jaxtyping import Float
 
 from bonbon.theory.checks import check_at_least, check_between, check_finite
 from bonbon.theory.estimators import check_draws, tie_bounds
+from bonbon.theory.quadrature import kl_integrand, unit_grid
+from bonbon.theory.tilt import Tilt
 
 
 def level_masses(rewards: Float[np.ndarray, " draws"]) -> Float[np.ndarray, " levels"]:
@@ -97,6 +99,31 @@ def tie_corrected(
     win = np.where(single, win_steps[through] - win_steps[below], atom_win * share)
     kl = np.where(single, kl_steps[through] - kl_steps[below], atom_kl * share)
     return win.sum(axis=1), np.maximum(kl.sum(axis=1), 0.0)
+
+
+def tie_corrected_kl(
+    rewards: Float[np.ndarray, "prompts draws"], tilt: Tilt
+) -> Float[np.ndarray, " prompts"]:
+    """Return each prompt's KL(π_f ‖ π0) in nats of any tilt, for rewards that may have atoms.
+
+    The plug-in of `tie_corrected`, by quadrature: the tilt does not choose within an atom.
+
+    Args:
+        rewards: draws from π0.
+        tilt: its f.
+    """
+    check_draws("rewards", rewards, at_least=1)
+    below, through = tie_bounds(np.sort(rewards, axis=1))
+    size = through - below
+    steps = np.arange(rewards.shape[1] + 1) / rewards.shape[1]
+    grid = unit_grid(tuple(sorted({*steps[1:-1].tolist(), *tilt.breaks})))
+    panels = grid.panel_integrals(kl_integrand(tilt.log_density(grid.nodes)))
+    summed = np.interp(steps, grid.edges, np.concatenate([[0.0], np.cumsum(panels)]))
+    mass = tilt.cdf(steps)
+    kl_steps = summed + mass - steps  # the integrand is f log f − f + 1, which nothing cancels in
+    atoms = _atom_kl(mass[through] - mass[below], size / rewards.shape[1])
+    kl = np.where(size == 1, kl_steps[through] - kl_steps[below], atoms / size)
+    return np.maximum(kl.sum(axis=1), 0.0)
 
 
 def _atom_kl(chosen: np.ndarray, mass: np.ndarray) -> np.ndarray:
