@@ -145,7 +145,7 @@ def test_a_method_that_was_killed_is_not_compared(
 ) -> None:
     changed = copied.parent / "changed.yaml"
     text = recipe_file.read_text()
-    changed.write_text(text.replace("objective: sft}", "objective: sft, learning_rate: 1.0e-3}"))
+    changed.write_text(text.replace("objective: sft}", "objective: sft, learning_rate: 1.7e-3}"))
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
