@@ -22,9 +22,11 @@ TYPEFACE = "STIXGeneral"
 def write_paper_figure(figure: Figure, path: Path) -> None:
     """Write a figure as `path`.svg and `path`.pdf; the figure is used up.
 
-    Everything shrinks together to `TEXT_WIDTH`, where its text of 12.5 comes to some 7 points.
+    Everything shrinks together to `TEXT_WIDTH`, where its text of 12.5 comes to some 7 points. The
+    background is white, so that dark ink stays readable on a dark page.
     """
     _shrink(figure, TEXT_WIDTH / float(figure.get_figwidth()))
+    figure.patch.set_visible(True)
     # No dates: the same numbers give the same files.
     dates: dict[str, dict[str, None]] = {
         "svg": {"Date": None},
@@ -33,7 +35,7 @@ def write_paper_figure(figure: Figure, path: Path) -> None:
     with mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": path.name}):
         for kind, metadata in dates.items():
             with replacing(path.with_name(f"{path.name}.{kind}")) as partial:
-                figure.savefig(partial, format=kind, transparent=True, metadata=metadata)
+                figure.savefig(partial, format=kind, facecolor="white", metadata=metadata)
 
 
 def _shrink(figure: Figure, factor: float) -> None:
