@@ -226,6 +226,26 @@ def test_fresh_draws_that_tie_with_the_base_are_placed_by_a_coin() -> None:
     assert mean == pytest.approx(expected, abs=0.16)  # four standard errors
 
 
+def test_fresh_draws_are_ordered_by_reward_where_the_base_does_not_tell_them_apart() -> None:
+    """All four stand between the same two of the base's: the targets are the same, not the order."""
+    groups = [group(f"p{number}", 1.3, 1.1, 1.4, 1.2) for number in range(20)]
+    base = {one.prompt_id: [0.0, 1.0, 2.0] for one in groups}
+    pair = TrainingConfig(objective="pair")
+    for example in fresh_examples(groups, base, tilt=BestOf(2), config=pair, seed=0).kept:
+        assert example.targets == pytest.approx([1.5] * 4)
+        assert [tokens[0] for tokens in example.trained_group.completions] == [1, 2]
+
+
+def test_a_coin_that_sets_a_fresh_draws_target_does_not_choose_it() -> None:
+    """Best and worst tie: neither K is above the other's on average."""
+    groups = [group(f"p{number}", 1.0, 1.0, 1.0, 1.0, 5.0) for number in range(200)]
+    base = {one.prompt_id: [1.0] * 4 for one in groups}
+    config = TrainingConfig(ranks=(1, 4))
+    kept = fresh_examples(groups, base, tilt=BestOf(2), config=config, seed=0).kept
+    gaps = [example.targets[3] - example.targets[0] for example in kept]
+    assert sum(gaps) / len(gaps) == pytest.approx(0.0, abs=0.22)  # four standard errors
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

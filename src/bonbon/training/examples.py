@@ -159,9 +159,8 @@ def fresh_examples(
             for reward in group.rewards
         ]
         all_targets = tilt.rank_targets(len(known) + 1)
-        order = tuple(
-            int(place) for place in np.lexsort((coin.random(len(below)), np.array(below)))
-        )
+        # Not by K: a coin that sets a target must not choose what is trained on as well.
+        order = rank_order(group.rewards, rng=coin)
         targets = tuple(float(all_targets[below[place]]) for place in order)
         zeros = (0.0,) * len(order)
         goal = _Targets(targets, zeros, trained_places(config, len(order)))
