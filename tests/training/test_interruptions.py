@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -216,6 +217,37 @@ def test_early_stopping_goes_on_counting_after_a_kill(tmp_path: Path) -> None:
     for other in (resumed, again):
         for ours, theirs in zip(full.model.parameters(), other.model.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"stop_at": 0.5},
+        {"epochs": 1.5},
+        {"epochs": 1},
+        {"stop_at": 0.5, "early_stopping": 8, "validation_groups": 4, "evaluations": 8},
+        {"epochs": 9, "early_stopping": 1, "evaluations": 99, "learning_rate": 3e-2},
+    ],
+    ids=str,
+)
+def test_a_run_killed_at_its_very_end_ends_there(ends: dict[str, Any], tmp_path: Path) -> None:
+    """After the last step, before the model is saved: the resumed run takes no step more."""
+    settings = config(
+        **{"batch_size": 8, "checkpoints": 8, "epochs": 1, "validation_groups": 4} | ends
+    )
+    data = examples(64)
+
+    def fitted() -> tuple[Policy, list[float]]:
+        trained = policy()
+        PreferenceTrainer(
+            trained, data, settings, temperature=TEMPERATURE, output_dir=tmp_path
+        ).fit()
+        return trained, losses(tmp_path)
+
+    (whole, log), (resumed, again) = fitted(), fitted()
+    for ours, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert again == pytest.approx(log)
 
 
 def test_stopping_at_a_share_gives_the_whole_runs_checkpoint(tmp_path: Path) -> None:
