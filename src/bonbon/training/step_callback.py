@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -10,6 +11,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+
+from bonbon.errors import TrainingError
+from bonbon.training.finite import finite_gradients, not_a_number
 
 
 class StepCallback(TrainerCallback):
@@ -42,6 +46,27 @@ class StepCallback(TrainerCallback):
         tokens = self._tokens()
         self._on_step(1, tokens - self._told)
         self._told = tokens
+
+
+class FiniteGradients(TrainerCallback):
+    """Ends training before a step along a gradient that is not a finite number."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Look at the gradient.
+
+        Raises:
+            TrainingError: it is not a number.
+        """
+        model = kwargs["model"]
+        assert isinstance(model, torch.nn.Module)
+        if not finite_gradients(model):
+            raise TrainingError(not_a_number("the gradient", state.global_step))
 
 
 class StopAt(TrainerCallback):
