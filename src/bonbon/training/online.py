@@ -186,7 +186,10 @@ def _arguments(
     rows = config.batch_size * sampling.n
     at_once = max(part for part in range(1, ROWS_PER_FORWARD + 1) if rows % part == 0)
     on_cpu = policy.device.type == "cpu"
+    # Divided by a group's standard deviation, advantages would make β another for every prompt.
+    advantages = {"scale_rewards": "none"} if config.objective == "grpo" else {}
     return {
+        **advantages,
         "output_dir": str(output_dir / "checkpoints"),
         "max_steps": steps,
         "learning_rate": config.peak_learning_rate,
