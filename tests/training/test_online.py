@@ -1,6 +1,7 @@
 """TRL's trainers, on the enumerable toy: what they are told, and what they may not do."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def fit(
     **changes: object,
 ) -> torch.nn.Module:
     """Take four steps of two prompts each, with adapters."""
-    settings: dict[str, object] = {"objective": objective, "batch_size": 2, "lora": {"r": 2}}
+    settings: dict[str, object] = {"objective": objective, "batch_size": 2, "lora": {"r": 2}, "precision": "float32"}
     return fit_online(
         trained or policy(),
         [Prompt(id=f"{number}", content=PROMPT.content, split="train") for number in range(8)],
@@ -75,3 +76,28 @@ def test_weights_that_are_no_numbers_are_not_returned(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingError, match="a weight is no longer a finite number at step 3"):
         fit("rloo", tmp_path, trained=trained, on_step=spoil, stop_at=0.75)
+
+
+@pytest.mark.parametrize("objective", ["rloo", "grpo"])
+def test_beta_weighs_the_same_for_every_spread_of_rewards(
+    objective: ObjectiveName, tmp_path: Path
+) -> None:
+    """At the base, where the KL pulls nowhere, a gradient is as large as the rewards are."""
+
+    def tenfold(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
+        return [10 * (score or 0.0) for score in REWARD.score(prompts, texts)]
+
+    fit(objective, tmp_path / "one")
+    fit(objective, tmp_path / "ten", reward=tenfold)
+    one, ten = (
+        json.loads((tmp_path / name / "training.jsonl").read_text().splitlines()[0])["grad_norm"]
+        for name in ("one", "ten")
+    )
+    assert ten == pytest.approx(10 * one, rel=1e-3)
+
+
+def test_dropout_is_off(tmp_path: Path) -> None:
+    trained = policy()
+    dropout = trained.model.dropout = torch.nn.Dropout(0.5)
+    fit("rloo", tmp_path, trained=trained)
+    assert dropout.p == 0.0

@@ -18,6 +18,7 @@ from bonbon.rewards.base import Reward
 from bonbon.sampling.config import SamplingConfig
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
+from bonbon.training.dropout import disable_dropout
 from bonbon.training.finite import finite_weights, not_a_number
 from bonbon.training.lora import add_adapters
 from bonbon.training.step_callback import FiniteGradients, StepCallback, StopAt
@@ -99,6 +100,7 @@ def fit_online(
     trainer_class, config_class, dataset_class = _trl(config)
     rows = [{"prompt": _prompt_text(policy, one), "prompt_id": one.id} for one in prompts]
     spent = _Spent()
+    disable_dropout(policy.model)
     settings = _arguments(config, sampling, len(prompts), policy, output_dir, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and peft's own business
