@@ -9,11 +9,11 @@ from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample
 
 
-def example(prompt_id: str, *, from_base: bool = True) -> RankedExample:
+def example(prompt_id: str, *, from_base: bool = True, prompt: str | None = None) -> RankedExample:
     return RankedExample(
         prompt_id=prompt_id,
         sample_indices=(0, 1),
-        group=PromptGroup((0,), ((1,), (2,))),
+        group=PromptGroup(tuple((prompt or prompt_id).encode()), ((1,), (2,))),
         reference=(-1.0, -1.0),
         targets=(0.0, 1.0),
         weights=(0.0, 1.0),
@@ -47,6 +47,18 @@ def test_a_prompt_is_set_aside_with_its_draws_of_every_round() -> None:
 def test_pairs_of_a_users_own_are_set_aside_too() -> None:
     pairs = [example(name, from_base=False) for name in NAMES]
     assert [one.prompt_id for one in split(pairs, TrainingConfig())[1]] == ["p18", "p19"]
+
+
+def test_a_prompt_is_set_aside_with_all_its_pairs() -> None:
+    """Three pairs of each prompt, an id each: no prompt is on both sides."""
+    pairs = [
+        example(f"{name}/{pair}", from_base=False, prompt=name)
+        for pair in range(3)
+        for name in NAMES
+    ]
+    training, aside = split(pairs, TrainingConfig())
+    assert {bytes(one.group.prompt) for one in aside} == {b"p18", b"p19"}
+    assert (len(training), len(aside)) == (54, 6)
 
 
 def test_stopping_early_needs_prompts_to_watch() -> None:

@@ -105,7 +105,7 @@ def test_weights_that_are_no_numbers_are_not_kept(step: int, tmp_path: Path) -> 
 
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     """Resume from the checkpoint in the middle: same log, same weights."""
-    data = examples(96)
+    data = examples(96, one_prompt=False)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for directory in (whole, broken):
         directory.mkdir()
@@ -166,7 +166,11 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     settings = overshooting(2)
     trained = policy()
     trainer = PreferenceTrainer(
-        trained, examples(160), settings, temperature=TEMPERATURE, output_dir=tmp_path
+        trained,
+        examples(160, one_prompt=False),
+        settings,
+        temperature=TEMPERATURE,
+        output_dir=tmp_path,
     )
     trainer.fit()
     log = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
@@ -183,7 +187,7 @@ def test_early_stopping_goes_on_counting_after_a_kill(tmp_path: Path) -> None:
     """Killed between the best evaluation and the end, and again when it had stopped."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = overshooting(3)
-    data = examples(160)
+    data = examples(160, one_prompt=False)
     for directory in (whole, broken):
         directory.mkdir()
 
@@ -235,7 +239,7 @@ def test_a_run_killed_at_its_very_end_ends_there(ends: dict[str, Any], tmp_path:
     settings = config(
         **{"batch_size": 8, "checkpoints": 8, "epochs": 1, "validation_groups": 4} | ends
     )
-    data = examples(64)
+    data = examples(64, one_prompt=False)
 
     def fitted() -> tuple[Policy, list[float]]:
         trained = policy()

@@ -29,7 +29,12 @@ def fit(
     **changes: object,
 ) -> torch.nn.Module:
     """Take four steps of two prompts each, with adapters."""
-    settings: dict[str, object] = {"objective": objective, "batch_size": 2, "lora": {"r": 2}, "precision": "float32"}
+    settings: dict[str, object] = {
+        "objective": objective,
+        "batch_size": 2,
+        "lora": {"r": 2},
+        "precision": "float32",
+    }
     return fit_online(
         trained or policy(),
         [Prompt(id=f"{number}", content=PROMPT.content, split="train") for number in range(8)],
