@@ -80,8 +80,8 @@ class TrainingConfig(Config):
     batch_size: int = Field(default=4, ge=1)
     """Prompts, each with its candidates, per optimiser step, all processes together."""
     tokens_per_forward: int = Field(default=2048, ge=1)
-    """A batch is run in parts of at most so many tokens (one prompt's candidates at least): less
-    memory, same gradients. `rloo` and `grpo` go by TRL's own batches."""
+    """A batch is run in parts of at most so many tokens, padding included (one prompt's candidates
+    at least): less memory, same gradients. `rloo` and `grpo` go by TRL's own batches."""
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
     lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
