@@ -152,6 +152,35 @@ def test_only_the_named_ranks_are_trained_on() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        (None, (0.0, 1 / 6, 2 / 6, 3 / 6)),
+        ((1, 2, 4), (0.0, 1 / 4, 0.0, 3 / 4)),
+        ((1, 3), (0.0, 0.0, 1.0, 0.0)),
+    ],
+)
+def test_the_weights_of_some_ranks_sum_to_one(
+    ranks: tuple[int, ...] | None, expected: tuple[float, ...]
+) -> None:
+    """Of 4 draws the i-th lowest is the best of C(i−1, 1) of the 6 pairs."""
+    config = TrainingConfig(ranks=ranks)
+    drawn = [group("a", 0.0, 1.0, 2.0, 3.0)]
+    [example] = ranked_examples(drawn, tilt=BestOf(2), config=config, seed=0).kept
+    assert example.weights == pytest.approx(expected)
+
+
+def test_ranks_that_the_tilt_never_draws_have_no_sft_term() -> None:
+    drawn = [group("a", 0.0, 1.0, 2.0, 3.0)]
+    policy = torch.tensor([-9.0, -12.0])
+    with_alpha, without = (TrainingConfig(ranks=(1, 2), alpha=alpha) for alpha in (0.5, 0.0))
+    losses: list[torch.Tensor] = []
+    for config in (with_alpha, without):
+        [example] = ranked_examples(drawn, tilt=BestOf(4), config=config, seed=0).kept
+        losses.append(example_loss(config, example, policy))
+    torch.testing.assert_close(*losses)
+
+
 def test_completions_of_no_tokens_are_left_out() -> None:
     whole = group("a", 0.5, -1.0)
     empty = ScoredGroup(

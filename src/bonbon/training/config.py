@@ -93,7 +93,8 @@ class TrainingConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     ranks: tuple[int, ...] | None = None
-    """Which candidates `rank` trains on, 1 the worst, −1 the best; by default all of them."""
+    """Which candidates `rank` trains on, 1 the worst, −1 the best; by default all of them. The SFT
+    term shares its weight out among them; there is none where the tilt draws none of them."""
     validation_groups: int = Field(default=16, ge=0)
     """Training prompts set aside to watch the loss on; at most a tenth of them is taken. `rloo`
     and `grpo`, which have no loss to watch, set none aside."""
