@@ -1,10 +1,13 @@
 """What is set aside to watch, and what that leaves to train on."""
 
+from pathlib import Path
+
 import pytest
+from tests.training.toy_training import policy
 
 from bonbon.errors import TrainingError
 from bonbon.models.packing import PromptGroup
-from bonbon.training.arguments import num_steps, split
+from bonbon.training.arguments import num_steps, split, training_arguments
 from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample
 
@@ -65,3 +68,12 @@ def test_stopping_early_needs_prompts_to_watch() -> None:
     draws = [example("a") for _ in range(30)]
     with pytest.raises(TrainingError, match="of 1 prompts none is set aside"):
         split(draws, TrainingConfig(early_stopping=2))
+
+
+@pytest.mark.parametrize(("steps", "evaluations", "every"), [(11, 6, 2), (12, 6, 2), (3, 6, 1)])
+def test_the_loss_is_measured_no_more_often_than_asked(
+    steps: int, evaluations: int, every: int, tmp_path: Path
+) -> None:
+    config = TrainingConfig(batch_size=1, evaluations=evaluations)
+    arguments = training_arguments(config, steps, policy(), tmp_path, 0, validates=True)
+    assert arguments.eval_steps == every

@@ -76,7 +76,7 @@ def training_arguments(
         ConfigError: the processes do not divide the batch.
     """
     steps = num_steps(num_trained, config)
-    evaluates_every = max(1, steps // config.evaluations)
+    evaluates_every = max(1, math.ceil(steps / config.evaluations))
     saves_every = max(1, math.ceil(steps / config.checkpoints))
     stops = config.early_stopping is not None
     arguments = TrainingArguments(
