@@ -99,8 +99,9 @@ class TrainingConfig(Config):
     """Training prompts set aside to watch the loss on; at most a tenth of them is taken. `rloo`
     and `grpo`, which have no loss to watch, set none aside."""
     early_stopping: int | None = Field(default=None, ge=1)
-    """Stop after so many evaluations without a lower residual variance on the set-aside prompts,
-    and keep the weights of the best one. By default training runs to its end."""
+    """Stop after so many evaluations without a lower residual variance (`sft` and `dpo`: a lower
+    loss) on the set-aside prompts, and keep the weights of the best one. By default training runs
+    to its end."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """`bfloat16` is autocast over float32 master weights; weights under adapters, which stay as
     they are, keep the policy's precision. `float32` computes all in it."""
