@@ -87,11 +87,14 @@ class Recipe(Config):
         if self.rounds.count == 1:
             return self
         if self.training.preferences is not None:
-            raise ValueError("rounds.count above 1 draws candidates; leave out preferences")
+            raise ValueError(
+                f"got rounds.count = {self.rounds.count} with training.preferences, expected 1: "
+                "pairs from a file are not drawn anew; leave out one of the two"
+            )
         if self.training.lora is not None and not self.training.lora.merge:
             raise ValueError(
-                "rounds.count above 1 trains the model of the round before; training.lora.merge "
-                "must be true"
+                f"got rounds.count = {self.rounds.count} with training.lora.merge = false, "
+                "expected whole models, which the next round draws from; set merge to true"
             )
         if self.training.objective in ONLINE:
             raise ValueError(
@@ -105,8 +108,8 @@ class Recipe(Config):
             )
         if self.rounds.kind == "compounding" and not isinstance(self.goal, BestOf):
             raise ValueError(
-                f"rounds.kind = compounding is known to lead somewhere for best-of-n only, got "
-                f"tilt {self.tilt!r}"
+                f"got rounds.kind = compounding with tilt {self.tilt!r}, expected best-of-n only, "
+                "of which it is known where rounds lead; leave tilt out, or use on-policy"
             )
         return self
 

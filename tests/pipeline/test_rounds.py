@@ -283,8 +283,19 @@ def test_what_a_round_leaves_out_is_said(
     [
         (["training.objective=dpo"], "on-policy needs targets"),
         (["training.objective=sft"], "on-policy needs targets"),
-        (["training.lora={merge: false}"], "merge"),
-        (["rounds.kind=compounding", "tilt=optimal(kl=1.0)"], "best-of-n only"),
+        (
+            ["training.objective=dpo", "training.preferences=pairs.jsonl"],
+            r"got rounds.count = 2 with training.preferences, expected 1: .*; leave out one",
+        ),
+        (
+            ["training.lora={merge: false}"],
+            r"got rounds.count = 2 with training.lora.merge = false, expected .*; set merge to true",
+        ),
+        (
+            ["rounds.kind=compounding", "tilt=optimal(kl=1.0)"],
+            r"got rounds.kind = compounding with tilt 'optimal\(kl=1.0\)', expected best-of-n "
+            r"only, .*; leave tilt out, or use on-policy",
+        ),
     ],
 )
 def test_rounds_that_cannot_be_are_refused(

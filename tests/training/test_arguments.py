@@ -1,19 +1,22 @@
 """What is set aside to watch, and what that leaves to train on."""
 
+from pathlib import Path
+
 import pytest
+from tests.training.toy_training import policy
 
 from bonbon.errors import TrainingError
 from bonbon.models.packing import PromptGroup
-from bonbon.training.arguments import num_steps, split
+from bonbon.training.arguments import num_steps, split, training_arguments
 from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample
 
 
-def example(prompt_id: str, *, from_base: bool = True) -> RankedExample:
+def example(prompt_id: str, *, from_base: bool = True, prompt: str | None = None) -> RankedExample:
     return RankedExample(
         prompt_id=prompt_id,
         sample_indices=(0, 1),
-        group=PromptGroup((0,), ((1,), (2,))),
+        group=PromptGroup(tuple((prompt or prompt_id).encode()), ((1,), (2,))),
         reference=(-1.0, -1.0),
         targets=(0.0, 1.0),
         weights=(0.0, 1.0),
@@ -49,7 +52,28 @@ def test_pairs_of_a_users_own_are_set_aside_too() -> None:
     assert [one.prompt_id for one in split(pairs, TrainingConfig())[1]] == ["p18", "p19"]
 
 
+def test_a_prompt_is_set_aside_with_all_its_pairs() -> None:
+    """Three pairs of each prompt, an id each: no prompt is on both sides."""
+    pairs = [
+        example(f"{name}/{pair}", from_base=False, prompt=name)
+        for pair in range(3)
+        for name in NAMES
+    ]
+    training, aside = split(pairs, TrainingConfig())
+    assert {bytes(one.group.prompt) for one in aside} == {b"p18", b"p19"}
+    assert (len(training), len(aside)) == (54, 6)
+
+
 def test_stopping_early_needs_prompts_to_watch() -> None:
     draws = [example("a") for _ in range(30)]
     with pytest.raises(TrainingError, match="of 1 prompts none is set aside"):
         split(draws, TrainingConfig(early_stopping=2))
+
+
+@pytest.mark.parametrize(("steps", "evaluations", "every"), [(11, 6, 2), (12, 6, 2), (3, 6, 1)])
+def test_the_loss_is_measured_no_more_often_than_asked(
+    steps: int, evaluations: int, every: int, tmp_path: Path
+) -> None:
+    config = TrainingConfig(batch_size=1, evaluations=evaluations)
+    arguments = training_arguments(config, steps, policy(), tmp_path, 0, validates=True)
+    assert arguments.eval_steps == every

@@ -4,25 +4,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonbon.models.packing import Layout, PromptGroup
+from bonbon.models.packing import Layout, PromptGroup, pack
 from bonbon.training.batches import cut, num_parts
 
 
-def group(size: int) -> PromptGroup:
-    return PromptGroup((0,) * size, ((0,), (0, 0)))
+def group(lengths: list[int]) -> PromptGroup:
+    """Return a prompt and completions of these lengths."""
+    prompt, *completions = ((0,) * length for length in lengths)
+    return PromptGroup(prompt, tuple(completions))
 
 
 @pytest.mark.parametrize("layout", ["line", "prompts", "completions"])
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 90))
+@given(
+    st.lists(st.lists(st.integers(1, 30), min_size=2, max_size=5), min_size=1, max_size=12),
+    st.integers(1, 200),
+)
 def test_parts_keep_their_order_and_the_budget(
-    layout: Layout, lengths: list[int], budget: int
+    layout: Layout, lengths: list[list[int]], budget: int
 ) -> None:
-    groups = [group(length) for length in lengths]
-    copies = 2 if layout == "completions" else 1
-    sizes = [copies * length + 1 for length in lengths]
-    parts = cut(sizes, sizes, num_parts(groups, layout, budget))
-    assert [size for part in parts for size in part] == sizes
-    assert all(len(part) == 1 or sum(part) <= budget for part in parts)
+    """The budget is of what a model reads, padding included."""
+    groups = [group(each) for each in lengths]
+    shapes = [one.fed_shape(layout) for one in groups]
+    parts = cut(groups, shapes, num_parts(groups, layout, budget))
+    assert [one for part in parts for one in part] == groups
+    assert all(len(part) == 1 or pack(part, layout).input_ids.numel() <= budget for part in parts)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.data())
@@ -30,11 +35,14 @@ def test_there_are_as_many_parts_as_every_process_needs(
     sizes: list[int], data: st.DataObject
 ) -> None:
     parts = data.draw(st.integers(1, len(sizes)))
-    found = cut(sizes, sizes, parts)
+    found = cut(sizes, [(size, 1) for size in sizes], parts)
     assert len(found) == parts
     assert all(found)
 
 
 def test_parts_are_even() -> None:
     sizes = [10, 10, 10, 30, 30, 30]
-    assert [sum(part) for part in cut(sizes, sizes, 3)] == [20, 40, 60]
+    in_line = [(size, 1) for size in sizes]
+    assert [sum(part) for part in cut(sizes, in_line, 3)] == [20, 40, 60]
+    padded = [(1, size) for size in sizes]
+    assert [len(part) for part in cut(sizes, padded, 3)] == [3, 2, 1]

@@ -152,6 +152,35 @@ def test_only_the_named_ranks_are_trained_on() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        (None, (0.0, 1 / 6, 2 / 6, 3 / 6)),
+        ((1, 2, 4), (0.0, 1 / 4, 0.0, 3 / 4)),
+        ((1, 3), (0.0, 0.0, 1.0, 0.0)),
+    ],
+)
+def test_the_weights_of_some_ranks_sum_to_one(
+    ranks: tuple[int, ...] | None, expected: tuple[float, ...]
+) -> None:
+    """Of 4 draws the i-th lowest is the best of C(i−1, 1) of the 6 pairs."""
+    config = TrainingConfig(ranks=ranks)
+    drawn = [group("a", 0.0, 1.0, 2.0, 3.0)]
+    [example] = ranked_examples(drawn, tilt=BestOf(2), config=config, seed=0).kept
+    assert example.weights == pytest.approx(expected)
+
+
+def test_ranks_that_the_tilt_never_draws_have_no_sft_term() -> None:
+    drawn = [group("a", 0.0, 1.0, 2.0, 3.0)]
+    policy = torch.tensor([-9.0, -12.0])
+    with_alpha, without = (TrainingConfig(ranks=(1, 2), alpha=alpha) for alpha in (0.5, 0.0))
+    losses: list[torch.Tensor] = []
+    for config in (with_alpha, without):
+        [example] = ranked_examples(drawn, tilt=BestOf(4), config=config, seed=0).kept
+        losses.append(example_loss(config, example, policy))
+    torch.testing.assert_close(*losses)
+
+
 def test_completions_of_no_tokens_are_left_out() -> None:
     whole = group("a", 0.5, -1.0)
     empty = ScoredGroup(
@@ -224,6 +253,26 @@ def test_fresh_draws_that_tie_with_the_base_are_placed_by_a_coin() -> None:
     expected = sum(math.comb(4, k) / 16 * sum(1 / j for j in range(1, k + 1)) for k in range(5))
     mean = sum(example.targets[0] for example in examples) / len(examples)
     assert mean == pytest.approx(expected, abs=0.16)  # four standard errors
+
+
+def test_fresh_draws_are_ordered_by_reward_where_the_base_does_not_tell_them_apart() -> None:
+    """All four stand between the same two of the base's: the targets are the same, not the order."""
+    groups = [group(f"p{number}", 1.3, 1.1, 1.4, 1.2) for number in range(20)]
+    base = {one.prompt_id: [0.0, 1.0, 2.0] for one in groups}
+    pair = TrainingConfig(objective="pair")
+    for example in fresh_examples(groups, base, tilt=BestOf(2), config=pair, seed=0).kept:
+        assert example.targets == pytest.approx([1.5] * 4)
+        assert [tokens[0] for tokens in example.trained_group.completions] == [1, 2]
+
+
+def test_a_coin_that_sets_a_fresh_draws_target_does_not_choose_it() -> None:
+    """Best and worst tie: neither K is above the other's on average."""
+    groups = [group(f"p{number}", 1.0, 1.0, 1.0, 1.0, 5.0) for number in range(200)]
+    base = {one.prompt_id: [1.0] * 4 for one in groups}
+    config = TrainingConfig(ranks=(1, 4))
+    kept = fresh_examples(groups, base, tilt=BestOf(2), config=config, seed=0).kept
+    gaps = [example.targets[3] - example.targets[0] for example in kept]
+    assert sum(gaps) / len(gaps) == pytest.approx(0.0, abs=0.22)  # four standard errors
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_weights_that_are_no_numbers_are_not_kept(step: int, tmp_path: Path) -> 
 
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     """Resume from the checkpoint in the middle: same log, same weights."""
-    data = examples(96)
+    data = examples(96, one_prompt=False)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for directory in (whole, broken):
         directory.mkdir()
@@ -165,7 +166,11 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     settings = overshooting(2)
     trained = policy()
     trainer = PreferenceTrainer(
-        trained, examples(160), settings, temperature=TEMPERATURE, output_dir=tmp_path
+        trained,
+        examples(160, one_prompt=False),
+        settings,
+        temperature=TEMPERATURE,
+        output_dir=tmp_path,
     )
     trainer.fit()
     log = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
@@ -182,7 +187,7 @@ def test_early_stopping_goes_on_counting_after_a_kill(tmp_path: Path) -> None:
     """Killed between the best evaluation and the end, and again when it had stopped."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = overshooting(3)
-    data = examples(160)
+    data = examples(160, one_prompt=False)
     for directory in (whole, broken):
         directory.mkdir()
 
@@ -216,6 +221,37 @@ def test_early_stopping_goes_on_counting_after_a_kill(tmp_path: Path) -> None:
     for other in (resumed, again):
         for ours, theirs in zip(full.model.parameters(), other.model.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"stop_at": 0.5},
+        {"epochs": 1.5},
+        {"epochs": 1},
+        {"stop_at": 0.5, "early_stopping": 8, "validation_groups": 4, "evaluations": 8},
+        {"epochs": 9, "early_stopping": 1, "evaluations": 99, "learning_rate": 3e-2},
+    ],
+    ids=str,
+)
+def test_a_run_killed_at_its_very_end_ends_there(ends: dict[str, Any], tmp_path: Path) -> None:
+    """After the last step, before the model is saved: the resumed run takes no step more."""
+    settings = config(
+        **{"batch_size": 8, "checkpoints": 8, "epochs": 1, "validation_groups": 4} | ends
+    )
+    data = examples(64, one_prompt=False)
+
+    def fitted() -> tuple[Policy, list[float]]:
+        trained = policy()
+        PreferenceTrainer(
+            trained, data, settings, temperature=TEMPERATURE, output_dir=tmp_path
+        ).fit()
+        return trained, losses(tmp_path)
+
+    (whole, log), (resumed, again) = fitted(), fitted()
+    for ours, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert again == pytest.approx(log)
 
 
 def test_stopping_at_a_share_gives_the_whole_runs_checkpoint(tmp_path: Path) -> None:

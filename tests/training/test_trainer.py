@@ -78,7 +78,7 @@ def expected_reward(of: Policy) -> float:
 
 def test_the_loss_starts_at_the_variance_of_the_targets(tmp_path: Path) -> None:
     """At the start h = 0 (the stored log-probabilities are the model's own)."""
-    data = examples(40)
+    data = examples(40, one_prompt=False)
     trainer = PreferenceTrainer(
         policy(),
         data,
@@ -155,7 +155,7 @@ def test_stored_references_that_disagree_are_computed_afresh(
 ) -> None:
     """Noise of 2 nats stands for an engine whose arithmetic is not the trainer's."""
     rng = np.random.default_rng(0)
-    exact = examples(40)
+    exact = examples(40, one_prompt=False)
     noisy = [
         replace(one, reference=tuple(np.array(one.reference) + rng.normal(0, 2, size=8)))
         for one in exact

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from transformers import TrainerCallback
 
 from bonbon.models.policy import Policy
@@ -30,12 +31,19 @@ def rewards_of(texts: list[str]) -> list[float]:
     return [float(score or 0.0) for score in REWARD.score([PROMPT] * len(texts), texts)]
 
 
-def examples(num_groups: int, *, objective: ObjectiveName = "rank") -> list[RankedExample]:
+def examples(
+    num_groups: int, *, objective: ObjectiveName = "rank", one_prompt: bool = True
+) -> list[RankedExample]:
+    """Draw groups of 8, all of the one prompt or each of another, so that some can be set aside."""
+    others = (" ".join(np.base_repr(number, 4).zfill(4)) for number in range(num_groups))
+    prompts = [replace(PROMPT, id=text, content=text) for text in others]
     config = SamplingConfig(
         temperature=TEMPERATURE, max_new_tokens=3, engine=TransformersEngine(rows=10_000)
     )
     sampler = TransformersSampler(policy(), config, seed=0)
-    drawn = sampler.sample([PROMPT], n=8 * num_groups)
+    drawn = (
+        sampler.sample([PROMPT], n=8 * num_groups) if one_prompt else sampler.sample(prompts, n=8)
+    )
     groups = [group_of(drawn[start : start + 8]) for start in range(0, len(drawn), 8)]
     kept = ranked_examples(
         groups, tilt=BestOf(8), config=TrainingConfig(objective=objective), seed=0

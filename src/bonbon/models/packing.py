@@ -29,10 +29,17 @@ class PromptGroup:
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
 
-    def num_fed(self, layout: Layout) -> int:
-        """Return how many tokens a model reads of it, padding not counted."""
-        copies = len(self.completions) if layout == "completions" else 1
-        return copies * len(self.prompt) + sum(len(tokens) - 1 for tokens in self.completions)
+    def fed_shape(self, layout: Layout) -> tuple[int, int]:
+        """Return the rows that a model reads of it, and their length.
+
+        Groups take the rows of all of them, padded to the longest. A line has no padding: there
+        every token counts as a row of its own.
+        """
+        fed = [len(tokens) - 1 for tokens in self.completions]
+        if layout == "completions":
+            return len(fed), len(self.prompt) + max(fed)
+        together = len(self.prompt) + sum(fed)
+        return (together, 1) if layout == "line" else (1, together)
 
 
 @dataclass(frozen=True)

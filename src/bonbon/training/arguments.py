@@ -29,7 +29,8 @@ def split(
     """Set the last prompts aside to watch the loss on, with whatever was drawn for them.
 
     They are the last of those that the base has answered, and so the same in every round: what
-    is watched was never trained on.
+    is watched was never trained on. A prompt is what the policy reads, whatever its id: every pair
+    of a user's own has another.
 
     Returns:
         What is trained on, and what is set aside.
@@ -38,7 +39,7 @@ def split(
         TrainingError: none can be set aside, and training is to stop early by them.
     """
     answered = [one for one in examples if one.from_base] or examples
-    prompts = list(dict.fromkeys(one.prompt_id for one in answered))
+    prompts = list(dict.fromkeys(one.group.prompt for one in answered))
     num_aside = min(config.validation_groups, len(prompts) // 10)
     if config.early_stopping is not None and not num_aside:
         raise TrainingError(
@@ -47,8 +48,8 @@ def split(
         )
     aside = set(prompts[len(prompts) - num_aside :])
     return (
-        [one for one in examples if one.prompt_id not in aside],
-        [one for one in examples if one.prompt_id in aside],
+        [one for one in examples if one.group.prompt not in aside],
+        [one for one in examples if one.group.prompt in aside],
     )
 
 
@@ -75,7 +76,7 @@ def training_arguments(
         ConfigError: the processes do not divide the batch.
     """
     steps = num_steps(num_trained, config)
-    evaluates_every = max(1, steps // config.evaluations)
+    evaluates_every = max(1, math.ceil(steps / config.evaluations))
     saves_every = max(1, math.ceil(steps / config.checkpoints))
     stops = config.early_stopping is not None
     arguments = TrainingArguments(

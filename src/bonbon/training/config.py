@@ -80,8 +80,8 @@ class TrainingConfig(Config):
     batch_size: int = Field(default=4, ge=1)
     """Prompts, each with its candidates, per optimiser step, all processes together."""
     tokens_per_forward: int = Field(default=2048, ge=1)
-    """A batch is run in parts of at most so many tokens (one prompt's candidates at least): less
-    memory, same gradients. `rloo` and `grpo` go by TRL's own batches."""
+    """A batch is run in parts of at most so many tokens, padding included (one prompt's candidates
+    at least): less memory, same gradients. `rloo` and `grpo` go by TRL's own batches."""
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
     lr_scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
@@ -93,13 +93,15 @@ class TrainingConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     ranks: tuple[int, ...] | None = None
-    """Which candidates `rank` trains on, 1 the worst, −1 the best; by default all of them."""
+    """Which candidates `rank` trains on, 1 the worst, −1 the best; by default all of them. The SFT
+    term shares its weight out among them; there is none where the tilt draws none of them."""
     validation_groups: int = Field(default=16, ge=0)
     """Training prompts set aside to watch the loss on; at most a tenth of them is taken. `rloo`
     and `grpo`, which have no loss to watch, set none aside."""
     early_stopping: int | None = Field(default=None, ge=1)
-    """Stop after so many evaluations without a lower residual variance on the set-aside prompts,
-    and keep the weights of the best one. By default training runs to its end."""
+    """Stop after so many evaluations without a lower residual variance (`sft` and `dpo`: a lower
+    loss) on the set-aside prompts, and keep the weights of the best one. By default training runs
+    to its end."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """`bfloat16` is autocast over float32 master weights; weights under adapters, which stay as
     they are, keep the policy's precision. `float32` computes all in it."""

@@ -159,9 +159,8 @@ def fresh_examples(
             for reward in group.rewards
         ]
         all_targets = tilt.rank_targets(len(known) + 1)
-        order = tuple(
-            int(place) for place in np.lexsort((coin.random(len(below)), np.array(below)))
-        )
+        # Not by K: a coin that sets a target must not choose what is trained on as well.
+        order = rank_order(group.rewards, rng=coin)
         targets = tuple(float(all_targets[below[place]]) for place in order)
         zeros = (0.0,) * len(order)
         goal = _Targets(targets, zeros, trained_places(config, len(order)))
@@ -231,11 +230,24 @@ class _Targets:
         if config.objective == "sft":  # a tilt may have weights only
             trained = tuple(int(place) for place in np.flatnonzero(weights))
             return cls((0.0,) * number, tuple(weights.tolist()), trained)
-        targets = tilt.rank_targets(number)
+        targets, trained = tilt.rank_targets(number), trained_places(config, number)
         if config.objective == "rank":
             # Draws ranked among themselves lead N/(N−1) too far; this is what undoes it.
             targets = in_group_targets(targets)
-        return cls(tuple(targets.tolist()), tuple(weights.tolist()), trained_places(config, number))
+            weights = _shared_out(weights, trained)
+        return cls(tuple(targets.tolist()), tuple(weights.tolist()), trained)
+
+
+def _shared_out(
+    weights: Float[np.ndarray, " ranks"], places: Sequence[int]
+) -> Float[np.ndarray, " ranks"]:
+    """Return SFT weights of some ranks alone, summing to 1 so that α keeps its meaning.
+
+    If the tilt draws none of them all are 0: nothing is there to imitate.
+    """
+    kept = np.zeros_like(weights)
+    kept[list(places)] = weights[list(places)]
+    return kept / kept.sum() if kept.any() else kept
 
 
 def _example(

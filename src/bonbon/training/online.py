@@ -18,8 +18,10 @@ from bonbon.rewards.base import Reward
 from bonbon.sampling.config import SamplingConfig
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
+from bonbon.training.dropout import disable_dropout
+from bonbon.training.finite import finite_weights, not_a_number
 from bonbon.training.lora import add_adapters
-from bonbon.training.step_callback import StepCallback, StopAt
+from bonbon.training.step_callback import FiniteGradients, StepCallback, StopAt
 from bonbon.training.trackers import other_trackers, tracker_callbacks
 from bonbon.training.training_log import TrainingLog
 
@@ -93,11 +95,12 @@ def fit_online(
     Raises:
         MissingExtraError: TRL is not installed.
         ConfigError: the tokenizer would read the prompts otherwise than the policy.
-        TrainingError: the loss is not a number at the end.
+        TrainingError: a gradient or a weight is no longer a number.
     """
     trainer_class, config_class, dataset_class = _trl(config)
     rows = [{"prompt": _prompt_text(policy, one), "prompt_id": one.id} for one in prompts]
     spent = _Spent()
+    disable_dropout(policy.model)
     settings = _arguments(config, sampling, len(prompts), policy, output_dir, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and peft's own business
@@ -111,6 +114,7 @@ def fit_online(
                 KeepLastCheckpoint(),
                 TrainingLog(output_dir / "training.jsonl"),
                 StopAt(config.stop_at),
+                FiniteGradients(),
                 *tracker_callbacks(config.report_to, output_dir),
             ],
         )
@@ -118,11 +122,9 @@ def fit_online(
         if on_step is not None:
             trainer.add_callback(StepCallback(on_step, lambda: spent.tokens))
         checkpoint = last_checkpoint(output_dir / "checkpoints")
-        loss = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if not math.isfinite(loss.training_loss):
-        raise TrainingError(
-            f"the loss became {loss.training_loss}; lower training.learning_rate and run again"
-        )
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if not finite_weights(trainer.model):
+        raise TrainingError(not_a_number("a weight", trainer.state.global_step))
     return trainer.accelerator.unwrap_model(trainer.model)
 
 
@@ -186,7 +188,10 @@ def _arguments(
     rows = config.batch_size * sampling.n
     at_once = max(part for part in range(1, ROWS_PER_FORWARD + 1) if rows % part == 0)
     on_cpu = policy.device.type == "cpu"
+    # Divided by a group's standard deviation, advantages would make β another for every prompt.
+    advantages = {"scale_rewards": "none"} if config.objective == "grpo" else {}
     return {
+        **advantages,
         "output_dir": str(output_dir / "checkpoints"),
         "max_steps": steps,
         "learning_rate": config.peak_learning_rate,
@@ -205,6 +210,7 @@ def _arguments(
         "save_strategy": "steps",
         "save_steps": max(1, math.ceil(steps / config.checkpoints)),
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "report_to": other_trackers(config.report_to),
         "bf16": config.precision == "bfloat16",
         "use_cpu": on_cpu,

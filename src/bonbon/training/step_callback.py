@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -10,6 +11,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+
+from bonbon.errors import TrainingError
+from bonbon.training.finite import finite_gradients, not_a_number
 
 
 class StepCallback(TrainerCallback):
@@ -44,8 +48,35 @@ class StepCallback(TrainerCallback):
         self._told = tokens
 
 
+class FiniteGradients(TrainerCallback):
+    """Ends training before a step along a gradient that is not a finite number."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Look at the gradient.
+
+        Raises:
+            TrainingError: it is not a number.
+        """
+        model = kwargs["model"]
+        assert isinstance(model, torch.nn.Module)
+        if not finite_gradients(model):
+            raise TrainingError(not_a_number("the gradient", state.global_step))
+
+
 class StopAt(TrainerCallback):
-    """Ends training after a share of its steps."""
+    """Ends training after a share of its steps, also where it is resumed from the last of them.
+
+    Within an epoch transformers looks whether training is over only after a step, so a run that is
+    resumed at the end would take one more. Hence nothing is saved there, and the steps since the
+    checkpoint before are taken again. Early stopping needs the checkpoint, which may be the best:
+    there the step too many counts for nothing, since the best weights are what is kept.
+    """
 
     def __init__(self, share: float) -> None:
         """Take the share, in (0, 1]."""
@@ -58,13 +89,22 @@ class StopAt(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """End training if so many steps are taken."""
-        if state.global_step >= steps_until(self._share, state.max_steps):
-            control.should_training_stop = True
+        """End training if so many steps are taken; this comes after transformers' own decisions."""
+        end = steps_until(self._share, state.max_steps)
+        if state.global_step < end:
+            return
+        control.should_training_stop = True
+        if args.load_best_model_at_end:
+            if state.global_step > end:
+                _count_for_nothing(control)
+        elif state.epoch is not None and state.epoch < state.num_train_epochs:
+            control.should_save = False
 
 
 class StopEarly(EarlyStoppingCallback):
     """transformers' early stopping, which a resumed run goes on with where it stood."""
+
+    _was_over = False
 
     def on_train_begin(
         self,
@@ -75,8 +115,23 @@ class StopEarly(EarlyStoppingCallback):
     ) -> None:
         """Stop at once if the patience had ended before the run was."""
         super().on_train_begin(args, state, control, **kwargs)
-        if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            control.should_training_stop = True
+        self._was_over = self.early_stopping_patience_counter >= self.early_stopping_patience
+        control.should_training_stop |= self._was_over
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Let the one step that transformers takes all the same be."""
+        if self._was_over:
+            _count_for_nothing(control)
+
+
+def _count_for_nothing(control: TrainerControl) -> None:
+    control.should_log = control.should_evaluate = control.should_save = False
 
 
 def steps_until(share: float, steps: int) -> int:

@@ -171,7 +171,7 @@ class PreferenceTrainer(Trainer):
         model.train()
         examples: list[RankedExample] = inputs[EXAMPLES]
         groups = [example.trained_group for example in examples]
-        parts = cut(range(len(examples)), self._sizes(groups), self._num_parts(groups))
+        parts = cut(range(len(examples)), self._shapes(groups), self._num_parts(groups))
         own, everyones = self._num_new()
         share = everyones / self.accelerator.num_processes  # gradients are averaged over them
         total = torch.zeros((), device=self.args.device)
@@ -206,7 +206,7 @@ class PreferenceTrainer(Trainer):
         meter = Meter(self.config.objective)
         groups = [example.group for example in examples]
         parts = num_parts(groups, self._layout, self.config.tokens_per_forward)
-        for part in cut(examples, self._sizes(groups), parts):
+        for part in cut(examples, self._shapes(groups), parts):
             self._losses(self.model, part, meter=meter)
         metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in meter.take().items()}
         self.log(metrics)
@@ -267,9 +267,9 @@ class PreferenceTrainer(Trainer):
     def _packed(self, groups: Sequence[PromptGroup]) -> PackedBatch:
         return pack(groups, self._layout).to(self.args.device)
 
-    def _sizes(self, groups: Sequence[PromptGroup]) -> list[int]:
-        """Return how many tokens of each group the policy reads."""
-        return [group.num_fed(self._layout) for group in groups]
+    def _shapes(self, groups: Sequence[PromptGroup]) -> list[tuple[int, int]]:
+        """Return the rows and the length of what the policy reads of each group."""
+        return [group.fed_shape(self._layout) for group in groups]
 
     @contextmanager
     def _packed_forward(self, model: torch.nn.Module) -> Generator[None]:
@@ -311,7 +311,7 @@ class PreferenceTrainer(Trainer):
         cast("Any", self.model).to(self.args.device).eval()
         parts = num_parts(groups, self._layout, self.config.tokens_per_forward)
         scored: list[tuple[float, ...]] = []
-        for part in cut(groups, self._sizes(groups), parts):
+        for part in cut(groups, self._shapes(groups), parts):
             flat = self.model(self._packed(part)).double().cpu()
             numbers = flat.split([len(group.completions) for group in part])
             scored.extend(tuple(one.tolist()) for one in numbers)
