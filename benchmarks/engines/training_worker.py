@@ -70,7 +70,6 @@ def _peak() -> int:
 def bonbon(job: Job) -> Answer:
     """Train with bonbon's own trainer, on the best and worst or on all ranks."""
     policy = load_policy(PolicyConfig(), dtype="float32")
-    at_start = _peak()
     config = TrainingConfig(
         objective=job["objective"],
         batch_size=job["pairs_per_step"],
@@ -96,7 +95,7 @@ def bonbon(job: Job) -> Answer:
         trainer.args.save_strategy = cast("Any", "no")
         trainer.add_callback(clock)
         trainer.fit()
-    return {"seconds": clock.steps, "before": 0.0, "at_start": at_start}
+    return {"seconds": clock.steps, "before": 0.0}
 
 
 def _scored(name: str, group: Job) -> ScoredGroup:
@@ -131,7 +130,6 @@ def trl(job: Job) -> Answer:
             return dataset
 
     policy = load_policy(PolicyConfig(), dtype="float32")
-    at_start = _peak()
     rows = [
         {"prompt_ids": group["prompt"], "chosen_ids": best, "rejected_ids": worst}
         for group in job["groups"]
@@ -169,7 +167,7 @@ def trl(job: Job) -> Answer:
             trainer.get_train_dataloader()
         before = time.perf_counter() - began if job["precompute"] else 0.0
         trainer.train()
-    return {"seconds": clock.steps, "before": before, "at_start": at_start}
+    return {"seconds": clock.steps, "before": before}
 
 
 def _pair(group: Job) -> tuple[list[int], list[int]]:
@@ -182,7 +180,6 @@ def plain(job: Job) -> Answer:
     """Train with the published recipe's loop: both answers, the reference, SFT on the best."""
     model = load_policy(PolicyConfig(), dtype="float32").model
     reference = load_policy(PolicyConfig(), dtype="float32").model.eval()
-    at_start = _peak()
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     target, seconds = log_ratio_target(8), list[float]()
@@ -206,7 +203,7 @@ def plain(job: Job) -> Answer:
         optimiser.step()
         optimiser.zero_grad()
         seconds.append(time.perf_counter() - began)
-    return {"seconds": seconds, "before": 0.0, "at_start": at_start}
+    return {"seconds": seconds, "before": 0.0}
 
 
 def _precision(job: Job) -> AbstractContextManager[Any]:

@@ -289,7 +289,7 @@ def test_what_a_round_leaves_out_is_said(
         ),
         (
             ["training.lora={merge: false}"],
-            r"got rounds.count = 2 with training.lora.merge = false, expected .*; set merge to true",
+            r"got rounds.count = 2 with training.lora.merge = false, .*; set merge to true",
         ),
         (
             ["rounds.kind=compounding", "tilt=optimal(kl=1.0)"],

@@ -256,7 +256,7 @@ def test_fresh_draws_that_tie_with_the_base_are_placed_by_a_coin() -> None:
 
 
 def test_fresh_draws_are_ordered_by_reward_where_the_base_does_not_tell_them_apart() -> None:
-    """All four stand between the same two of the base's: the targets are the same, not the order."""
+    """All four stand between the same two of the base's: same targets, and still an order."""
     groups = [group(f"p{number}", 1.3, 1.1, 1.4, 1.2) for number in range(20)]
     base = {one.prompt_id: [0.0, 1.0, 2.0] for one in groups}
     pair = TrainingConfig(objective="pair")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from bonbon.data.preferences import held_out_pairs, load_preferences, preference_groups
 from bonbon.data.prompts import load_prompts
@@ -84,7 +84,7 @@ def _under_base(
         replace(
             group,
             candidates=tuple(
-                replace(one, logprob=float(table[one.prompt_id, one.sample_index] or 0.0))
+                replace(one, logprob=cast("float", table[one.prompt_id, one.sample_index]))
                 for one in group.candidates
             ),
         )

@@ -89,9 +89,7 @@ def train_model(
     policy = load_trainable(workspace.recipe, this.policy)
     trained = _fit(workspace, this, policy, examples.kept, stage)
     if is_main():
-        _save(workspace, this, policy, trained)
-        stage.finish()
-        shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
+        _finish(workspace, this, policy, trained, stage)
 
 
 def _train_online(
@@ -117,9 +115,7 @@ def _train_online(
             on_step=progress.step,
         )
         progress.record()
-    _save(workspace, this, policy, trained)
-    stage.finish()
-    shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
+    _finish(workspace, this, policy, trained, stage)
 
 
 class _Progress:
@@ -174,6 +170,15 @@ def _fit(
     fresh = trainer.unsharded(load_trainable(recipe, this.policy))
     cast("Any", fresh).load_state_dict(whole)
     return fresh
+
+
+def _finish(
+    workspace: Workspace, this: Round, policy: Policy, trained: torch.nn.Module, stage: Stage
+) -> None:
+    """Save the model; there is nothing to resume then."""
+    _save(workspace, this, policy, trained)
+    stage.finish()
+    shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
 
 
 def _save(workspace: Workspace, this: Round, policy: Policy, trained: torch.nn.Module) -> None:

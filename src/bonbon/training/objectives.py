@@ -9,13 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from bonbon.theory.numerics import harmonic_number
+from bonbon.training.config import DEFAULT_ALPHA
+
 
 def log_ratio_target(n: int) -> float:
     """Return (n − 1) H_{n−1}: the best-against-worst log-ratio that best-of-n has on average.
 
     In IPO's own notation it is 1/(2β). Source: arXiv 2406.00832, section 4.
     """
-    return (n - 1) * sum(1 / k for k in range(1, n))
+    return (n - 1) * harmonic_number(n - 1)
 
 
 def pair_loss(
@@ -25,7 +28,7 @@ def pair_loss(
     reference_rejected: Float[Tensor, " pairs"],
     *,
     n: int,
-    alpha: float = 0.005,
+    alpha: float = DEFAULT_ALPHA["pair"],
 ) -> Float[Tensor, " pairs"]:
     """Return the published BoNBoN loss, α · SFT-BoN + (1 − α) · IPO-BoN, of every pair.
 
@@ -113,7 +116,7 @@ def rank_loss(
     *,
     targets: Float[Tensor, "*#groups ranks"],
     weights: Float[Tensor, "*#groups ranks"],
-    alpha: float = 0.05,
+    alpha: float = DEFAULT_ALPHA["rank"],
 ) -> Float[Tensor, "*groups"]:
     """Return the rank-regression loss of every group: residual variance + α · SFT.
 
