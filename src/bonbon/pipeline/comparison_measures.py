@@ -1,6 +1,7 @@
 """What a comparison measures on a method besides its own run, and whether all of that is done."""
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -150,7 +151,7 @@ def _base_logprobs(
 def _num_read(recipe: Recipe) -> int:
     """Return how many draws are read: for best-of-n at least 2n, whose weights are unbiased."""
     goal = recipe.final_goal
-    return max(FEWEST_READ, 2 * goal.n) if isinstance(goal, BestOf) else FEWEST_READ
+    return max(FEWEST_READ, math.ceil(2 * goal.n)) if isinstance(goal, BestOf) else FEWEST_READ
 
 
 def _with_reward(recipe: Recipe, reward: RewardConfig) -> Recipe:

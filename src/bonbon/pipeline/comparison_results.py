@@ -49,7 +49,7 @@ def comparison_numbers(shared: Workspace, recipe: ComparisonRecipe) -> dict[str,
         "name": recipe.base.name,
         "policy": policy_name(recipe.base.policy),
         "reward": reward,
-        "n": goal.n if isinstance(goal, BestOf) else recipe.base.sampling.n,
+        "n": _shown_n(goal, recipe.base.sampling.n),
         "tilt": goal.name,
         "aims": {name: recipe.methods[name].final_goal.name for name in finished},
         "temperature": recipe.base.sampling.temperature,
@@ -150,6 +150,11 @@ def _spread(
         if len(points) > 1:
             found[method.name] = points
     return found
+
+
+def _shown_n(goal: Tilt, drawn: int) -> int:
+    """Return the n of best-of-n beside the methods: the goal's, if it is one that can be drawn."""
+    return goal.n if isinstance(goal, BestOf) and isinstance(goal.n, int) else drawn
 
 
 def _density(goal: Tilt) -> list[tuple[float, float]]:
