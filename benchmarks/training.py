@@ -153,7 +153,7 @@ def compare(case: Case, dtype: str, arguments: argparse.Namespace) -> dict[str, 
             f"  {name:<36}{rates[name]:>9.2f}{rates['bonbon'] / rates[name]:>8.2f}"
             f"{peaks[name] / 1e9:>9.2f}{peaks[name] / peaks['bonbon']:>7.2f}"
         )
-    used = _flops(case.groups) / len(case.groups) * rates["bonbon"] / 1e9
+    used = _flops(case.groups, "pair") / len(case.groups) * rates["bonbon"] / 1e9
     write(f"  bonbon computes {used:.0f} GFLOP/s of the {peak_rate:.0f} of matrix products")
     return {
         "case": case.name,
@@ -185,16 +185,31 @@ def rank_against_pair(
     length: int, groups: Sequence[Group], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Compare all 8 candidates with the best and worst of the same prompts."""
-    seconds: dict[str, list[float]] = {"rank": [], "pair": []}
-    dtype = arguments.dtypes[0]
+    runs: dict[str, list[dict[str, Any]]] = {"rank": [], "pair": []}
+    dtype, pairs = arguments.dtypes[0], arguments.pairs_per_step
+    peak_rate = ceiling(dtype)
     for _ in range(arguments.repeats):
-        for objective, found in seconds.items():
+        for objective, found in runs.items():
             job = {"contender": "bonbon", "objective": objective}
-            run = trained(job, groups, dtype, arguments)
-            found.append(statistics.median(run["seconds"][1:]))
-    ratio = statistics.median(seconds["rank"]) / statistics.median(seconds["pair"])
+            found.append(trained(job, groups, dtype, arguments))
+    rates = {objective: _rate(found, pairs, len(groups)) for objective, found in runs.items()}
+    peaks = {objective: min(run["peak"] for run in found) for objective, found in runs.items()}
+    ratio = rates["pair"] / rates["rank"]
     write(f"\nprompts of {length}, {dtype}: rank with 8 costs {ratio:.2f} times pair (naively 4)")
-    return {"case": f"rank, prompts of {length}", "dtype": dtype, "rank_over_pair": ratio}
+    used: dict[str, float] = {}
+    for objective, rate in rates.items():
+        used[objective] = _flops(groups, objective) / len(groups) * rate / 1e9
+        write(
+            f"  {objective}: {peaks[objective] / 1e9:.2f} GB at the peak, {used[objective]:.0f} "
+            f"GFLOP/s of the {peak_rate:.0f} of matrix products"
+        )
+    return {
+        "case": f"rank, prompts of {length}",
+        "dtype": dtype,
+        "rank_over_pair": ratio,
+        "peak_bytes": peaks,
+        "flops_utilisation": {objective: rate / peak_rate for objective, rate in used.items()},
+    }
 
 
 def trained(
@@ -228,13 +243,14 @@ def _lengths(case: Case) -> str:
     return f"{prompt:.0f} + {answer:.0f} tokens"
 
 
-def _flops(groups: Sequence[Group]) -> float:
-    """Return what a step on these pairs has to compute, attention left out."""
+def _flops(groups: Sequence[Group], objective: str) -> float:
+    """Return what training once on these groups has to compute, attention left out."""
     total = 0.0
     for group in groups:
         order = sorted(range(N), key=group["rewards"].__getitem__)
-        answers = len(group["completions"][order[0]]) + len(group["completions"][order[-1]])
-        total += 6 * (BODY * (len(group["prompt"]) + answers - 2) + HEAD * answers)
+        read = order if objective == "rank" else (order[0], order[-1])
+        answers = sum(len(group["completions"][place]) for place in read)
+        total += 6 * (BODY * (len(group["prompt"]) + answers - len(read)) + HEAD * answers)
     return total
 
 
