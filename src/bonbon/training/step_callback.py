@@ -97,7 +97,7 @@ class StopAt(TrainerCallback):
         if args.load_best_model_at_end:
             if state.global_step > end:
                 _count_for_nothing(control)
-        elif state.epoch is not None and state.epoch < state.num_train_epochs:
+        elif state.epoch < state.num_train_epochs:
             control.should_save = False
 
 
