@@ -3,9 +3,10 @@
     python benchmarks/training.py --quick --json training.json   # short prompts, bfloat16
     python benchmarks/training.py                                # all, an hour or two on 2 cores
 
-All contenders fine-tune SmolLM2-135M whole, on the best and worst of the same candidates, with as
-many pairs a step, each in a process of its own. The first step is left out. TRL's time includes
-the share of its precomputed references that falls on a step, if it precomputes them.
+All contenders fine-tune a model whole, on the best and worst of the same candidates, with as many
+pairs a step, each in a process of its own, on a GPU if there is one. The first step is left out.
+TRL's time includes the share of its precomputed references that falls on a step, if it precomputes
+them.
 """
 
 import argparse
@@ -13,13 +14,13 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from engines.training_worker import DEVICE, now
 from machine import machine, write
 
 from bonbon.cli.process import prepare_process
@@ -32,10 +33,25 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 N, NEW_TOKENS = 8, 64
-BODY, HEAD = 106.2e6, 28.3e6
-"""Weights of SmolLM2-135M that every token meets, and those of its vocabulary."""
 
 Group = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many weights of the model every token meets, and those that map to its vocabulary."""
+
+    body: int
+    head: int
+
+    @classmethod
+    def of(cls, policy: Policy) -> "Weights":
+        """Count them."""
+        model = policy.model
+        head = cast("Any", model.get_output_embeddings()).weight
+        outer = {head, cast("Any", model.get_input_embeddings()).weight}  # one, where they are tied
+        every = sum(weight.numel() for weight in model.parameters())
+        return cls(every - sum(weight.numel() for weight in outer), head.numel())
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,7 @@ class Case:
 
     name: str
     groups: Sequence[Group]
+    weights: Weights
 
 
 def main() -> None:
@@ -51,19 +68,22 @@ def main() -> None:
     arguments = parse_arguments()
     prepare_process()
     torch.set_num_threads(arguments.threads)
-    says = machine(f"torch {torch.__version__}", f"{arguments.threads} threads")
+    gpu = [torch.cuda.get_device_name()] if DEVICE == "cuda" else []
+    says = machine(f"torch {torch.__version__}", f"{arguments.threads} threads", *gpu)
     write(says)
-    policy = load_policy(PolicyConfig())
+    policy = load_policy(PolicyConfig(model=arguments.model, device=DEVICE))
+    weights = Weights.of(policy)
     results: dict[str, Any] = {"machine": says, "cases": []}
     lengths = {"short": None, "long": 512}
     for name in [case for case in arguments.cases if case in lengths]:
-        case = Case(name, drawn(policy, lengths[name], arguments.prompts))
+        case = Case(name, drawn(policy, lengths[name], arguments.prompts), weights)
         for dtype in arguments.dtypes:
             results["cases"].append(compare(case, dtype, arguments))
     if "rank" in arguments.cases:
         for length in (32, 128, 512):
             groups = drawn(policy, length, arguments.pairs_per_step * 3)
-            results["cases"].append(rank_against_pair(length, groups, arguments))
+            case = Case(f"prompts of {length}", groups, weights)
+            results["cases"].append(rank_against_pair(case, arguments))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
@@ -73,6 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time training side by side.")
     parser.add_argument("--quick", action="store_true", help="short prompts in bfloat16, one round")
     parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--model", default=PolicyConfig().model, help="Hub name or directory")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--cases", nargs="+", default=["short", "long", "rank"])
@@ -153,7 +174,7 @@ def compare(case: Case, dtype: str, arguments: argparse.Namespace) -> dict[str, 
             f"  {name:<36}{rates[name]:>9.2f}{rates['bonbon'] / rates[name]:>8.2f}"
             f"{peaks[name] / 1e9:>9.2f}{peaks[name] / peaks['bonbon']:>7.2f}"
         )
-    used = _flops(case.groups) / len(case.groups) * rates["bonbon"] / 1e9
+    used = _flops(case, "pair") / len(case.groups) * rates["bonbon"] / 1e9
     write(f"  bonbon computes {used:.0f} GFLOP/s of the {peak_rate:.0f} of matrix products")
     return {
         "case": case.name,
@@ -181,20 +202,33 @@ def _rate(runs: Sequence[dict[str, Any]], pairs: int, num_pairs: int) -> float:
     )
 
 
-def rank_against_pair(
-    length: int, groups: Sequence[Group], arguments: argparse.Namespace
-) -> dict[str, Any]:
+def rank_against_pair(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare all 8 candidates with the best and worst of the same prompts."""
-    seconds: dict[str, list[float]] = {"rank": [], "pair": []}
-    dtype = arguments.dtypes[0]
+    runs: dict[str, list[dict[str, Any]]] = {"rank": [], "pair": []}
+    dtype, pairs = arguments.dtypes[0], arguments.pairs_per_step
+    peak_rate = ceiling(dtype)
     for _ in range(arguments.repeats):
-        for objective, found in seconds.items():
+        for objective, found in runs.items():
             job = {"contender": "bonbon", "objective": objective}
-            run = trained(job, groups, dtype, arguments)
-            found.append(statistics.median(run["seconds"][1:]))
-    ratio = statistics.median(seconds["rank"]) / statistics.median(seconds["pair"])
-    write(f"\nprompts of {length}, {dtype}: rank with 8 costs {ratio:.2f} times pair (naively 4)")
-    return {"case": f"rank, prompts of {length}", "dtype": dtype, "rank_over_pair": ratio}
+            found.append(trained(job, case.groups, dtype, arguments))
+    rates = {objective: _rate(found, pairs, len(case.groups)) for objective, found in runs.items()}
+    peaks = {objective: min(run["peak"] for run in found) for objective, found in runs.items()}
+    ratio = rates["pair"] / rates["rank"]
+    write(f"\n{case.name}, {dtype}: rank with 8 costs {ratio:.2f} times pair (naively 4)")
+    used: dict[str, float] = {}
+    for objective, rate in rates.items():
+        used[objective] = _flops(case, objective) / len(case.groups) * rate / 1e9
+        write(
+            f"  {objective}: {peaks[objective] / 1e9:.2f} GB at the peak, {used[objective]:.0f} "
+            f"GFLOP/s of the {peak_rate:.0f} of matrix products"
+        )
+    return {
+        "case": f"rank, {case.name}",
+        "dtype": dtype,
+        "rank_over_pair": ratio,
+        "peak_bytes": peaks,
+        "flops_utilisation": {objective: rate / peak_rate for objective, rate in used.items()},
+    }
 
 
 def trained(
@@ -206,6 +240,7 @@ def trained(
         **job,
         "groups": groups,
         "dtype": dtype,
+        "model": arguments.model,
         "threads": arguments.threads,
         "pairs_per_step": arguments.pairs_per_step,
         "tokens_per_forward": arguments.tokens_per_forward,
@@ -228,26 +263,29 @@ def _lengths(case: Case) -> str:
     return f"{prompt:.0f} + {answer:.0f} tokens"
 
 
-def _flops(groups: Sequence[Group]) -> float:
-    """Return what a step on these pairs has to compute, attention left out."""
-    total = 0.0
-    for group in groups:
+def _flops(case: Case, objective: str) -> float:
+    """Return what training once on these groups has to compute, attention left out."""
+    total, weights = 0.0, case.weights
+    for group in case.groups:
         order = sorted(range(N), key=group["rewards"].__getitem__)
-        answers = len(group["completions"][order[0]]) + len(group["completions"][order[-1]])
-        total += 6 * (BODY * (len(group["prompt"]) + answers - 2) + HEAD * answers)
+        read = order if objective == "rank" else (order[0], order[-1])
+        answers = sum(len(group["completions"][place]) for place in read)
+        fed = len(group["prompt"]) + answers - len(read)
+        total += 6 * (weights.body * fed + weights.head * answers)
     return total
 
 
 def ceiling(dtype: str) -> float:
-    """Return GFLOP/s of a matrix product like those of the model."""
-    left = torch.randn(1024, 576, dtype=getattr(torch, dtype))
-    right = torch.randn(576, 1536, dtype=getattr(torch, dtype))
+    """Return GFLOP/s of a matrix product: on a CPU like those of SmolLM2, on a GPU a large one."""
+    rows, inner, columns = (1024, 576, 1536) if DEVICE == "cpu" else (8192, 8192, 8192)
+    left = torch.randn(rows, inner, dtype=getattr(torch, dtype), device=DEVICE)
+    right = torch.randn(inner, columns, dtype=getattr(torch, dtype), device=DEVICE)
     times: list[float] = []
     for _ in range(30):
-        began = time.perf_counter()
+        began = now()
         torch.mm(left, right)
-        times.append(time.perf_counter() - began)
-    return 2 * 1024 * 576 * 1536 / min(times) / 1e9
+        times.append(now() - began)
+    return 2 * rows * inner * columns / min(times) / 1e9
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 
 from bonbon.cli.process import prepare_process
-from bonbon.models.policy import PolicyConfig, load_policy
+from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import TrainingConfig
@@ -28,6 +28,7 @@ from bonbon.training.objectives import log_ratio_target
 from bonbon.training.trainer import PreferenceTrainer
 
 LEARNING_RATE = 1e-6
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Job = dict[str, Any]
 Answer = dict[str, Any]
 
@@ -40,11 +41,11 @@ class Clock(TrainerCallback):
 
     def on_train_begin(self, *unused: object, **others: object) -> None:
         """Start."""
-        self.times.append(time.perf_counter())
+        self.times.append(now())
 
     def on_step_end(self, *unused: object, **others: object) -> None:
         """Note one."""
-        self.times.append(time.perf_counter())
+        self.times.append(now())
 
     @property
     def steps(self) -> list[float]:
@@ -63,13 +64,27 @@ def main() -> None:
     sys.stdout.write("\n" + json.dumps({**answer, "peak": _peak()}) + "\n")
 
 
+def now() -> float:
+    """Return the time in seconds, once the device has done what it was told."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def _peak() -> int:
+    """Return the most bytes that were held: on a GPU its own, otherwise the process's."""
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _loaded(job: Job) -> Policy:
+    return load_policy(PolicyConfig(model=job["model"], device=DEVICE), dtype="float32")
 
 
 def bonbon(job: Job) -> Answer:
     """Train with bonbon's own trainer, on the best and worst or on all ranks."""
-    policy = load_policy(PolicyConfig(), dtype="float32")
+    policy = _loaded(job)
     config = TrainingConfig(
         objective=job["objective"],
         batch_size=job["pairs_per_step"],
@@ -129,13 +144,13 @@ def trl(job: Job) -> Answer:
         def _prepare_dataset(self, dataset: Any, *unused: Any, **others: Any) -> Any:  # noqa: ANN401
             return dataset
 
-    policy = load_policy(PolicyConfig(), dtype="float32")
+    policy = _loaded(job)
     rows = [
         {"prompt_ids": group["prompt"], "chosen_ids": best, "rejected_ids": worst}
         for group in job["groups"]
         for best, worst in [_pair(group)]
     ]
-    clock, began = Clock(), time.perf_counter()
+    clock, began = Clock(), now()
     with tempfile.TemporaryDirectory() as directory:
         arguments = DPOConfig(
             output_dir=directory,
@@ -152,7 +167,7 @@ def trl(job: Job) -> Answer:
             gradient_checkpointing=False,
             save_strategy="no",
             report_to=[],
-            use_cpu=True,
+            use_cpu=DEVICE == "cpu",
             disable_tqdm=True,
             logging_steps=1000,
         )
@@ -165,7 +180,7 @@ def trl(job: Job) -> Answer:
         )
         if job["precompute"]:
             trainer.get_train_dataloader()
-        before = time.perf_counter() - began if job["precompute"] else 0.0
+        before = now() - began if job["precompute"] else 0.0
         trainer.train()
     return {"seconds": clock.steps, "before": before}
 
@@ -178,14 +193,14 @@ def _pair(group: Job) -> tuple[list[int], list[int]]:
 
 def plain(job: Job) -> Answer:
     """Train with the published recipe's loop: both answers, the reference, SFT on the best."""
-    model = load_policy(PolicyConfig(), dtype="float32").model
-    reference = load_policy(PolicyConfig(), dtype="float32").model.eval()
+    model = _loaded(job).model
+    reference = _loaded(job).model.eval()
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     target, seconds = log_ratio_target(8), list[float]()
     rows = job["rows"]
     for batch in _batches(job["groups"], job["pairs_per_step"]):
-        began = time.perf_counter()
+        began = now()
         for start in range(0, len(batch), rows):
             part = batch[start : start + rows]
             best = [(group["prompt"], _pair(group)[0]) for group in part]
@@ -202,12 +217,12 @@ def plain(job: Job) -> Answer:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(now() - began)
     return {"seconds": seconds, "before": 0.0}
 
 
 def _precision(job: Job) -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16, enabled=job["dtype"] == "bfloat16")
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=job["dtype"] == "bfloat16")
 
 
 def _batches(groups: list[Job], size: int) -> Iterator[list[Job]]:
@@ -225,6 +240,7 @@ def _logprobs(model: PreTrainedModel, pairs: list[tuple[list[int], list[int]]]) 
         ids[row, :end] = torch.tensor([*prompt, *answer])
         mask[row, :end] = 1
         counted[row, len(prompt) : end] = 1
+    ids, mask, counted = (each.to(model.device) for each in (ids, mask, counted))
     logits = cast("Any", model)(input_ids=ids, attention_mask=mask, use_cache=False).logits
     steps = logits[:, :-1].log_softmax(dim=-1).gather(2, ids[:, 1:, None])[..., 0]
     return (steps * counted[:, 1:]).sum(dim=1)
