@@ -282,6 +282,7 @@ def test_a_coin_that_sets_a_fresh_draws_target_does_not_choose_it() -> None:
         ({"objective": "rank", "beta": 0.2}, "has no beta"),
         ({"objective": "pair", "rlhf_reward": "quantile"}, "is for rloo and grpo"),
         ({"objective": "rloo", "early_stopping": 2}, "no loss on set-aside prompts"),
+        ({"objective": "rank", "num_generations": 4}, "is for rloo and grpo"),
         ({"ranks": ()}, "at least two"),
         ({"ranks": (1, 1)}, "at least two"),
     ],

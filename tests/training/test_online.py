@@ -106,3 +106,18 @@ def test_dropout_is_off(tmp_path: Path) -> None:
     dropout = trained.model.dropout = torch.nn.Dropout(0.5)
     fit("rloo", tmp_path, trained=trained)
     assert dropout.p == 0.0
+
+
+@pytest.mark.parametrize(("num_generations", "drawn"), [(None, 32), (2, 16)])
+def test_prompts_get_the_answers_asked_for(
+    num_generations: int | None, drawn: int, tmp_path: Path
+) -> None:
+    """Four steps of two prompts; by default as many answers as the recipe's n."""
+    answers: list[str] = []
+
+    def kept(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
+        answers.extend(texts)
+        return REWARD.score(prompts, texts)
+
+    fit("rloo", tmp_path, reward=kept, num_generations=num_generations)
+    assert len(answers) == drawn

@@ -68,6 +68,9 @@ class TrainingConfig(Config):
     rlhf_reward: Literal["raw", "quantile"] = "raw"
     """What `rloo` and `grpo` maximise: the reward as it is, or its quantile among the base's
     stored rewards of the prompt, which leads to the optimal tilt exp(u/β)."""
+    num_generations: int | None = Field(default=None, ge=2)
+    """Answers to a prompt that `rloo` and `grpo` draw in a step, each judged against the others; by
+    default the recipe's n."""
     seed: int | None = None
     """Orders the prompts and starts adapters; by default the recipe's seed."""
     learning_rate: float | None = Field(default=None, gt=0)
@@ -169,6 +172,11 @@ class TrainingConfig(Config):
             raise ValueError(
                 f"rlhf_reward = {self.rlhf_reward!r} is set with objective {self.objective!r}; it "
                 "is for rloo and grpo, the other objectives train on ranks"
+            )
+        if self.num_generations is not None and self.objective not in ONLINE:
+            raise ValueError(
+                f"num_generations = {self.num_generations} is set with objective "
+                f"{self.objective!r}; it is for rloo and grpo, the others train on the recipe's n"
             )
         if self.early_stopping is not None and self.objective in ONLINE:
             raise ValueError(

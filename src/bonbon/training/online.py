@@ -84,10 +84,10 @@ def fit_online(
 
     Args:
         policy: its model is trained in place.
-        prompts: `batch_size` of them are answered per step, each `sampling.n` times.
+        prompts: `batch_size` of them are answered per step, each `num_generations` times.
         reward: from `answer_reward`.
         config: objective `rloo` or `grpo`, β and the optimiser.
-        sampling: n, temperature and length of the answers.
+        sampling: temperature and length of the answers, and how many there are by default.
         output_dir: a run directory; gets `checkpoints/` and `training.jsonl`.
         seed: of draws, order and adapters.
         on_step: called after every step with the numbers of steps taken and of tokens drawn.
@@ -185,7 +185,8 @@ def _arguments(
 ) -> dict[str, Any]:
     """Return the settings of TRL's trainer."""
     steps = num_online_steps(num_prompts, config)
-    rows = config.batch_size * sampling.n
+    num_generations = config.num_generations or sampling.n
+    rows = config.batch_size * num_generations
     at_once = max(part for part in range(1, ROWS_PER_FORWARD + 1) if rows % part == 0)
     on_cpu = policy.device.type == "cpu"
     # Divided by a group's standard deviation, advantages would make β another for every prompt.
@@ -201,7 +202,7 @@ def _arguments(
         "adam_beta2": config.adam_beta2,
         "max_grad_norm": config.max_grad_norm,
         "beta": config.beta,
-        "num_generations": sampling.n,
+        "num_generations": num_generations,
         "max_completion_length": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "per_device_train_batch_size": at_once,
