@@ -1,27 +1,33 @@
-"""What matters in rank regression: ranks, α, learning rate, objectives, rounds, measured exactly.
+"""What matters in rank regression: ranks, α, targets, objectives, rounds, measured exactly.
 
-    python benchmarks/rank_study.py            # an hour; --seeds 1 takes a third
+    python benchmarks/rank_study.py            # some twenty minutes
 
-A tiny transformer over five tokens is trained on some contexts and judged by enumeration on
-others. The gap is the win rate below that of the best-of-m curve at the same KL. The same questions
-to a real model: `bonbon compare benchmarks/rank_study.yaml`.
+A tiny transformer over five tokens is trained on some contexts and judged by enumeration on others.
+Every variant is trained at four learning rates, since none is right for all: the first figure of
+merit is its win rate at 2 nats, read between the rates off lines straight in √KL, as `bonbon
+compare` does; the second the least KL(best-of-8 ‖ π) of its rates. Beside each stands by how much
+it differs from the first variant, ± the standard error over seeds, each with its own base, contexts
+and draws. The same questions to a real model: `bonbon compare benchmarks/rank_study.yaml`.
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from machine import machine, write
+from transformers.utils.logging import disable_progress_bar
 
 from bonbon.cli.process import prepare_process
 from bonbon.models.policy import Policy
-from bonbon.models.toy import enumerate_completions, toy_policy
+from bonbon.models.toy import ExactDistribution, enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.rewards.toy import TokenSumReward
 from bonbon.sampling.config import SamplingConfig
@@ -34,6 +40,10 @@ from bonbon.training.examples import RankedExample, fresh_examples, ranked_examp
 from bonbon.training.trainer import PreferenceTrainer
 
 N, LENGTH, TEMPERATURE = 8, 4, 1.0
+RATES = (3e-4, 1e-3, 3e-3, 9e-3)
+EQUAL_KL = 2.0
+CURVE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 512)
+TINY = 1e-300
 REWARD = TokenSumReward(values=[0.0, 1.0, 3.3, -2.17])
 
 TOY: dict[str, dict[str, Any]] = {
@@ -41,14 +51,17 @@ TOY: dict[str, dict[str, Any]] = {
     "rank, α 0": {"alpha": 0.0},
     "rank, α 0.3": {"alpha": 0.3},
     "rank, α 1": {"alpha": 1.0},
-    "rank 1, 8 (4 epochs: same tokens)": {"ranks": (1, -1), "epochs": 4},
+    "rank 1, 8 (4 epochs)": {"ranks": (1, -1), "epochs": 4},
     "rank 1, 2, 7, 8 (2 epochs)": {"ranks": (1, 2, -2, -1), "epochs": 2},
     "rank 2, 4, 6, 8 (2 epochs)": {"ranks": (2, 4, 6, 8), "epochs": 2},
     "rank 5 to 8 (2 epochs)": {"ranks": (5, 6, 7, 8), "epochs": 2},
     "rank to optimal(win_rate=0.889)": {"tilt": OptimalTilt.from_win_rate(0.889)},
-    "rank, learning rate / 3": {"learning_rate": 1e-3},
-    "rank, learning rate × 3": {"learning_rate": 9e-3},
+    "rank to optimal, α 0": {"tilt": OptimalTilt.from_win_rate(0.889), "alpha": 0.0},
     "rank, 4 epochs": {"epochs": 4},
+    "rank, 2 on-policy rounds": {"rounds": 2, "replay": False},
+    "rank, 2 rounds, base's draws too": {"rounds": 2},
+    "rank, 3 on-policy rounds": {"rounds": 3, "replay": False},
+    "rank, 3 rounds, base's draws too": {"rounds": 3},
     "pair, α 0.005 (4 epochs)": {"objective": "pair", "epochs": 4},
     "ipo (4 epochs)": {"objective": "ipo", "epochs": 4},
     "sft (4 epochs)": {"objective": "sft", "epochs": 4},
@@ -59,54 +72,73 @@ TOY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained policy on held-out prompts: win rate, KL in nats, and the two figures of merit."""
+    """A policy on held-out prompts: win rate, KL and KL(best-of-8 ‖ policy) in nats."""
 
     win_rate: float
     kl: float
-    gap: float
     kl_from_best: float
+
+
+@dataclass(frozen=True)
+class Merit:
+    """A variant's figures of merit, one number a seed; NaN where no rate went so far."""
+
+    win_rate: np.ndarray
+    kl_from_best: np.ndarray
 
 
 def main() -> None:
     """Train and judge every variant, and write the table."""
     parser = argparse.ArgumentParser(description="Study the training of rank regression.")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--only", nargs="*", help="variants whose name holds one of these")
     arguments = parser.parse_args()
     prepare_process()
-    write(machine(f"torch {torch.__version__}"))
-    study(arguments.seeds, arguments.only)
-
-
-def study(seeds: int, only: Sequence[str] | None) -> None:
-    """Train every variant on the enumerable toy, and judge it exactly."""
+    disable_progress_bar()
     torch.set_num_threads(1)
-    write(f"{'variant':<36}{'win rate':>10}{'KL':>8}{'gap':>8}{'KL(BoN‖π)':>11}")
+    write(machine(f"torch {torch.__version__}"))
+    study(range(arguments.seeds), arguments.only)
+
+
+def study(seeds: Sequence[int], only: Sequence[str] | None) -> None:
+    """Train every variant on the enumerable toy, and judge it exactly."""
+    header = f"{'win rate at ' + str(EQUAL_KL) + ' nats':>30}{'least KL(best-of-8 ‖ π)':>30}"
+    write(f"{'variant':<34}{header}")
+    first: Merit | None = None
     for name, settings in TOY.items():
-        if _wanted(name, only):
-            _write_row(name, [train_toy(seed, settings) for seed in range(seeds)])
-    for name, rounds in (("rank, 2 on-policy rounds", 2), ("rank, 3 on-policy rounds", 3)):
-        for replay in (True, False):
-            label = f"{name}{', base again' if replay else ''}"
-            if _wanted(label, only):
-                found = [train_toy(seed, {}, rounds=rounds, replay=replay) for seed in range(seeds)]
-                _write_row(label, found)
-    exact = [judged(toy(seed), BestOf(N), seed) for seed in range(seeds)]
-    _write_row("best-of-8 itself", exact)
+        if only and not any(part in name for part in only):
+            continue
+        found = merit([[train_toy(seed, settings, rate) for rate in RATES] for seed in seeds])
+        first = first or found
+        differences = [
+            _difference(found.win_rate, first.win_rate),
+            _difference(found.kl_from_best, first.kl_from_best),
+        ]
+        write(f"{name:<34}{differences[0]:>30}{differences[1]:>30}")
+    curve = statistics.mean(frontier(seed) for seed in seeds)
+    write(f"{'the best-of-m curve':<34}{curve:>10.3f}{'':>20}{0:>10.3f}")
 
 
-def _wanted(name: str, only: Sequence[str] | None) -> bool:
-    return not only or any(part in name for part in only)
+def merit(by_seed: Sequence[Sequence[Outcome]]) -> Merit:
+    """Return the win rates at equal KL and the least distances from best-of-8."""
+    return Merit(
+        np.array([_at_equal_kl(outcomes) for outcomes in by_seed]),
+        np.array([min(one.kl_from_best for one in outcomes) for outcomes in by_seed]),
+    )
 
 
-def _write_row(name: str, outcomes: Sequence[Outcome]) -> None:
-    means = [
-        statistics.mean(getattr(one, field) for one in outcomes)
-        for field in ("win_rate", "kl", "gap", "kl_from_best")
-    ]
-    spread = max(one.kl_from_best for one in outcomes) - min(one.kl_from_best for one in outcomes)
-    win, kl, gap, far = means
-    write(f"{name:<36}{win:>10.3f}{kl:>8.2f}{gap:>8.3f}{far:>11.3f} ±{spread / 2:.3f}")
+def _at_equal_kl(outcomes: Sequence[Outcome]) -> float:
+    points = sorted((one.kl, one.win_rate) for one in outcomes)
+    kls, wins = np.array([(0.0, 0.5), *points]).T
+    return float(np.interp(math.sqrt(EQUAL_KL), np.sqrt(kls), wins, right=math.nan))
+
+
+def _difference(found: np.ndarray, first: np.ndarray) -> str:
+    if np.isnan(found).any():
+        return "not reached"
+    change = found - first
+    error = change.std(ddof=1) / math.sqrt(len(change)) if len(change) > 1 else math.nan
+    return f"{found.mean():.3f} ({change.mean():+.3f} ± {error:.3f})"
 
 
 def toy(seed: int) -> Policy:
@@ -124,16 +156,15 @@ def contexts(split: str, count: int, seed: int) -> list[Prompt]:
     return [Prompt(id=text, content=text, split="train") for text in chosen]
 
 
-def train_toy(
-    seed: int, settings: dict[str, Any], *, rounds: int = 1, replay: bool = True
-) -> Outcome:
+def train_toy(seed: int, settings: dict[str, Any], learning_rate: float) -> Outcome:
     """Train the toy on 256 contexts × 8 draws × 2, and judge it on 48 others."""
     base, trained = toy(seed), toy(seed)
     settings = dict(settings)
     tilt: Tilt = settings.pop("tilt", BestOf(N))
+    rounds, replay = settings.pop("rounds", 1), settings.pop("replay", True)
     config = TrainingConfig.model_validate(
         {
-            "learning_rate": 3e-3,
+            "learning_rate": learning_rate,
             "precision": "float32",
             "batch_size": 16,
             "checkpoints": 1,
@@ -141,7 +172,7 @@ def train_toy(
             **settings,
         }
     )
-    stored = drawn(base, seed, "base")
+    stored = drawn_by_base(seed)
     examples = ranked_examples(stored, tilt=tilt, config=config, seed=seed).kept
     _fit(trained, examples, config, seed)
     rewards = {group.prompt_id: group.rewards for group in stored}
@@ -150,7 +181,7 @@ def train_toy(
         fresh = fresh_examples(groups, rewards, tilt=tilt, config=config, seed=seed).kept
         again = config.model_copy(update={"learning_rate": config.peak_learning_rate / number})
         _fit(trained, [*fresh, *examples] if replay else fresh, again, seed, at_base=False)
-    return judged(trained, None, seed)
+    return judged(trained, seed)
 
 
 def _fit(
@@ -171,6 +202,12 @@ def _fit(
             seed=seed,
             starts_at_reference=at_base,
         ).fit()
+
+
+@cache
+def drawn_by_base(seed: int) -> list[ScoredGroup]:
+    """Draw the candidates that all variants are trained on."""
+    return drawn(toy(seed), seed, "base")
 
 
 def drawn(policy: Policy, seed: int, salt: str) -> list[ScoredGroup]:
@@ -211,43 +248,67 @@ def _under(base: Policy, group: ScoredGroup) -> ScoredGroup:
     return replace(group, candidates=tuple(map(moved, group.candidates)))
 
 
-def judged(policy: Policy, tilt: BestOf | None, seed: int) -> Outcome:
-    """Return exact numbers on held-out contexts, of the policy or of a tilt of it."""
-    per_context = [
-        _judged(policy, toy(seed), prompt, tilt) for prompt in contexts("eval", 48, seed)
-    ]
-    win, kl, far, *frontier = np.mean(per_context, axis=0)
-    wins, kls = np.array(frontier).reshape(2, -1)
-    return Outcome(win, kl, float(np.interp(kl, kls, wins)) - win, far)
+@dataclass(frozen=True)
+class Exact:
+    """The base's completions of a context: probabilities, and the base's mass below each."""
+
+    prompt: Prompt
+    mass: np.ndarray
+    through: np.ndarray
+    level: np.ndarray
+
+    def best_of(self, m: int) -> np.ndarray:
+        """Return the probabilities of best-of-m."""
+        below = (self.through - self.level).clip(0)
+        return (self.through**m - below**m) * self.mass / self.level
+
+    def win_rate(self, of: np.ndarray) -> float:
+        """Return how often a draw beats the base's, ties one half."""
+        return float(of @ (self.through - self.level / 2))
+
+    def kl(self, of: np.ndarray) -> float:
+        """Return KL(of ‖ base) in nats."""
+        return float(of @ np.log(np.maximum(of, TINY) / self.mass))
 
 
-FRONTIER: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 512)
+@cache
+def exact_contexts(seed: int) -> list[Exact]:
+    """Enumerate the base's completions of every held-out context."""
+    base = toy(seed)
+    return [_exact(base, prompt) for prompt in contexts("eval", 48, seed)]
 
 
-def _judged(policy: Policy, base: Policy, prompt: Prompt, tilt: BestOf | None) -> list[float]:
-    ids = base.encode(prompt)
-    exact = enumerate_completions(base, ids, max_new_tokens=LENGTH, temperature=TEMPERATURE)
-    mass = exact.logprobs.exp().numpy()
-    rewards = np.array(_rewards([base.decode(tokens) for tokens in exact.completions]))
+def _exact(base: Policy, prompt: Prompt) -> Exact:
+    found = _enumerated(base, prompt)
+    mass = found.logprobs.exp().numpy()
+    rewards = np.array(_rewards([base.decode(tokens) for tokens in found.completions]))
     through = (mass[None] * (rewards[None] <= rewards[:, None])).sum(axis=1).clip(0, 1)
     level = (mass[None] * (rewards[None] == rewards[:, None])).sum(axis=1)
+    return Exact(prompt, mass, through, level)
 
-    def best_of(m: int) -> np.ndarray:
-        return (through**m - (through - level).clip(0) ** m) * mass / level
 
-    def pair(of: np.ndarray) -> tuple[float, float]:
-        safe = np.maximum(of, 1e-300)
-        return float(of @ (through - level / 2)), float(of @ np.log(safe / mass))
+def _enumerated(policy: Policy, prompt: Prompt) -> ExactDistribution:
+    ids = policy.encode(prompt)
+    return enumerate_completions(policy, ids, max_new_tokens=LENGTH, temperature=TEMPERATURE)
 
-    if tilt is None:
-        own = enumerate_completions(policy, ids, max_new_tokens=LENGTH, temperature=TEMPERATURE)
-        density = own.logprobs.exp().numpy()
-    else:
-        density = best_of(int(tilt.n))
-    goal = np.maximum(best_of(N), 1e-300)
-    far = float(goal @ np.log(goal / np.maximum(density, 1e-300)))
-    frontier = [pair(best_of(m)) for m in FRONTIER]
-    return [*pair(density), far, *(win for win, _ in frontier), *(kl for _, kl in frontier)]
+
+def judged(policy: Policy, seed: int) -> Outcome:
+    """Return exact numbers on held-out contexts."""
+    per_context: list[tuple[float, float, float]] = []
+    for base in exact_contexts(seed):
+        density = _enumerated(policy, base.prompt).logprobs.exp().numpy()
+        goal = np.maximum(base.best_of(N), TINY)
+        far = float(goal @ np.log(goal / np.maximum(density, TINY)))
+        per_context.append((base.win_rate(density), base.kl(density), far))
+    return Outcome(*np.mean(per_context, axis=0))
+
+
+def frontier(seed: int) -> float:
+    """Return the win rate of the best-of-m curve at equal KL."""
+    bases = exact_contexts(seed)
+    kls = [np.mean([base.kl(base.best_of(m)) for base in bases]) for m in CURVE]
+    wins = [np.mean([base.win_rate(base.best_of(m)) for base in bases]) for m in CURVE]
+    return float(np.interp(EQUAL_KL, kls, wins))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ real Llama with random weights, so it goes through the same engine, packing and 
 other model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 
 import torch
 from jaxtyping import Float
@@ -83,15 +84,16 @@ def enumerate_completions(
 ) -> ExactDistribution:
     """Return the exact distribution of a policy's completions of one prompt.
 
-    Plain full forward passes, one per completion: slow on purpose, so that nothing clever can be
-    wrong in it. The number of completions grows as vocabulary to the power of `max_new_tokens`.
+    Plain full forward passes, one for all completions of a length, with neither padding nor cache,
+    so that nothing clever can be wrong in it. The number of completions grows as vocabulary to the
+    power of `max_new_tokens`.
     """
     completions = _all_completions(policy, max_new_tokens)
-    logprobs = [
-        plain_logprob(policy.model, prompt, completion, temperature=temperature)
-        for completion in completions
+    found = [
+        _plain_logprobs(policy.model, prompt, list(of_one_length), temperature)
+        for _, of_one_length in groupby(completions, key=len)
     ]
-    return ExactDistribution(completions, torch.stack(logprobs))
+    return ExactDistribution(completions, torch.cat(found))
 
 
 def plain_logprob(
@@ -102,10 +104,21 @@ def plain_logprob(
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Return a completion's summed log-probability by a plain forward over both parts."""
-    input_ids = torch.tensor([prompt + completion], device=model.device)
-    logits = model(input_ids=input_ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-    target = input_ids[0, len(prompt) :, None]
-    return (logits.double() / temperature).log_softmax(dim=-1).gather(1, target).sum()
+    return _plain_logprobs(model, prompt, [completion], temperature)[0]
+
+
+def _plain_logprobs(
+    model: PreTrainedModel,
+    prompt: tuple[int, ...],
+    completions: Sequence[tuple[int, ...]],
+    temperature: float,
+) -> Float[Tensor, " completions"]:
+    """Return the log-probabilities of completions of one length."""
+    input_ids = torch.tensor([prompt + each for each in completions], device=model.device)
+    logits = model(input_ids=input_ids, use_cache=False).logits[:, len(prompt) - 1 : -1]
+    target = input_ids[:, len(prompt) :, None]
+    chosen = (logits.double() / temperature).log_softmax(dim=-1).gather(2, target)
+    return chosen.sum(dim=(1, 2))
 
 
 def _all_completions(policy: Policy, max_new_tokens: int) -> tuple[tuple[int, ...], ...]:
