@@ -19,12 +19,14 @@ from bonbon.evaluation.duel import beaten
 from bonbon.evaluation.resampling import lead_at_equal_kl
 from bonbon.models.toy import enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
+from bonbon.rewards.bradley_terry import bradley_terry
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.optimal import OptimalTilt
 
 CONTEXTS, PROMPTS, BASE_DRAWS, DRAWS, REPLICATIONS = 80, 60, 16, 4, 500
 LENGTH, TEMPERATURE = 3, 1.0
 VALUES = (0.0, 1.0, 3.3, -2.17)
+BEST_OF_4, MODEL, OTHER = 1, 2, 3  # their places in a comparison, after the base
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,16 @@ def answers_at(
     )
     return PromptAnswers(
         ScoredGroup(candidates, tuple(context.rewards[places].tolist())),
-        {},
+        {"gold": gold(context)[places]},
         kl=0.0 if of_base else float(context.exact_kl[places].mean()),
         kl_monte_carlo=0.0 if of_base else float(context.log_ratios[places].mean()),
         log_ratios=None if read is None else context.log_ratios[read],
     )
+
+
+def gold(context: Context) -> np.ndarray:
+    """Return what is really meant: the reward, and answers that are not long."""
+    return context.rewards - context.lengths
 
 
 def beaten_by(rewards: np.ndarray) -> np.ndarray:
@@ -147,6 +154,8 @@ def truths(population: list[Context], others: list[Context]) -> dict[str, float]
     best: list[tuple[float, float]] = []
     far: list[float] = []
     second: list[tuple[float, float]] = []
+    really: list[float] = []
+    duels: list[np.ndarray] = []
     for one, other in zip(population, others, strict=True):
         beats = beaten_by(one.rewards)
         win.append(float(one.policy @ beats @ one.base))
@@ -160,8 +169,13 @@ def truths(population: list[Context], others: list[Context]) -> dict[str, float]
         second.append(
             (float(other.policy @ other.log_ratios), float(other.policy @ beats @ one.base))
         )
+        really.append(float((one.policy - one.base) @ gold(one)))
+        contenders = np.stack([one.base, density, one.policy, other.policy])
+        duels.append(contenders @ beats @ contenders.T)
     ours, theirs = np.mean(length, axis=0)
     here = np.array([[np.mean(kl)], [np.mean(win)]])
+    matrix = np.mean(duels, axis=0)
+    strengths = bradley_terry(matrix * PROMPTS)
     return {
         "win_rate": float(np.mean(win)),
         "kl": float(np.mean(kl)),
@@ -171,6 +185,11 @@ def truths(population: list[Context], others: list[Context]) -> dict[str, float]
         "best-of-4 win rate": float(np.mean([wins for _, wins in best])),
         "kl_from_goal": float(np.mean(far)),
         "lead": lead_at_equal_kl(here, np.mean(second, axis=0)[:, None]),
+        "gold": float(np.mean(really)),
+        "duel of both models": matrix[MODEL, OTHER],
+        "duel with best-of-4": matrix[MODEL, BEST_OF_4],
+        "strength": strengths[MODEL] - strengths[0],
+        "strength of best-of-4": strengths[BEST_OF_4] - strengths[0],
     }
 
 
@@ -200,12 +219,23 @@ def compared(
 
 
 def estimates(comparison: Comparison) -> dict[str, tuple[float, float, float]]:
-    rows = comparison.rows()
+    rows, duels = comparison.rows(), comparison.duels()
+    judged = comparison.over_optimisation("gold")["trained"][0]
+
+    def won(place: int, against: int) -> tuple[float, float, float]:
+        value, low, high = (duels[key][place][against] for key in ("win_rates", "low", "high"))
+        return value, low, high
+
     of_model = ("win_rate", "kl", "kl_monte_carlo", "kl_from_goal", "length_ratio")
     return {name: rows["model"][name] for name in of_model} | {
         "best-of-4 reward": rows["best-of-4"]["reward"],
         "best-of-4 win rate": rows["best-of-4"]["win_rate"],
         "lead": comparison.leads()["other"]["lead"],
+        "gold": judged["gold"],
+        "duel of both models": won(MODEL, OTHER),
+        "duel with best-of-4": won(MODEL, BEST_OF_4),
+        "strength": duels["strengths"][MODEL],
+        "strength of best-of-4": duels["strengths"][BEST_OF_4],
     }
 
 
@@ -241,6 +271,11 @@ def covered(population: list[Context]) -> dict[str, float]:
         "best-of-4 reward",
         "best-of-4 win rate",
         "lead",
+        "gold",
+        "duel of both models",
+        "duel with best-of-4",
+        "strength",
+        "strength of best-of-4",
     ],
 )
 def test_intervals_hold_the_exact_value_as_often_as_they_say(
