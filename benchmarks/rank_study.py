@@ -179,8 +179,7 @@ def train_toy(seed: int, settings: dict[str, Any], learning_rate: float) -> Outc
     for number in range(2, rounds + 1):
         groups = [_under(base, group) for group in drawn(trained, seed, f"round-{number}")]
         fresh = fresh_examples(groups, rewards, tilt=tilt, config=config, seed=seed).kept
-        again = config.model_copy(update={"learning_rate": config.peak_learning_rate / number})
-        _fit(trained, [*fresh, *examples] if replay else fresh, again, seed, at_base=False)
+        _fit(trained, [*fresh, *examples] if replay else fresh, config, seed, at_base=False)
     return judged(trained, seed)
 
 

@@ -27,6 +27,12 @@ def agree(value: bool) -> bool:
     return broadcast_object_list([value])[0]
 
 
+def part() -> None:
+    """End what the processes share; left to the interpreter's end, gloo's threads may abort it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def refuse_several(what: str) -> None:
     """Refuse to do in several processes what is done in one.
 
