@@ -38,10 +38,11 @@ INDIGO = Colour("indigo", "#5646b8", "#b3a9ff")
 CRIMSON = Colour("crimson", "#ad1f45", "#ff8ba3")
 TEAL = Colour("teal", "#17707f", "#5fc8d8")
 OLIVE = Colour("olive", "#5c6a00", "#b9c84a")
+BROWN = Colour("brown", "#6e4b3a", "#c7a893")
 
 COLOURS = (
     *(PAPER, PANEL, INK, MUTED, RULE, GREY, BLUE, ORANGE, GREEN, PURPLE, OCHRE),
-    *(INDIGO, CRIMSON, TEAL, OLIVE),
+    *(INDIGO, CRIMSON, TEAL, OLIVE, BROWN),
 )
 
 
@@ -55,7 +56,7 @@ class MethodStyle:
 
 _BASE_STYLE = MethodStyle(GREY, "o")
 _BEST_OF_STYLE = MethodStyle(BLUE, "s")
-_TRAINED_COLOURS = (ORANGE, GREEN, PURPLE, OCHRE, INDIGO, CRIMSON, TEAL, OLIVE)
+_TRAINED_COLOURS = (ORANGE, GREEN, PURPLE, OCHRE, INDIGO, CRIMSON, TEAL, OLIVE, BROWN)
 _TRAINED_MARKERS = "D^vPXd<>p"
 
 
