@@ -26,6 +26,7 @@ from machine import machine, write
 from transformers.utils.logging import disable_progress_bar
 
 from bonbon.cli.process import prepare_process
+from bonbon.evaluation.resampling import win_rate_along
 from bonbon.models.policy import Policy
 from bonbon.models.toy import ExactDistribution, enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
@@ -128,9 +129,8 @@ def merit(by_seed: Sequence[Sequence[Outcome]]) -> Merit:
 
 
 def _at_equal_kl(outcomes: Sequence[Outcome]) -> float:
-    points = sorted((one.kl, one.win_rate) for one in outcomes)
-    kls, wins = np.array([(0.0, 0.5), *points]).T
-    return float(np.interp(math.sqrt(EQUAL_KL), np.sqrt(kls), wins, right=math.nan))
+    kls, wins = np.array([(one.kl, one.win_rate) for one in outcomes]).T
+    return win_rate_along(kls, wins, EQUAL_KL) if kls.max() >= EQUAL_KL else math.nan
 
 
 def _difference(found: np.ndarray, first: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from bonbon.cli.plain_words import in_plain_words
 from bonbon.errors import ConfigError
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.processes import is_main, part, refuse_several
+from bonbon.pipeline.processes import is_main, leave_group, refuse_several
 from bonbon.pipeline.run import run
 from bonbon.pipeline.second_reward import read_reward, score_also
 from bonbon.pipeline.workspace import Workspace
@@ -61,7 +61,7 @@ def run_stage(
             job = Job(Workspace(directory, recipe, Narrator()))
             with job.workspace.opened(fresh=fresh):
                 stage(job)
-        part()
+        leave_group()
 
 
 def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str) -> None:

@@ -27,7 +27,7 @@ def agree(value: bool) -> bool:
     return broadcast_object_list([value])[0]
 
 
-def part() -> None:
+def leave_group() -> None:
     """End what the processes share; left to the interpreter's end, gloo's threads may abort it."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
