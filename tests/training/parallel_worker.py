@@ -16,7 +16,6 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from tests.families import SHARED, policy_of
 
-from bonbon.pipeline.processes import leave_group
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import TrainingConfig
@@ -91,7 +90,6 @@ def main(directory: Path) -> None:
         )
         kind, number = trainer.accelerator.distributed_type, trainer.accelerator.num_processes
         (directory / "processes.txt").write_text(f"{kind.value} {number}")
-    leave_group()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from rich.console import Console
 from bonbon.cli.plain_words import in_plain_words
 from bonbon.errors import ConfigError
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.processes import is_main, leave_group, refuse_several
+from bonbon.pipeline.processes import is_main, refuse_several
 from bonbon.pipeline.run import run
 from bonbon.pipeline.second_reward import read_reward, score_also
 from bonbon.pipeline.workspace import Workspace
@@ -57,11 +57,10 @@ def run_stage(
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
         if not is_main():
             Job(Workspace(directory, recipe, Narrator(Console(quiet=True)))).join_training()
-        else:
-            job = Job(Workspace(directory, recipe, Narrator()))
-            with job.workspace.opened(fresh=fresh):
-                stage(job)
-        leave_group()
+            return
+        job = Job(Workspace(directory, recipe, Narrator()))
+        with job.workspace.opened(fresh=fresh):
+            stage(job)
 
 
 def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str) -> None:

@@ -27,12 +27,6 @@ def agree(value: bool) -> bool:
     return broadcast_object_list([value])[0]
 
 
-def leave_group() -> None:
-    """End what the processes share; left to the interpreter's end, gloo's threads may abort it."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def refuse_several(what: str) -> None:
     """Refuse to do in several processes what is done in one.
 
