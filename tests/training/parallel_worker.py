@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from tests.families import SHARED, policy_of
 
+from bonbon.cli.process import leaving_at_once
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import TrainingConfig
@@ -93,4 +94,5 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with leaving_at_once():
+        main(Path(sys.argv[1]))

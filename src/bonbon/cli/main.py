@@ -11,7 +11,7 @@ from bonbon.cli.best import best
 from bonbon.cli.compare import compare
 from bonbon.cli.evaluate import evaluate
 from bonbon.cli.export import export
-from bonbon.cli.process import prepare_process
+from bonbon.cli.process import leaving_at_once, prepare_process
 from bonbon.cli.quickstart import quickstart
 from bonbon.cli.report import report
 from bonbon.cli.reward import reward
@@ -65,6 +65,11 @@ def bonbon(
 def main() -> None:
     """Run the command line; what the user can mend is one line and exit code 2."""
     prepare_process()
+    with leaving_at_once():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except BonbonError as error:

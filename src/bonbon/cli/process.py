@@ -1,7 +1,11 @@
-"""How the process uses cores and memory; set before torch loads."""
+"""How the process uses cores and memory, set before torch loads, and how it ends."""
 
+import atexit
 import ctypes
 import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 
 # glibc's names for mallopt, from malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
@@ -20,3 +24,38 @@ def prepare_process() -> None:
         mallopt(MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
         mallopt(TRIM_THRESHOLD, 2 * 2**30 - 1)
         mallopt(TOP_PAD, 64 * 2**20)
+
+
+@contextmanager
+def leaving_at_once() -> Generator[None]:
+    """End one of several launched processes where its work ends; a single one ends as usual.
+
+    A thread of gloo may still hold a tensor that Python made. If it lets go of it while the
+    interpreter is taken apart, the process aborts after all is done (pytorch issue 190489), and
+    FSDP keeps those threads alive even after its process group was destroyed. So exit handlers run
+    and nothing is taken apart, as multiprocessing ends its children.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield
+        return
+    try:
+        yield
+    except SystemExit as stop:
+        code = _code(stop)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    else:
+        code = 0
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _code(stop: SystemExit) -> int:
+    """Return what the interpreter would end with, and say what it would say."""
+    if isinstance(stop.code, int) or stop.code is None:
+        return stop.code or 0
+    sys.stderr.write(f"{stop.code}\n")
+    return 1
