@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from bonbon.models.head_logprobs import head_logprobs
 from bonbon.models.hidden_states import completion_hidden_states
 from bonbon.models.packing import PackedBatch
 
@@ -52,7 +53,7 @@ def token_logprobs(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         if torch.is_autocast_enabled(hidden.device.type):
             hidden = hidden.to(dtype)
-        return cast("Any", _HeadLogprobs.apply)(hidden, head.weight, target, scale)
+        return head_logprobs(hidden, head.weight, target, scale)
     size = chunk_size(model.config.get_text_config().vocab_size)
     chunks = zip(hidden.split(size), target.split(size), strict=True)
     return torch.cat([_chunk_logprobs(model, *chunk, temperature) for chunk in chunks])
@@ -106,70 +107,3 @@ def _chunk_logprobs(
     # The backward pass forms the chunk's logits again instead of keeping them.
     return checkpoint(forward, hidden, use_reentrant=False)  # pyright: ignore[reportReturnType]
 
-
-class _HeadLogprobs(torch.autograd.Function):
-    """Log-probabilities behind a linear head, with their derivative written out.
-
-    With d log p / d hidden = scale · (W[target] − Σ_v p_v W[v]), a head that is not trained needs
-    its logits once: the derivative is formed while they are there. One that is trained needs them
-    again in the backward pass, for its own gradient.
-    """
-
-    @staticmethod
-    def forward(  # torch gives no type for what carries state to the backward pass
-        ctx: Any,  # noqa: ANN401
-        hidden: Tensor,
-        weight: Tensor,
-        target: Tensor,
-        scale: float,
-    ) -> Tensor:
-        cast_weight = weight.to(hidden.dtype)
-        wants_hidden, wants_weight, *_ = ctx.needs_input_grad
-        slope = torch.empty_like(hidden) if wants_hidden and not wants_weight else None
-        logprob = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        normaliser = torch.empty_like(logprob)
-        for part in _parts(len(hidden), len(weight)):
-            logits = _logits(hidden[part], cast_weight, scale)
-            normaliser[part] = logits.logsumexp(dim=-1)
-            drawn = logits.gather(1, target[part, None])[:, 0]
-            logprob[part] = drawn - normaliser[part]
-            if slope is not None:
-                share = logits.sub_(normaliser[part, None]).exp_().to(hidden.dtype)
-                slope[part] = (cast_weight[target[part]] - share @ cast_weight) * scale
-        ctx.scale = scale
-        ctx.save_for_backward(hidden, weight, target, normaliser, slope)
-        return logprob
-
-    @staticmethod
-    def backward(
-        ctx: Any,  # noqa: ANN401
-        *gradients: Tensor,
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        hidden, weight, target, normaliser, slope = ctx.saved_tensors
-        (upstream,) = gradients
-        if slope is not None:
-            return (upstream[:, None] * slope).to(hidden.dtype), None, None, None
-        cast_weight = weight.to(hidden.dtype)
-        for_hidden = torch.empty_like(hidden)
-        for_weight = torch.zeros_like(weight)
-        for part in _parts(len(hidden), len(weight)):
-            logits = _logits(hidden[part], cast_weight, ctx.scale)
-            share = logits.sub_(normaliser[part, None]).exp_()
-            share.scatter_add_(1, target[part, None], share.new_full((len(share), 1), -1.0))
-            step = share.mul_(-ctx.scale * upstream[part, None]).to(hidden.dtype)
-            for_hidden[part] = step @ cast_weight
-            if for_weight.dtype == step.dtype:
-                for_weight.addmm_(step.T, hidden[part])
-            else:
-                for_weight += step.T @ hidden[part]
-        return for_hidden, for_weight, None, None
-
-
-def _logits(hidden: Tensor, weight: Tensor, scale: float) -> Tensor:
-    logits = (hidden @ weight.T).float()
-    return logits if scale == 1.0 else logits.mul_(scale)
-
-
-def _parts(num_tokens: int, vocabulary: int) -> list[slice]:
-    size = chunk_size(vocabulary)
-    return [slice(start, start + size) for start in range(0, num_tokens, size)]

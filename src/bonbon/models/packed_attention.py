@@ -12,44 +12,41 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 from bonbon.models.flex_attention import block_mask, compiled_kernel, line_attention
 from bonbon.models.folded_attention import can_fold, folded_attention
 from bonbon.models.packing import Spans
+from bonbon.models.spans_apart import Parts, SpansApart
 
 IMPLEMENTATION = "bonbon_packed"
-
-Parts = Float[Tensor, "_ _ _ _"]
-"""Spans side by side, padded at their ends: [spans, heads, length, width]."""
 
 
 class PackedLayout:
     """Which spans are prompts and which are completions, and who may attend to whom.
 
     Attributes:
-        lengths: of all spans in the order of the line.
-        prompts: places of the prompts in it.
-        completions: places of the completions.
         group: for each completion, the number of its prompt.
     """
 
     def __init__(self, spans: Spans, device: torch.device) -> None:
         """Take what lies in the line, and where its tensors are."""
-        self.lengths = spans.lengths
-        self.prompts: list[int] = []
-        self.completions: list[int] = []
-        groups: list[int] = []
-        for number, completions in enumerate(spans.completions):
-            place = len(self.prompts) + len(self.completions)
-            self.prompts.append(place)
-            self.completions.extend(range(place + 1, place + 1 + len(completions)))
-            groups.extend([number] * len(completions))
+        groups = [number for number, part in enumerate(spans.completions) for _ in part]
         self.group = torch.tensor(groups, device=device)
         self._spans = spans
+        self._apart: dict[int, SpansApart] = {}
         self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
         self._block_masks: dict[int | None, BlockMask] = {}
+
+    def apart(self, heads: int) -> SpansApart:
+        """Return how the spans of states with so many heads are set apart."""
+        if heads not in self._apart:
+            prompts, completions = (
+                torch.tensor(places, device=self.group.device).view(-1, 2)
+                for places in self._spans.places
+            )
+            self._apart[heads] = SpansApart.of(prompts, completions, heads)
+        return self._apart[heads]
 
     def block_mask(self, window: int | None) -> BlockMask:
         """Return who may attend to whom in the whole line, for flex_attention."""
@@ -67,7 +64,7 @@ class PackedLayout:
         if window not in self._masks:
             prompts = self._prompt_mask(window)
             # Completions of one token each read nothing of their own: there are none in the line.
-            completions = self._completion_mask(window) if self.completions else prompts[:0]
+            completions = self._completion_mask(window) if len(self.group) else prompts[:0]
             self._masks[window] = (prompts, completions)
         return self._masks[window]
 
@@ -121,9 +118,7 @@ def packed_attention(
         mask = packed.block_mask(sliding_window)
         line = line_attention(query, key, value, mask, scaling, kernel)
         return line.transpose(1, 2), None
-    queries, keys, values = (
-        states[0].transpose(0, 1).split(packed.lengths) for states in (query, key, value)
-    )
+    heads, kv_heads = packed.apart(query.shape[1]), packed.apart(key.shape[1])
     prompt_mask, completion_mask = packed.masks(sliding_window)
 
     def attend(queries: Parts, keys: Parts, values: Parts, mask: Tensor) -> Parts:
@@ -140,29 +135,21 @@ def packed_attention(
             enable_gqa=queries.shape[1] != keys.shape[1],
         )
 
-    prompt_keys, prompt_values = (_padded(states, packed.prompts) for states in (keys, values))
-    read = attend(_padded(queries, packed.prompts), prompt_keys, prompt_values, prompt_mask)
-    outputs = dict(zip(packed.prompts, read.transpose(1, 2).unbind(0), strict=True))
-    if packed.completions:
-        answered = attend(
-            _padded(queries, packed.completions),
-            _behind(prompt_keys, _padded(keys, packed.completions), packed.group),
-            _behind(prompt_values, _padded(values, packed.completions), packed.group),
-            completion_mask,
-        )
-        outputs |= zip(packed.completions, answered.transpose(1, 2).unbind(0), strict=True)
-    parts = [outputs[place][:length] for place, length in enumerate(packed.lengths)]
-    return torch.cat(parts)[None], None
+    asking, answering = heads.apart(query)
+    prompt_keys, own_keys = kv_heads.apart(key)
+    prompt_values, own_values = kv_heads.apart(value)
+    read = attend(asking, prompt_keys, prompt_values, prompt_mask)
+    answered = answering
+    if len(answering):
+        keys = _behind(prompt_keys, own_keys, packed.group)
+        values = _behind(prompt_values, own_values, packed.group)
+        answered = attend(answering, keys, values, completion_mask)
+    return heads.in_line(read, answered), None
 
 
 def _window(places: Int[Tensor, " length"], window: int) -> Bool[Tensor, "length length"]:
     distance = places[:, None] - places
     return (distance >= 0) & (distance < window)
-
-
-def _padded(parts: tuple[Tensor, ...], places: list[int]) -> Parts:
-    """Return some spans of [tokens, heads, width], side by side and padded at their ends."""
-    return pad_sequence([parts[place] for place in places], batch_first=True).transpose(1, 2)
 
 
 def _behind(prompts: Parts, own: Parts, group: Int[Tensor, " completions"]) -> Parts:

@@ -55,10 +55,18 @@ class Spans:
     completions: tuple[tuple[int, ...], ...]
 
     @property
-    def lengths(self) -> list[int]:
-        """All spans' lengths in the order of the line."""
-        groups = zip(self.prompts, self.completions, strict=True)
-        return [length for prompt, rest in groups for length in (prompt, *rest)]
+    def places(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Where each prompt and each completion starts in the line, and its length."""
+        prompts: list[tuple[int, int]] = []
+        completions: list[tuple[int, int]] = []
+        start = 0
+        for prompt, rest in zip(self.prompts, self.completions, strict=True):
+            prompts.append((start, prompt))
+            start += prompt
+            for length in rest:
+                completions.append((start, length))
+                start += length
+        return prompts, completions
 
 
 @dataclass(frozen=True)
