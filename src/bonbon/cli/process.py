@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 # glibc's names for mallopt, from malloc.h.
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
 
 def prepare_process() -> None:
@@ -21,7 +21,7 @@ def prepare_process() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # glibc only
-        mallopt(MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
+        mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, 2 * 2**30 - 1)
         mallopt(TOP_PAD, 64 * 2**20)
 

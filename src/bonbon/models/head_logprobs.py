@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LOGITS_AT_ONCE = 1 << 22
-"""Logits in memory at once: 16 MiB in float32."""
+LOGITS_AT_ONCE = 1 << 21
+"""Logits in memory at once: 8 MiB in float32."""
 
 LEAST_SLICE = 256
 """Tokens of the vocabulary in a slice, however many tokens are scored."""
@@ -86,15 +86,16 @@ class _HeadLogprobs(torch.autograd.Function):
             return (upstream[:, None] * slope).to(hidden.dtype), None, None, None
         for_hidden = torch.zeros_like(hidden, dtype=torch.float32)
         for_weight = torch.empty_like(weight)
-        factor = upstream * ctx.scale
+        factor = (upstream * -ctx.scale)[:, None]
+        weighed = (hidden * factor).to(hidden.dtype)
         for start, part in _slices(weight, hidden):
             share = _logits(hidden, part, ctx.scale).sub_(normaliser[:, None]).exp_()
             column, inside = _inside(target, start, len(part))
             share.scatter_add_(1, column, -inside.to(share.dtype)[:, None])
-            step = share.mul_(-factor[:, None]).to(hidden.dtype)
-            for_hidden.add_(step @ part)
-            for_weight[start : start + len(part)] = step.T @ hidden
-        return for_hidden.to(hidden.dtype), for_weight, None, None
+            share = share.to(hidden.dtype)
+            for_hidden.add_(share @ part)
+            for_weight[start : start + len(part)] = share.T @ weighed
+        return for_hidden.mul_(factor).to(hidden.dtype), for_weight, None, None
 
 
 def _slices(weight: Tensor, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
