@@ -5,6 +5,8 @@
 
 All contenders fine-tune a model whole, on the best and worst of the same candidates, with as many
 pairs a step, each in a process of its own, on a GPU if there is one. The first step is left out.
+bonbon's command tells glibc to keep freed memory (`bonbon.cli.process`); its peers run as they come,
+or with `--lend` so prepared as well.
 TRL's time includes the share of its precomputed references that falls on a step, if it precomputes
 them.
 """
@@ -102,6 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=32, help="pairs in an epoch")
     parser.add_argument("--rows", type=int, nargs="+", default=[2, 4, 8], help="TRL's batch sizes")
     parser.add_argument("--tokens-per-forward", type=int, default=2048, help="of bonbon")
+    parser.add_argument("--lend", action="store_true", help="prepare_process() to the peers too")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.cases, arguments.dtypes = ["short"], ["bfloat16"]
@@ -244,6 +247,7 @@ def trained(
         "threads": arguments.threads,
         "pairs_per_step": arguments.pairs_per_step,
         "tokens_per_forward": arguments.tokens_per_forward,
+        "lend": arguments.lend,
     }
     done = subprocess.run(
         [sys.executable, str(worker)],

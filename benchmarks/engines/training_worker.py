@@ -56,7 +56,8 @@ class Clock(TrainerCallback):
 def main() -> None:
     """Do one job."""
     job = json.load(sys.stdin)
-    prepare_process()
+    if job["contender"] == "bonbon" or job["lend"]:
+        prepare_process()
     torch.set_num_threads(job["threads"])
     torch.manual_seed(0)
     way: Callable[[Job], Answer] = {"bonbon": bonbon, "trl": trl, "plain": plain}[job["contender"]]

@@ -16,9 +16,12 @@ def prepare_process() -> None:
 
     A CPU's model makes and frees tensors of many MB at every step. Handing each back to the
     kernel and asking for it again, zeroed page by page, was measured at up to a third of the time.
+    Products of every new shape are compiled and kept, about a megabyte each: a few steps' worth
+    are enough.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # glibc only
         mallopt(MMAP_MAX, 0)
