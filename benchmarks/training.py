@@ -5,14 +5,14 @@
 
 All contenders fine-tune a model whole, on the best and worst of the same candidates, with as many
 pairs a step, each in a process of its own, on a GPU if there is one. The first step is left out.
-bonbon's command tells glibc to keep freed memory (`bonbon.cli.process`); its peers run as they come,
-or with `--lend` so prepared as well.
-TRL's time includes the share of its precomputed references that falls on a step, if it precomputes
-them.
+bonbon's process keeps freed memory, as its command lets it (`bonbon.cli.process`); its peers run as
+they come, or prepared likewise with `--lend`. TRL's time includes the share of its precomputed
+references that falls on a step, if it precomputes them.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,6 +35,9 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 N, NEW_TOKENS = 8, 64
+
+ENVIRONMENT = dict(os.environ)
+"""What every contender starts from, before this process is prepared."""
 
 Group = dict[str, Any]
 
@@ -252,6 +255,7 @@ def trained(
     done = subprocess.run(
         [sys.executable, str(worker)],
         input=json.dumps(whole),
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,

@@ -106,4 +106,3 @@ def _chunk_logprobs(
         return forward(hidden)
     # The backward pass forms the chunk's logits again instead of keeping them.
     return checkpoint(forward, hidden, use_reentrant=False)  # pyright: ignore[reportReturnType]
-
