@@ -1,6 +1,7 @@
 """Packed passes through the families of decoders: same loss and gradients as one by one."""
 
 import logging
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -26,18 +27,23 @@ IN_LINE = {name: config for name, config in SHARED.items() if name not in MASKED
 ALONE = {name: config for name, (config, _) in PLAIN.items() if name not in MASKED}
 
 
-def packed_sum(model: PreTrainedModel, layout: Layout) -> Tensor:
-    batch = pack(GROUPS, layout)
-    return (COEFFICIENTS * completion_logprobs(model, batch, temperature=0.8)).sum()
+SINGLES = [PromptGroup((1, 2, 3), ((4,), (0,))), PromptGroup((6,), ((2,), (5,), (7,)))]
 
 
-def plain_sum(model: PreTrainedModel) -> Tensor:
+def packed_sum(
+    model: PreTrainedModel, layout: Layout, groups: Sequence[PromptGroup] = GROUPS
+) -> Tensor:
+    logprobs = completion_logprobs(model, pack(groups, layout), temperature=0.8)
+    return (COEFFICIENTS[: len(logprobs)] * logprobs).sum()
+
+
+def plain_sum(model: PreTrainedModel, groups: Sequence[PromptGroup] = GROUPS) -> Tensor:
     logprobs = [
         plain_logprob(model, group.prompt, completion, temperature=0.8)
-        for group in GROUPS
+        for group in groups
         for completion in group.completions
     ]
-    return (COEFFICIENTS * torch.stack(logprobs)).sum()
+    return (COEFFICIENTS[: len(logprobs)] * torch.stack(logprobs)).sum()
 
 
 def value_and_gradient(model: PreTrainedModel, total: Tensor) -> tuple[float, Tensor]:
@@ -47,14 +53,16 @@ def value_and_gradient(model: PreTrainedModel, total: Tensor) -> tuple[float, Te
     return total.item(), torch.cat(grads)
 
 
-def check(model: PreTrainedModel, expected_layout: Layout) -> None:
+def check(
+    model: PreTrainedModel, expected_layout: Layout, groups: Sequence[PromptGroup] = GROUPS
+) -> None:
     """Hold the layout that is chosen against one sequence at a time."""
     before = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
     with packed_attention_in(model) as layout:
         assert layout == expected_layout
-        value, gradient = value_and_gradient(model, packed_sum(model, layout))
+        value, gradient = value_and_gradient(model, packed_sum(model, layout, groups))
     assert model.config._attn_implementation == before  # pyright: ignore[reportPrivateUsage]
-    exact, expected = value_and_gradient(model, plain_sum(model))
+    exact, expected = value_and_gradient(model, plain_sum(model, groups))
     assert value == pytest.approx(exact, rel=1e-4)
     assert (gradient - expected).norm() <= 1e-4 * expected.norm()
 
@@ -67,6 +75,10 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.mark.parametrize("name", IN_LINE)
 def test_groups_in_line_equal_one_by_one(name: str) -> None:
     check(policy_of(IN_LINE[name]).model, "line")
+
+
+def test_a_line_of_prompts_alone_scores_completions_of_one_token() -> None:
+    check(policy_of(IN_LINE["Llama"]).model, "line", SINGLES)
 
 
 @pytest.mark.parametrize("name", SHARED)

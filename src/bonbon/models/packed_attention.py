@@ -32,7 +32,7 @@ class PackedLayout:
     def __init__(self, spans: Spans, device: torch.device) -> None:
         """Take what lies in the line, and where its tensors are."""
         groups = [number for number, part in enumerate(spans.completions) for _ in part]
-        self.group = torch.tensor(groups, device=device)
+        self.group = torch.tensor(groups, dtype=torch.long, device=device)
         self._spans = spans
         self._apart: dict[int, SpansApart] = {}
         self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
@@ -41,11 +41,7 @@ class PackedLayout:
     def apart(self, heads: int) -> SpansApart:
         """Return how the spans of states with so many heads are set apart."""
         if heads not in self._apart:
-            prompts, completions = (
-                torch.tensor(places, device=self.group.device).view(-1, 2)
-                for places in self._spans.places
-            )
-            self._apart[heads] = SpansApart.of(prompts, completions, heads)
+            self._apart[heads] = SpansApart.of(self._spans, heads, self.group.device)
         return self._apart[heads]
 
     def block_mask(self, window: int | None) -> BlockMask:

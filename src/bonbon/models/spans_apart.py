@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bonbon.models.packing import Spans
+
 Parts = Float[Tensor, "_ _ _ _"]
 """Spans side by side, padded at their ends: [spans, heads, length, width]."""
 
@@ -33,9 +35,10 @@ class SpansApart:
     shapes: tuple[tuple[int, int, int], tuple[int, int, int]]
 
     @classmethod
-    def of(cls, prompts: Int[Tensor, "spans 2"], completions: Tensor, heads: int) -> "SpansApart":
-        """Lay spans apart, given where each starts in the line and how long it is."""
-        parts = [_rows(spans, heads) for spans in (prompts, completions)]
+    def of(cls, spans: Spans, heads: int, device: torch.device) -> "SpansApart":
+        """Lay the spans of a line apart, for states with so many heads."""
+        places = [torch.tensor(one, dtype=torch.long).view(-1, 2) for one in spans.places]
+        parts = [_rows(one.to(device), heads) for one in places]
         source = torch.cat([rows.flatten() for rows, _ in parts])
         filled = torch.cat([inside.flatten() for _, inside in parts])
         place = torch.empty(int(filled.sum()), dtype=torch.long, device=source.device)
@@ -90,11 +93,11 @@ class _Taken(torch.autograd.Function):
 
 
 def _rows(
-    spans: Int[Tensor, "spans 2"], heads: int
+    places: Int[Tensor, "spans 2"], heads: int
 ) -> tuple[Int[Tensor, "spans heads length"], Bool[Tensor, "spans heads length"]]:
     """Return the line's row for each place apart, and whether it is one, not padding."""
-    start, size = spans[:, 0, None, None], spans[:, 1, None, None]
-    offset = torch.arange(int(size.max()) if len(spans) else 0, device=spans.device)
+    start, size = places[:, 0, None, None], places[:, 1, None, None]
+    offset = torch.arange(int(size.max()) if len(places) else 0, device=places.device)
     inside = (offset < size).expand(-1, heads, -1)
     token = start + torch.minimum(offset, size - 1)
-    return token * heads + torch.arange(heads, device=spans.device)[:, None], inside
+    return token * heads + torch.arange(heads, device=places.device)[:, None], inside
