@@ -13,7 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 LOGITS_AT_ONCE = 1 << 21
-"""Logits in memory at once: 8 MiB in float32."""
+"""Logits in memory at once: 8 MiB in float32, about what a CPU keeps near."""
+
+ON_A_GPU = 1 << 24
+"""The same where each product should be large: 64 MiB."""
 
 LEAST_SLICE = 256
 """Tokens of the vocabulary in a slice, however many tokens are scored."""
@@ -100,7 +103,8 @@ class _HeadLogprobs(torch.autograd.Function):
 
 def _slices(weight: Tensor, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield where each slice of the vocabulary starts, and its weights in the wanted precision."""
-    size = max(LEAST_SLICE, LOGITS_AT_ONCE // len(hidden))
+    at_once = LOGITS_AT_ONCE if hidden.device.type == "cpu" else ON_A_GPU
+    size = max(LEAST_SLICE, at_once // len(hidden))
     for start in range(0, len(weight), size):
         yield start, weight[start : start + size].to(hidden.dtype)
 
