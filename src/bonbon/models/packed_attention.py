@@ -135,7 +135,7 @@ def packed_attention(
     prompt_keys, own_keys = kv_heads.apart(key)
     prompt_values, own_values = kv_heads.apart(value)
     read = attend(asking, prompt_keys, prompt_values, prompt_mask)
-    answered = answering
+    answered = read[:0]
     if len(answering):
         keys = _behind(prompt_keys, own_keys, packed.group)
         values = _behind(prompt_values, own_values, packed.group)
