@@ -105,3 +105,46 @@ def requests_for(openai_url: str) -> Callable[[str], list[dict[str, Any]]]:
             return json.load(answer)
 
     return requests
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give a function that builds a checkpoint of `tests/checkpoints.py` once and returns it."""
+    from tests.checkpoints import build  # noqa: PLC0415 - most tests do without torch
+
+    place = tmp_path_factory.mktemp("checkpoints")
+
+    def built(name: str) -> Path:
+        folder = place / name
+        return folder if folder.is_dir() else build(name, folder)
+
+    return built
+
+
+@pytest.fixture
+def trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[[str], Path]
+) -> Path:
+    """Work in a folder with a small recipe, 20 prompts and a reward, and return the folder.
+
+    `trial.yaml` answers with the checkpoint `chatml`; its reward, `letters:count`, counts letters.
+    """
+    prompts = [{"prompt": f"Say something nice about number {index}."} for index in range(20)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    (tmp_path / "letters.py").write_text(
+        "def count(prompts, completions):\n"
+        "    return [sum(map(str.isalpha, text)) + len(text) / 100 for text in completions]\n"
+    )
+    (tmp_path / "trial.yaml").write_text(
+        f"policy: {{model: {checkpoint('chatml')}, dtype: float32, device: cpu}}\n"
+        "prompts: {path: prompts.jsonl, eval_fraction: 0.3}\n"
+        "sampling: {n: 4, temperature: 1.0, max_new_tokens: 12}\n"
+        "reward: letters:count\n"
+        "training: {epochs: 1, batch_size: 4, validation_groups: 0, precision: float32,"
+        " learning_rate: 1.0e-3}\n"
+        "evaluation: {base_samples: 8, policy_samples: 4, num_resamples: 200}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return tmp_path
