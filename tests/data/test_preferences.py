@@ -117,15 +117,21 @@ def test_ids_name_the_prompts(tmp_path: Path) -> None:
         ({"rejected": [ASKED]}, "'rejected' is a message of the role 'user'; expected 'assistant'"),
         ({"rejected": "\ud800"}, "line 2 holds half a character at 0; expected whole ones"),
         ({"id": "a"}, "line 2 has the id 'a' of pairs.jsonl line 1; expected a different one"),
-        ({"id": None}, "line 2: 'id' is nothing; expected a printable text or a number"),
-        ({"id": " "}, "line 2: 'id' is ' '; expected a printable text or a number"),
-        ({"id": False}, "line 2: 'id' is a truth value; expected a printable text or a number"),
-        ({"id": "\ud800"}, r"line 2: 'id' is '\ud800'; expected a printable text or a number"),
+        ({"id": None}, "line 2: 'id' is nothing; expected a printable text or a whole number"),
+        ({"id": " "}, "line 2: 'id' is ' '; expected a printable text or a whole number"),
+        (
+            {"id": False},
+            "line 2: 'id' is a truth value; expected a printable text or a whole number",
+        ),
+        (
+            {"id": "\ud800"},
+            r"line 2: 'id' is '\ud800'; expected a printable text or a whole number",
+        ),
     ],
 )
 def test_rows_that_cannot_be_used(tmp_path: Path, change: dict[str, Any], line: str) -> None:
     path = jsonl(tmp_path, [{**ROW, "id": "a"}, {**ROW, "id": "b", **change}])
-    with pytest.raises(ConfigError, match=re.escape(line)) as caught:
+    with pytest.raises((ConfigError, PromptError), match=re.escape(line)) as caught:
         load_preferences(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("pairs.jsonl line 2")

@@ -283,7 +283,7 @@ def test_the_line_that_is_not_json_is_named(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": 3}', "p.jsonl line 1: 'prompt' is a number; expected a text or"),
         ("p.jsonl", '{"prompt": {}}', "'prompt' is an object; expected a text or chat messages"),
         ("p.jsonl", '{"prompt": "\\ud83d"}', "p.jsonl line 1 holds half a character at 0"),
-        ("p.jsonl", '{"prompt": "a", "id": "\\ud83d"}', "line 1 holds half a character at 0"),
+        ("p.jsonl", '{"prompt": "a", "id": "\\ud83d"}', "line 1: 'id' is '\\ud83d'; expected a"),
         ("p.jsonl", '{"prompt": []}', "p.jsonl line 1 has an empty prompt: 'prompt' holds no mess"),
         ("p.jsonl", '{"prompt": ["a"]}', "line 1: message 1 of 'prompt' is a text; expected an ob"),
         (
@@ -309,14 +309,14 @@ def test_the_line_that_is_not_json_is_named(tmp_path: Path) -> None:
         (
             "p.jsonl",
             '{"id": 1, "prompt": "a"}\n{"id": "1", "prompt": "b"}',
-            "p.jsonl line 2 has the id '1' of p.jsonl line 1; ids must differ",
+            "p.jsonl line 2 has the id '1' of p.jsonl line 1; expected a different one",
         ),
         (
             "p.jsonl",
             '{"id": 1, "prompt": "a"}\n{"prompt": "b"}',
-            "p.jsonl line 2 has no 'id' while other rows have one",
+            "p.jsonl line 2: 'id' is nothing; expected a printable text or a whole number in every",
         ),
-        ("p.jsonl", '{"id": true, "prompt": "a"}', "line 1: 'id' is a truth value; expected a tex"),
+        ("p.jsonl", '{"id": true, "prompt": "a"}', "line 1: 'id' is a truth value; expected a pri"),
         (
             "p.jsonl",
             '{"prompt": "a", "split": "dev"}',

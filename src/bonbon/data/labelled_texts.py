@@ -247,7 +247,7 @@ def _number(row: PromptRow) -> float:
     value = row.values.get("label")
     try:
         number = float(value) if isinstance(value, int | float | str) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: an integer beyond all floats
         number = math.nan
     if not math.isfinite(number):
         got = repr(value) if isinstance(value, float | str) else kind_of(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from bonbon.data.labelled_texts import ComparedTexts, Comparisons, load_labelled_texts
-from bonbon.data.prompt_rows import PromptRow, kind_of, read_rows
+from bonbon.data.prompt_rows import PromptRow, read_rows, row_ids
 from bonbon.errors import ConfigError
 from bonbon.records import Candidate, Prompt, ScoredGroup
 
@@ -71,7 +71,7 @@ def load_preferences(path: Path) -> list[PreferencePair]:
             "expected `prompt`, `chosen` and `rejected`: rename the columns, and move messages "
             "that come before both answers into `prompt`"
         )
-    ids = _ids(rows) if "id" in columns else [f"{row.number:05d}" for row in rows]
+    ids = row_ids(rows)
     for row in rows:
         _check_filled(row)
     # Reads the file again: it is what knows texts from messages.
@@ -140,31 +140,6 @@ def _ended(token_ids: tuple[int, ...], eos_token_ids: tuple[int, ...]) -> tuple[
     if token_ids and token_ids[-1] in eos_token_ids:
         return token_ids
     return (*token_ids, eos_token_ids[0])
-
-
-def _ids(rows: Sequence[PromptRow]) -> list[str]:
-    places: dict[str, str] = {}
-    for row in rows:
-        name = _named_id(row)
-        if name in places:
-            raise ConfigError(
-                f"{row.place} has the id '{name}' of {places[name]}; expected a different one for "
-                "each pair: rename it, or leave the column out"
-            )
-        places[name] = row.place
-    return list(places)
-
-
-def _named_id(row: PromptRow) -> str:
-    value = row.values.get("id")
-    is_name = isinstance(value, str | int) and not isinstance(value, bool)
-    if not is_name or not str(value).isprintable() or not str(value).strip():
-        got = repr(value) if isinstance(value, str) else kind_of(value)
-        raise ConfigError(
-            f"{row.place}: 'id' is {got}; expected a printable text or a number in every row, or "
-            "no such column"
-        )
-    return str(value)
 
 
 def _check_filled(row: PromptRow) -> None:

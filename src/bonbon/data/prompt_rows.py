@@ -3,15 +3,27 @@
 import csv
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bonbon.data.json_text import JsonError, parse_json, parse_json_array
 from bonbon.errors import PromptError
+
+MAX_LINE_BYTES = 2**26
+"""A longer line is no row: a file of something else, or without line ends."""
+
+PARQUET_ROWS = 256
+"""Rows that are taken out of a Parquet file at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +48,110 @@ def read_rows(path: Path) -> list[PromptRow]:
         PromptError: no such file, an unknown ending, a line that is not what the ending says,
             or no rows at all.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if path.is_dir():
-        raise PromptError(f"{path} is a folder; expected a file: {', '.join(_READERS)}")
-    if not path.exists():
-        raise PromptError(f"{path} does not exist{_nearest(path)}")
-    if reader is None:
-        raise PromptError(
-            f"{path} has the ending '{path.suffix}'; expected one of {', '.join(_READERS)}"
-        )
+    return list(iterate_rows(path))
+
+
+def iterate_rows(path: Path) -> Iterator[PromptRow]:
+    """Read rows as `read_rows` does, no more of them than are asked for.
+
+    Raises:
+        PromptError: as of `read_rows`, a wrong line when its turn comes.
+    """
+    reader = _reader(path)
+    is_empty = True
     try:
-        rows = list(reader(path))
-    except PermissionError as error:
-        raise PromptError(f"{path} cannot be read ({error.strerror})") from error
-    if not rows:
+        for row in reader(path):
+            is_empty = False
+            yield row
+    except OSError as error:
+        raise PromptError(f"{path} cannot be read ({error.strerror or error})") from error
+    if is_empty:
         raise PromptError(
             f"{path} is empty; expected at least two prompts: to train and to evaluate"
         )
-    return rows
+
+
+def row_ids(rows: Sequence[PromptRow]) -> list[str]:
+    """Return what the column `id` calls the rows; without it their numbers do.
+
+    Raises:
+        PromptError: a row has no id while others have one, one that is no name, or another's.
+    """
+    if not any("id" in row.values for row in rows):
+        return [f"{row.number:05d}" for row in rows]
+    places: dict[str, str] = {}
+    for row in rows:
+        name = _named_id(row)
+        if name in places:
+            raise PromptError(
+                f"{row.place} has the id '{name}' of {places[name]}; expected a different one for "
+                "each row: rename it, or leave the column out"
+            )
+        places[name] = row.place
+    return list(places)
 
 
 def kind_of(value: object) -> str:
     """What a value read from a file is, in words."""
-    names: dict[type, str] = {
-        bool: "a truth value",
-        dict: "an object",
-        float: "a number",
-        int: "a number",
-        list: "an array",
-        str: "a text",
-        type(None): "nothing",
-    }
-    return names.get(type(value), f"a {type(value).__name__}")
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+_KINDS: dict[type, str] = {
+    bool: "a truth value",
+    bytes: "binary data",
+    date: "a date",
+    datetime: "a date",
+    Decimal: "a number",
+    dict: "an object",
+    float: "a number",
+    int: "a number",
+    list: "an array",
+    str: "a text",
+    type(None): "nothing",
+}
+
+
+def _named_id(row: PromptRow) -> str:
+    """Return the id, whole numbers as they are written: tables of numbers hold them as 7.0."""
+    value = row.values.get("id")
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    is_name = isinstance(value, str | int) and not isinstance(value, bool)
+    if not is_name or not str(value).isprintable() or not str(value).strip():
+        got = repr(value) if isinstance(value, str | float | Decimal) else kind_of(value)
+        raise PromptError(
+            f"{row.place}: 'id' is {got}; expected a printable text or a whole number in every "
+            "row, or no such column"
+        )
+    return str(value)
+
+
+def _reader(path: Path) -> "Callable[[Path], Iterator[PromptRow]]":
+    """Return what reads a file; pipes and devices would hang, or be empty the second time."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise PromptError(f"{path} does not exist{_nearest(path)}") from None
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it, a folder that is closed
+        raise PromptError(f"{path} cannot be read ({error})") from error
+    if not stat.S_ISREG(mode):
+        kind = next((words for is_one, words in _NO_FILES if is_one(mode)), "no file")
+        raise PromptError(f"{path} is {kind}; expected a file: {', '.join(_READERS)}")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise PromptError(
+            f"{path} has the ending '{path.suffix}'; expected one of {', '.join(_READERS)}"
+        )
+    return reader
+
+
+_NO_FILES: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def _nearest(path: Path) -> str:
@@ -82,10 +166,12 @@ def _read_jsonl(path: Path) -> Iterator[PromptRow]:
     for number, line in _filled_lines(path):
         place = f"{path.name} line {number}"
         try:
-            value = json.loads(line.rstrip())
+            value = parse_json(line.rstrip())
         except json.JSONDecodeError as error:
             problem = f"{error.msg} at column {error.colno}"
             raise PromptError(f"{place} is not JSON: {problem}") from error
+        except JsonError as error:
+            raise PromptError(f"{place} {error}") from error
         yield _json_row(number, place, value)
 
 
@@ -93,17 +179,21 @@ def _read_json(path: Path) -> Iterator[PromptRow]:
     text = "".join(_lines(path))
     if not text.strip():
         return
+    number = 0
     try:
-        values = json.loads(text)
+        if not text.lstrip().startswith("["):
+            raise PromptError(
+                f"{path.name} holds {kind_of(parse_json(text))}; expected an array of rows"
+            )
+        for number, value in enumerate(parse_json_array(text), start=1):
+            yield _json_row(number, f"{path.name} row {number}", value)
     except json.JSONDecodeError as error:
         hint = "; a file of one JSON object a line must end in .jsonl" * (error.msg == "Extra data")
         place = f"{path.name} line {error.lineno}"
         problem = f"{error.msg} at column {error.colno}"
         raise PromptError(f"{place} is not JSON: {problem}{hint}") from error
-    if not isinstance(values, list):
-        raise PromptError(f"{path.name} holds {kind_of(values)}; expected an array of rows")
-    for number, value in enumerate(values, start=1):
-        yield _json_row(number, f"{path.name} row {number}", value)
+    except JsonError as error:
+        raise PromptError(f"{path.name} row {number + 1} {error}") from error
 
 
 def _json_row(number: int, place: str, value: object) -> PromptRow:
@@ -115,10 +205,12 @@ def _json_row(number: int, place: str, value: object) -> PromptRow:
 
 
 def _read_csv(path: Path) -> Iterator[PromptRow]:
-    reader = csv.reader(_lines(path), strict=True)
+    csv.field_size_limit(MAX_LINE_BYTES)  # Python's own limit is shorter than texts may be
+    reader = csv.reader(_lines(path, longest=MAX_LINE_BYTES), strict=True)
     number = 1
     try:
         header = next(reader, [])
+        _refuse_repeats(f"{path.name} line 1", header)
         number = reader.line_num + 1
         for fields in reader:
             if fields:
@@ -128,6 +220,15 @@ def _read_csv(path: Path) -> Iterator[PromptRow]:
             number = reader.line_num + 1
     except csv.Error as error:
         raise PromptError(f"{path.name} line {number} is not CSV: {error}") from error
+
+
+def _refuse_repeats(place: str, columns: Sequence[str]) -> None:
+    repeated = next((name for name in columns if columns.count(name) > 1), None)
+    if repeated is not None:
+        raise PromptError(
+            f"{place} has the column '{repeated}' twice; expected each name once: rename one, or "
+            "leave it out"
+        )
 
 
 def _named_fields(place: str, header: list[str], fields: list[str]) -> dict[str, str]:
@@ -142,13 +243,39 @@ def _named_fields(place: str, header: list[str], fields: list[str]) -> dict[str,
 def _read_parquet(path: Path) -> Iterator[PromptRow]:
     if path.stat().st_size == 0:
         return
+    number = 0
     try:
-        values = pq.read_table(path).to_pylist()
+        with pq.ParquetFile(path) as file:
+            _refuse_repeats(path.name, file.schema_arrow.names)
+            # Few at a time: compressed rows may be far larger than the file.
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+                for values in _parquet_values(batch, path=path, first=number + 1):
+                    number += 1
+                    yield PromptRow(number, f"{path.name} row {number}", values)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise PromptError(f"{path.name} is not a readable Parquet file: {reason}") from error
-    for number, value in enumerate(values, start=1):
-        yield PromptRow(number=number, place=f"{path.name} row {number}", values=value)
+
+
+def _parquet_values(batch: pa.RecordBatch, *, path: Path, first: int) -> list[dict[str, Any]]:
+    """Return the rows as Python values, or name the one that has none: a date of year 300000."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError, TypeError, NotImplementedError) as error:
+        if batch.num_rows > 1:
+            halves = (0, batch.num_rows // 2), (batch.num_rows // 2, batch.num_rows)
+            return [
+                values
+                for start, end in halves
+                for values in _parquet_values(
+                    batch.slice(start, end - start), path=path, first=first + start
+                )
+            ]
+        reason = " ".join(str(error).split())
+        raise PromptError(
+            f"{path.name} row {first} holds a value that cannot be read ({reason}); expected "
+            "texts and numbers: leave the column out"
+        ) from error
 
 
 def _read_text(path: Path) -> Iterator[PromptRow]:
@@ -159,19 +286,28 @@ def _read_text(path: Path) -> Iterator[PromptRow]:
 
 def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number the lines from 1 and leave out the blank ones."""
-    return ((number, line) for number, line in enumerate(_lines(path), start=1) if line.strip())
+    lines = _lines(path, longest=MAX_LINE_BYTES)
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, *, longest: int = -1) -> Iterator[str]:
     """Decode line by line, so that a wrong byte can be named by its line."""
     # Not str.splitlines: it would also cut at U+2028 and form feeds, inside of texts.
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(partial(file.readline, longest), b""), start=1):
+            place = f"{path.name} line {number}"
+            if len(line) == longest:
+                raise PromptError(
+                    f"{place} is longer than {longest >> 20} MiB; expected a row on each line"
+                )
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                problem = f"{path.name} line {number} is not UTF-8 text ({error.reason})"
+                problem = f"{place} is not UTF-8 text ({error.reason})"
                 raise PromptError(f"{problem}; save the file as UTF-8") from error
+            if "\0" in text:  # as UTF-16 without a mark has beside every letter
+                raise PromptError(f"{place} holds a NUL, so it is no text; save the file as UTF-8")
+            yield text
 
 
 _READERS: dict[str, Callable[[Path], Iterator[PromptRow]]] = {

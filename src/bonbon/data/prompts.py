@@ -8,7 +8,7 @@ from typing import cast
 from pydantic import Field
 
 from bonbon.config import Config
-from bonbon.data.prompt_rows import PromptRow, kind_of, read_rows
+from bonbon.data.prompt_rows import PromptRow, kind_of, read_rows, row_ids
 from bonbon.errors import PromptError
 from bonbon.records import Message, Prompt, Split
 
@@ -59,7 +59,7 @@ def load_prompts(config: PromptsConfig) -> list[Prompt]:
     columns = list(dict.fromkeys(name for row in rows for name in row.values))
     column = _prompt_column(path, columns, wanted=config.prompt_column)
     contents = [_content(row, column) for row in rows]
-    ids = _ids(rows, has_column="id" in columns)
+    ids = row_ids(rows)
     splits = _splits(path, rows, ids, config=config, has_column="split" in columns)
     prompts = [
         Prompt(id=name, content=_instructed(content, config.system), split=split)
@@ -162,26 +162,6 @@ def _checked_text(row: PromptRow, text: str) -> str:
         # JSON can escape one half of a surrogate pair, which no tokenizer takes.
         raise PromptError(f"{row.place} holds half a character at {error.start}") from error
     return text
-
-
-def _ids(rows: Sequence[PromptRow], *, has_column: bool) -> list[str]:
-    places: dict[str, str] = {}
-    for row in rows:
-        name = _named_id(row) if has_column else f"{row.number:05d}"
-        if name in places:
-            raise PromptError(f"{row.place} has the id '{name}' of {places[name]}; ids must differ")
-        places[name] = row.place
-    return list(places)
-
-
-def _named_id(row: PromptRow) -> str:
-    value = row.values.get("id")
-    if isinstance(value, bool) or not isinstance(value, str | int | None):
-        raise PromptError(f"{row.place}: 'id' is {kind_of(value)}; expected a text or a number")
-    name = "" if value is None else str(value)
-    if not name.strip():
-        raise PromptError(f"{row.place} has no 'id' while other rows have one")
-    return _checked_text(row, name)
 
 
 def _splits(
