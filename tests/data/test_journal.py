@@ -1,8 +1,11 @@
 """Finished prompts survive a kill, and only under the settings they were drawn with."""
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+
+import pytest
 
 from bonbon.data.journal import CandidateJournal
 from bonbon.records import Candidate
@@ -50,6 +53,46 @@ def test_a_kill_at_any_byte_costs_at_most_the_line_it_cut(tmp_path: Path) -> Non
         assert again.read() == {"c": TWO}
         again.add(ONE[:1])
         assert again.read() == {"c": TWO, "a\u2028b": ONE[:1]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"{}",
+        b"null",
+        b"[1]",
+        b"[[]]",
+        b'[{"prompt_id": "x"}]',
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"9" * 10_000,
+        json.dumps([asdict(FIRST) | {"token_ids": ["3"]}]).encode(),
+        json.dumps([asdict(FIRST) | {"token_ids": 3}]).encode(),
+        json.dumps([asdict(FIRST) | {"logprob": "high"}]).encode(),
+        json.dumps([asdict(FIRST) | {"finish_reason": "tired"}]).encode(),
+        json.dumps([asdict(FIRST), asdict(FIRST)]).encode(),
+        json.dumps([asdict(FIRST), asdict(TWO[0])]).encode(),
+    ],
+    ids=lambda line: line[:40].decode(errors="replace"),
+)
+def test_a_line_of_another_shape_is_skipped(line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "set.journal"
+    journal = CandidateJournal(path, settings="s")
+    journal.add(TWO)
+    with path.open("ab") as file:
+        file.write(b"\n" + line)
+    journal.add(ONE[:1])
+    assert CandidateJournal(path, settings="s").read() == {"c": TWO, "a\u2028b": ONE[:1]}
+
+
+def test_a_file_that_is_no_journal_counts_as_empty(tmp_path: Path) -> None:
+    path = tmp_path / "set.journal"
+    path.write_bytes(b"\xff\n[]")
+    journal = CandidateJournal(path, settings="s")
+    assert journal.read() == {}
+    journal.add(TWO)
+    assert CandidateJournal(path, settings="s").read() == {"c": TWO}
 
 
 def test_other_settings_start_afresh(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Ends, refilled rows, early drops and truncation, on a model whose distribution is known."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from threading import Barrier, Event, current_thread
+from threading import Event, current_thread
 
 import pytest
 import torch
@@ -174,41 +175,72 @@ def test_prepacked_layers_compute_the_same() -> None:
         assert torch.allclose(copy(ids).logits, plain, atol=1e-5)
 
 
-def test_lanes_share_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads draw what one draws, and report every token and prompt once."""
-    prompts = [replace(prompt, id=f"{prompt.id}{i}") for i in range(4) for prompt in PROMPTS]
-    alone = TransformersSampler(POLICY, CONFIG, seed=0).sample(prompts, n=8)
-    monkeypatch.setattr("bonbon.sampling.lanes.ROWS_PER_LANE", 2)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    told, ended, lanes = [], [], set[str]()
-    both_started = Barrier(2)
+@pytest.fixture
+def two_lanes(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """Draw in two threads, and give the names of those that have drawn."""
+    lanes = set[str]()
     step = SharedPromptDecoder.step
 
     def seen(self: SharedPromptDecoder, tokens: torch.Tensor) -> torch.Tensor:
-        name = current_thread().name
-        if name.startswith("lane") and name not in lanes:
-            lanes.add(name)
-            both_started.wait(timeout=30)  # else one lane may draw it all before the other runs
+        lanes.update({current_thread().name} - {"MainThread"})  # where the decoder is chosen
         return step(self, tokens)
 
+    monkeypatch.setattr("bonbon.sampling.lanes.ROWS_PER_LANE", 2)
     monkeypatch.setattr(SharedPromptDecoder, "step", seen)
-    try:
-        sampler = TransformersSampler(POLICY, CONFIG, seed=0)
-        together = sampler.sample(
-            prompts,
-            n=8,
-            on_progress=lambda tokens, over: ended.append((tokens, over)),
-            on_prompt=lambda group: told.append(group[0].prompt_id),
-        )
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
-    assert len(lanes) == 2
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield lanes
+    torch.set_num_threads(threads)
+
+
+def test_lanes_share_the_prompts(two_lanes: set[str]) -> None:
+    """Two threads draw what one draws, and report every token and prompt once."""
+    prompts = [replace(prompt, id=f"{prompt.id}{i}") for i in range(4) for prompt in PROMPTS]
+    torch.set_num_threads(1)
+    alone = TransformersSampler(POLICY, CONFIG, seed=0).sample(prompts, n=8)
+    torch.set_num_threads(2)
+    told, ended = [], []
+    together = TransformersSampler(POLICY, CONFIG, seed=0).sample(
+        prompts,
+        n=8,
+        on_progress=lambda tokens, over: ended.append((tokens, over)),
+        on_prompt=lambda group: told.append(group[0].prompt_id),
+    )
+    assert torch.get_num_threads() == 2
+    assert len(two_lanes) == 2
     assert [one.token_ids for one in together] == [one.token_ids for one in alone]
     assert sorted(told) == sorted(prompt.id for prompt in prompts)
     tokens, over = map(sum, zip(*ended, strict=True))
     assert (tokens, over) == (sum(len(one.token_ids) for one in alone), len(alone))
+
+
+@pytest.mark.usefixtures("two_lanes")
+def test_a_lane_gets_the_same_prompts_however_fast_the_others_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neighbours in a batch, which floating point depends on, are the same in every run."""
+    prompts = [replace(prompt, id=f"{prompt.id}{i}") for i in range(12) for prompt in PROMPTS]
+    step = SharedPromptDecoder.step
+
+    def drawn(slow_lane: str) -> tuple[list[Candidate], dict[str, set[str]]]:
+        drawn_by: dict[str, set[str]] = {}
+
+        def slowly(self: SharedPromptDecoder, tokens: torch.Tensor) -> torch.Tensor:
+            if current_thread().name.endswith(slow_lane):
+                time.sleep(0.005)
+            return step(self, tokens)
+
+        def note(group: Sequence[Candidate]) -> None:
+            drawn_by.setdefault(current_thread().name, set()).add(group[0].prompt_id)
+
+        monkeypatch.setattr(SharedPromptDecoder, "step", slowly)
+        sampler = TransformersSampler(POLICY, CONFIG, seed=0)
+        return sampler.sample(prompts, n=8, on_prompt=note), drawn_by
+
+    (first, lanes), (second, again) = drawn("_0"), drawn("_1")
+    assert first == second
+    assert len(lanes) == 2
+    assert sorted(map(sorted, lanes.values())) == sorted(map(sorted, again.values()))
 
 
 def test_a_lane_that_fails_stops_the_others() -> None:

@@ -2,13 +2,16 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from bonbon.data.atomic_file import replace_text
 from bonbon.records import Candidate
+
+_GROUP = TypeAdapter(list[Candidate])
 
 
 class CandidateJournal:
@@ -21,13 +24,13 @@ class CandidateJournal:
     def __init__(self, path: Path, *, settings: str) -> None:
         """Take the file, which need not exist, and a digest of all that the draws depend on."""
         self._path = path
-        self._settings = settings
-        self._begun = self._first_line() == {"settings": settings}
+        self._header = json.dumps({"settings": settings})
+        self._begun = self._lines()[:1] == [self._header.encode()]
 
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Append one prompt's candidates; on return they are on disk."""
         if not self._begun:
-            replace_text(self._path, json.dumps({"settings": self._settings}))
+            replace_text(self._path, self._header)
             self._begun = True
         # The line break comes first: a line that a kill left unfinished spoils no other.
         line = "\n" + json.dumps([asdict(candidate) for candidate in candidates])
@@ -37,11 +40,13 @@ class CandidateJournal:
             os.fsync(file.fileno())
 
     def read(self) -> dict[str, list[Candidate]]:
-        """Return each finished prompt's candidates by prompt id; unfinished lines are skipped."""
+        """Return each finished prompt's candidates by prompt id.
+
+        Lines that a kill left unfinished, or that hold anything else, are skipped.
+        """
         if not self._begun:
             return {}
-        lines = self._path.read_text(encoding="utf-8").split("\n")[1:]
-        groups = [group for group in map(_candidates, lines) if group]
+        groups = [group for group in map(_candidates, self._lines()[1:]) if group]
         return {group[0].prompt_id: group for group in groups}
 
     def clear(self) -> None:
@@ -49,27 +54,16 @@ class CandidateJournal:
         self._path.unlink(missing_ok=True)
         self._begun = False
 
-    def _first_line(self) -> object:
-        if not self._path.exists():
-            return None
-        with self._path.open(encoding="utf-8") as file:
-            return _parsed(file.readline())
+    def _lines(self) -> list[bytes]:
+        return self._path.read_bytes().split(b"\n") if self._path.is_file() else []
 
 
-def _parsed(line: str) -> object:
+def _candidates(line: bytes) -> list[Candidate]:
+    """Return the candidates of one prompt that a line holds, none if it holds anything else."""
     try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _candidates(line: str) -> list[Candidate]:
-    rows = _parsed(line)
-    return [_candidate(row) for row in rows] if isinstance(rows, list) else []
-
-
-def _candidate(row: object) -> Candidate:
-    fields = dict(cast("Mapping[str, Any]", row))
-    for name in ("prompt_token_ids", "token_ids"):
-        fields[name] = tuple(fields[name])
-    return Candidate(**fields)
+        group = _GROUP.validate_json(line, strict=True)
+    except ValidationError:
+        return []
+    prompts = {candidate.prompt_id for candidate in group}
+    indices = {candidate.sample_index for candidate in group}
+    return group if len(prompts) == 1 and len(indices) == len(group) else []

@@ -108,7 +108,9 @@ def _draw_shards(workspace: Workspace, plan: SetPlan, stage: Stage, sampler: Sam
                 bar.advance(len(prompts) * plan.num_samples)
                 continue
             began = time.perf_counter()
-            candidates = _draw_shard(sampler, prompts, plan.num_samples, bar, journal)
+            candidates = _draw_shard(
+                sampler, prompts, plan.num_samples, bar, journal if sampler.paid_by_prompt else None
+            )
             workspace.store.write_shard(plan.name, index, len(shards), candidates)
             journal.clear()
             tokens = sum(len(candidate.token_ids) for candidate in candidates)
@@ -120,17 +122,17 @@ def _draw_shard(
     prompts: Sequence[Prompt],
     num_samples: int,
     bar: Bar,
-    journal: CandidateJournal,
+    journal: CandidateJournal | None,
 ) -> list[Candidate]:
-    """Draw what the journal does not hold of a shard; prompts are noted there as they end."""
-    drawn = journal.read()
+    """Draw a shard: what the journal does not hold; prompts are noted there as they end."""
+    drawn = {} if journal is None else journal.read()
     left = [prompt for prompt in prompts if prompt.id not in drawn]
     bar.advance((len(prompts) - len(left)) * num_samples)
     for candidate in sampler.sample(
         left,
         n=num_samples,
         on_progress=lambda tokens, ended: bar.advance(ended, extra=tokens),
-        on_prompt=journal.add,
+        on_prompt=None if journal is None else journal.add,
     ):
         drawn.setdefault(candidate.prompt_id, []).append(candidate)
     return [candidate for prompt in prompts for candidate in drawn[prompt.id]]

@@ -21,6 +21,15 @@ class Sampler(Protocol):
         """Whether candidates carry the policy's log-probability at its temperature; else NaN."""
         ...
 
+    @property
+    def paid_by_prompt(self) -> bool:
+        """Whether prompts are answered each on its own and at a price, so none is asked twice.
+
+        The others draw prompts side by side: with other neighbours the floating point of an answer
+        is another, so that a shard which a kill cut short is drawn again as a whole.
+        """
+        ...
+
     def sample(
         self,
         prompts: Sequence[Prompt],

@@ -28,7 +28,7 @@ def num_lanes(device: torch.device, num_rows: int, *, at_least: int = 1) -> int:
     return max(1, min(torch.get_num_threads(), num_rows // max(ROWS_PER_LANE, at_least)))
 
 
-def run_lanes(jobs: Sequence[Callable[[], None]], *, stop: Callable[[], None]) -> None:
+def run_lanes(jobs: Sequence[Callable[[], None]], *, stop: Callable[[], object]) -> None:
     """Run jobs side by side, the cores shared between them; a single one runs right here.
 
     Args:

@@ -36,6 +36,8 @@ class OpenaiSampler:
     exactly only if the server keeps to the seed of each request.
     """
 
+    paid_by_prompt = True
+
     def __init__(
         self,
         tokenizer: PolicyTokenizer,

@@ -25,6 +25,11 @@ class RescoredSampler:
         self._policy_config = policy
         self._temperature = temperature
 
+    @property
+    def paid_by_prompt(self) -> bool:
+        """Whether the engine that draws is."""
+        return self._sampler.paid_by_prompt
+
     def sample(
         self,
         prompts: Sequence[Prompt],

@@ -20,7 +20,7 @@ from bonbon.sampling.lanes import num_lanes, run_lanes
 from bonbon.sampling.listener import Listener
 from bonbon.sampling.plain import PlainDecoder
 from bonbon.sampling.prepacked import PrepackedLinears
-from bonbon.sampling.prompt_queue import PromptQueue
+from bonbon.sampling.prompt_queue import PromptQueue, deal
 from bonbon.sampling.schedule import Schedule
 from bonbon.sampling.shared_prompt import SharedPromptDecoder
 from bonbon.sampling.twin import twin
@@ -35,6 +35,7 @@ class TransformersSampler:
     """
 
     gives_logprobs = True
+    paid_by_prompt = False
 
     def __init__(self, policy: Policy, config: SamplingConfig, *, seed: int | str) -> None:
         """Take the policy to draw from; `seed` starts every random number."""
@@ -82,7 +83,6 @@ class TransformersSampler:
                 if not draft.dropped
             ]
 
-        queue = PromptQueue(groups)
         num_rows = min(self._num_rows, n * len(groups))
         lanes = num_lanes(self.policy.device, num_rows, at_least=n if pruning else 1)
         listener = Listener(
@@ -94,11 +94,12 @@ class TransformersSampler:
         rows = -(-num_rows // lanes)
 
         @torch.inference_mode()
-        def run_lane(decoder: Decoder[Any]) -> None:
+        def run_lane(decoder: Decoder[Any], queue: PromptQueue) -> None:
             Schedule(self.policy, self.config, decoder, listener, num_rows=rows).run(queue)
 
-        jobs = [partial(run_lane, self._new_decoder(rows)) for _ in range(lanes)]
-        run_lanes(jobs, stop=queue.close)
+        queues = deal(groups, lanes)
+        jobs = [partial(run_lane, self._new_decoder(rows), queue) for queue in queues]
+        run_lanes(jobs, stop=lambda: [queue.close() for queue in queues])
         return [candidate for group in groups for candidate in candidates(group)]
 
     @property

@@ -1,0 +1,86 @@
+"""What of a shard is kept when drawing it is cut short: paid answers, and nothing else."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bonbon.data.prompts import load_prompts
+from bonbon.data.store import CandidateStore
+from bonbon.models.policy import load_policy
+from bonbon.pipeline.candidates import SetPlan, draw_set, open_set
+from bonbon.pipeline.identity import sampling_settings
+from bonbon.pipeline.workspace import Workspace
+from bonbon.recipe import Recipe
+from bonbon.records import Candidate, Prompt
+from bonbon.report.narrator import Narrator
+from bonbon.sampling.base import OnPrompt, Progress
+from bonbon.sampling.transformers_sampler import TransformersSampler
+
+
+class Interrupted:
+    """Draws as the built-in engine does; a number of prompts have ended when it is interrupted."""
+
+    gives_logprobs = True
+
+    def __init__(self, recipe: Recipe, *, paid_by_prompt: bool, after: int | None) -> None:
+        self.paid_by_prompt = paid_by_prompt
+        self.asked: list[str] = []
+        self._left = after
+        policy = load_policy(recipe.policy)
+        self._sampler = TransformersSampler(policy, recipe.sampling, seed="0/train")
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        on_progress: Progress | None = None,
+        on_prompt: OnPrompt | None = None,
+    ) -> list[Candidate]:
+        self.asked += [prompt.id for prompt in prompts]
+
+        def count(group: Sequence[Candidate]) -> None:
+            if self._left == 0:
+                raise KeyboardInterrupt
+            self._left = None if self._left is None else self._left - 1
+            if on_prompt is not None:
+                on_prompt(group)
+
+        return self._sampler.sample(prompts, n=n, on_progress=on_progress, on_prompt=count)
+
+
+def draw(
+    recipe: Recipe, directory: Path, *, paid_by_prompt: bool, after: int | None = None
+) -> list[str]:
+    """Draw the training set, and return the ids of the prompts that the engine was given."""
+    prompts = [each for each in load_prompts(recipe.prompts) if each.split == "train"]
+    plan = SetPlan("train", prompts, 4, sampling_settings(recipe, "train", prompts, 4), keep=True)
+    workspace = Workspace(directory, recipe, Narrator(Console(quiet=True)))
+    sampler = Interrupted(recipe, paid_by_prompt=paid_by_prompt, after=after)
+    with workspace.opened():
+        workspace.write_recipe()
+        try:
+            draw_set(workspace, plan, open_set(workspace, plan), lambda: nullcontext((sampler, {})))
+        except KeyboardInterrupt:
+            assert after is not None
+    return sampler.asked
+
+
+@pytest.mark.parametrize("paid_by_prompt", [True, False])
+def test_only_paid_answers_of_an_unfinished_shard_are_kept(
+    recipe: Recipe, tmp_path: Path, finished_run: Path, paid_by_prompt: bool
+) -> None:
+    """Other neighbours in a batch would give what is left of the shard other floating point."""
+    draw(recipe, tmp_path / "run", paid_by_prompt=paid_by_prompt, after=20)
+    assert (tmp_path / "run" / "candidates" / "train.journal").exists() == paid_by_prompt
+    asked = draw(recipe, tmp_path / "run", paid_by_prompt=paid_by_prompt)
+
+    # Of 40 prompts the first shard holds 16; of the second, 4 were answered.
+    assert len(asked) == (20 if paid_by_prompt else 24)
+    assert not (tmp_path / "run" / "candidates" / "train.journal").exists()
+    if not paid_by_prompt:
+        ours, theirs = CandidateStore(tmp_path / "run"), CandidateStore(finished_run)
+        assert ours.read("train") == theirs.read("train")
