@@ -130,13 +130,30 @@ def test_a_length_beyond_the_model_is_refused(make_classifier: MakeClassifier) -
     assert "takes at most 64 tokens, got max_length 65" in line
 
 
-def test_a_model_without_a_trained_head_is_refused(copy_of: MakeClassifier) -> None:
-    directory = copy_of("llama")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("llama", "score.weight"),
+        ("llama", "model.layers.1.mlp.up_proj.weight"),
+        ("bert", "bert.encoder.layer.1.output.dense.weight"),
+        ("bert", "bert.pooler.dense.weight"),
+        ("roberta", "classifier.out_proj.weight"),
+    ],
+)
+def test_a_weight_that_is_not_there_is_named(kind: str, name: str, copy_of: MakeClassifier) -> None:
+    directory = copy_of(kind)
     weights = load_file(directory / "model.safetensors")
-    del weights["score.weight"]
+    del weights[name]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     line = problem(load_classifier, config_of(directory))
-    assert "lacks trained weights for score.weight, so its scores would be noise" in line
+    assert f"do not fit together (missing: {name}); expected a hub name or a directory" in line
+
+
+def test_a_head_for_other_labels_is_refused(copy_of: MakeClassifier) -> None:
+    directory = copy_of("bert", num_labels=2)
+    edit_config(directory, id2label={"0": "one"}, label2id={"one": 0})
+    line = problem(load_classifier, config_of(directory))
+    assert "of another shape: classifier.bias [2] for [1], classifier.weight [2, 32]" in line
 
 
 def test_pickled_weights_are_refused(copy_of: MakeClassifier) -> None:

@@ -1,9 +1,12 @@
 """Bases of classifiers: loaded, framed, bounded in length, or refused."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from bonbon.errors import ConfigError
@@ -71,6 +74,28 @@ def test_the_head_is_drawn_by_the_seed(tiny_encoder: Path) -> None:
     assert all(isinstance(head, torch.Tensor) and head.shape == (1, 32) for head in heads)
     assert torch.equal(heads[0], heads[1])  # pyright: ignore[reportArgumentType]
     assert not torch.equal(heads[0], heads[2])  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("folder", ["checkpoint", "encoder"])
+def test_the_head_alone_may_be_new(
+    folder: str, checkpoint: Callable[[str], Path], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """A pooler counts as head; a layer that is not there would be noise below it."""
+    source = checkpoint("chatml") if folder == "checkpoint" else tiny_encoder
+    place = Path(shutil.copytree(source, tmp_path / "base"))
+    weights = load_file(place / "model.safetensors")
+    headless = {name: weight for name, weight in weights.items() if "pooler" not in name}
+    save_file(headless, place / "model.safetensors", metadata={"format": "pt"})
+    load_base(str(place), reads_prompt=True, max_length=None, seed=0)
+    fewer = {name: weight for name, weight in headless.items() if "layer" not in name}
+    save_file(fewer, place / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"cannot load the base .* \(missing: .*layer.*0\."):
+        load_base(str(place), reads_prompt=True, max_length=None, seed=0)
+
+
+def test_another_classifiers_head_makes_room(checkpoint: Callable[[str], Path]) -> None:
+    base = load_base(str(checkpoint("rm2")), reads_prompt=True, max_length=None, seed=0)
+    assert base.model.config.num_labels == 1
 
 
 def test_a_length_that_the_base_does_not_take(tiny_encoder: Path) -> None:

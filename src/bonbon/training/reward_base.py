@@ -14,8 +14,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bonbon.errors import ConfigError
+from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.embedded_encoder import EMBEDDED_ENCODER, embedded_encoder_directory
+from bonbon.models.weights import load_weights
 from bonbon.training.dropout import disable_dropout
 
 DEFAULT_MAX_LENGTH = 512
@@ -59,13 +60,16 @@ def load_base(name: str, *, reads_prompt: bool, max_length: int | None, seed: in
     source = _source(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = cast("Any", AutoModelForSequenceClassification).from_pretrained(
+        model = load_weights(
+            AutoModelForSequenceClassification,
             source,
+            new_head=True,
             num_labels=1,
             dtype=torch.float32,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # a head of several labels makes room for a new one
         )
+    except BonbonError:
+        raise
     except Exception as error:  # safetensors, the hub's client and tokenizers have their own
         raise _cannot_load(name, error) from error
     _set_padding(name, model, tokenizer)
@@ -113,7 +117,7 @@ def _source(name: str) -> str:
 
 
 def _cannot_load(name: str, error: Exception) -> ConfigError:
-    reason = " ".join(str(error).split())[:300].rstrip(".")
+    reason = " ".join(str(error).split())[:600].rstrip(".")
     return ConfigError(
         f"cannot load the base {name!r}: {reason}; expected a hub name or a directory with a "
         "language model or encoder in safetensors"
