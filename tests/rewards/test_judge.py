@@ -67,6 +67,22 @@ def test_pointwise_scores_are_expectations_numbers_or_none(
     assert all(body["temperature"] == 0 and body["top_logprobs"] == 20 for body in bodies)
 
 
+def test_what_can_be_doubted_is_no_score(openai_url: str, put_model: PutModel) -> None:
+    """The scale that a judge repeats is not its score, nor is a number in a thought cut short."""
+    replies = {"a": "Score (1-5): 4", "b": "Score (1-5): 2", "c": "<think>A 4, so"}
+    answers = {f"say {{completion}}|{text}|5": worded(reply) for text, reply in replies.items()}
+    judge = load_judge(config(openai_url, put_model(answers=answers)))
+    assert checked_scores(judge, [ONE] * 3, list(replies)) == [4, 2, None]
+
+
+def test_the_worse_of_two_loses(openai_url: str, put_model: PutModel) -> None:
+    answers = {"say {completion}|x|y": worded("A is worse than B.")}
+    answers |= {"say {completion}|y|x": worded("A is better than B.")}
+    judge = load_judge(config(openai_url, put_model(answers=answers), mode="pairwise"))
+    x, y = checked_scores(judge, [ONE] * 2, ["x", "y"])
+    assert (x or 0) < 0 < (y or 0)
+
+
 def pair_answers(chances: Mapping[tuple[str, str], float]) -> dict[str, Any]:
     """Write the answers to `prompt|first|second`: P(first is better)."""
     return {

@@ -43,7 +43,8 @@ class JudgeConfig(Config):
     orders, and ranks a prompt's completions by Bradley–Terry."""
     template: str | None = None
     """The question, with `{prompt}`, `{completion}` and `{scale}`, or pairwise `{prompt}`,
-    `{first}` and `{second}`; by default one that asks for helpfulness, correctness and tone."""
+    `{first}` and `{second}`; by default one that asks for helpfulness, correctness and tone. Ask
+    for the verdict alone, or for `[[4]]` or `[[A]]` at the end: a doubtful reply is no score."""
     scale: int | None = Field(default=None, ge=2, le=9)
     """Best score, the worst being 1; by default 5. At most 9, so that a score is one token."""
     comparisons: int | None = Field(default=None, ge=2)
@@ -51,7 +52,8 @@ class JudgeConfig(Config):
     temperature: float | int = Field(default=0, ge=0)
     """Of the judge."""
     max_tokens: int = Field(default=16, ge=1)
-    """Length limit of the judge's answer; raise it for a template that lets it reason first."""
+    """Length limit of the judge's answer; raise it for a judge that reasons first: a reply that
+    is cut in its reasoning or its verdict is no score."""
     concurrency: int = Field(default=16, ge=1)
     """Requests in flight at once."""
     max_retries: int = Field(default=5, ge=0)
