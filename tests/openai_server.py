@@ -7,7 +7,12 @@ answers, and with the faults that real servers have:
         words are the ids. Draws exactly from softmax(logits / temperature).
     answers: {"a question": an answer's choice}; for judges.
     fail: what happens to the first requests, one entry each: an HTTP status, `drop` (no answer),
-        `cut` (half an answer), `garbage` (not JSON), `empty` (no choices).
+        `cut` (half an answer), `garbage` (not JSON), `empty` (no choices), `html`, `html502`,
+        `events` (a stream), `deep` (nested), `error` (one under status 200), `huge` (100 MB),
+        `bomb` (1 GB that is 1 MB of gzip), `packed` (an honest gzip), `drip` (a byte now and
+        then, without end).
+    retry_after: the header of that name beside these; by default a short one.
+    always: what happens to every request, likewise.
     most: choices that one request gives at most; single: refuse requests for more than one.
     ids: how token ids are told: `vllm`, `llama.cpp` or `none`; tell_stop: name the stop string.
     knows: the only keys a request may hold; key: the API key it takes; delay: seconds.
@@ -16,6 +21,8 @@ answers, and with the faults that real servers have:
 GET /log?model returns the requests for a model.
 """
 
+import contextlib
+import gzip
 import json
 import math
 import random
@@ -32,6 +39,19 @@ MODELS: dict[str, dict[str, Any]] = {}
 LOG: list[dict[str, Any]] = []
 IN_FLIGHT: Counter[str] = Counter()
 LOCK = threading.Lock()
+
+
+JSON = "application/json"
+BODIES = {
+    "empty": (200, JSON, b'{"choices": []}'),
+    "garbage": (200, JSON, b'{"choices": ['),
+    "html": (200, "text/html", b"<html><body>Please log in</body></html>"),
+    "html502": (502, "text/html", b"<html><body>Bad gateway</body></html>"),
+    "events": (200, "text/event-stream", b'data: {"choices": []}\n\ndata: [DONE]\n\n'),
+    "error": (200, JSON, b'{"error": {"message": "the model is loading", "code": 503}}'),
+    "deep": (200, JSON, b"[" * 200_000),
+}
+"""Faults that are an answer: status, type and content."""
 
 
 @contextmanager
@@ -134,6 +154,7 @@ def answer(model: dict[str, Any], body: dict[str, Any]) -> tuple[int, dict[str, 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    retry_after: str | None = None
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -165,45 +186,78 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK:
             LOG.append(entry)
             model = MODELS.get(body["model"])
-            fail = model["fail"].pop(0) if model and model.get("fail") else None
+            fail = model.get("always") if model else None
+            if model and model.get("fail"):
+                fail = model["fail"].pop(0)
         if model is None:
             message = f"The model `{body['model']}` does not exist."
             self.send(404, {"error": {"message": message}})
         elif model.get("key") and authorization != f"Bearer {model['key']}":
             self.send(401, {"error": {"message": f"Incorrect API key provided: {authorization}"}})
-        elif fail is not None:
+        elif fail is not None and fail != "packed":
+            self.retry_after = model.get("retry_after")
             self.fail(fail)
+            self.retry_after = None
         else:
             time.sleep(model.get("delay", 0))
             asked = {key: value for key, value in body.items() if key != "model"}
-            self.send(*answer(model, asked))
+            self.send(*answer(model, asked), packed=fail == "packed")
 
     def fail(self, kind: int | str) -> None:
         if isinstance(kind, int):
             self.send(kind, {"error": {"message": f"fault {kind}"}})
-        elif kind == "empty":
-            self.send(200, {"choices": []})
-        elif kind == "garbage":
-            self.send_text(200, '{"choices": [')
+        elif kind in BODIES:
+            self.send_content(*BODIES[kind])
+        elif kind == "huge":
+            self.send_content(200, JSON, b'{"choices": ["' + b"x" * 100_000_000)
+        elif kind == "bomb":
+            bomb = gzip.compress(b" " * 2**20) * 1000  # members, as a gzip may have
+            self.send_content(200, JSON, bomb, packed=True)
+        elif kind == "drip":
+            self.drip()
         else:
             self.close_connection = True
             if kind == "cut":
-                self.send_text(200, '{"choices": [', length=1000)
+                self.send_content(200, JSON, b'{"choices": [', length=1000)
 
-    def send(self, status: int, body: object) -> None:
-        self.send_text(status, json.dumps(body))
+    def drip(self) -> None:
+        """Answer by a byte now and then, until the client has had enough."""
+        self.close_connection = True
+        self.send_content(200, JSON, b" ", length=100_000)
+        with contextlib.suppress(OSError):
+            for _ in range(600):
+                time.sleep(0.05)
+                self.wfile.write(b" ")
+                self.wfile.flush()
 
-    def send_text(self, status: int, text: str, *, length: int | None = None) -> None:
-        content = text.encode()
+    def send(self, status: int, body: object, *, packed: bool = False) -> None:
+        content = json.dumps(body).encode()
+        content = gzip.compress(content) if packed else content
+        self.send_content(status, JSON, content, packed=packed)
+
+    def send_content(
+        self,
+        status: int,
+        kind: str,
+        content: bytes,
+        *,
+        length: int | None = None,
+        packed: bool = False,
+    ) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length or len(content)))
-        if status == 429:
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
+        if self.retry_after is not None:
+            self.send_header("Retry-After", self.retry_after)
+        elif status == 429:
             self.send_header("Retry-After", "0.05")
         elif status >= 500:
             self.send_header("Retry-After-Ms", "20")
         self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(OSError):  # a client that has read enough of it goes away
+            self.wfile.write(content)
 
 
 class Server(ThreadingHTTPServer):

@@ -1,15 +1,17 @@
 """What the client does about each fault of a real server."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-from bonbon.errors import EngineError
+from bonbon.errors import ConfigError, EngineError
 from bonbon.models.endpoint import Endpoint
 from bonbon.models.openai_answer import Answer
-from bonbon.models.openai_client import OpenaiClient, run_to_end
+from bonbon.models.openai_client import OpenaiClient, check_connections, run_to_end
 from bonbon.models.openai_failure import RequestRefusedError
 
 PutModel = Callable[..., str]
@@ -80,6 +82,15 @@ def test_a_passing_fault_is_tried_again(
         (418, "answers 418: fault 418"),
         ("drop", "2 tries (Server disconnected without sending a response.)"),
         ("garbage", "gave answers that cannot be used, 2 tries (Expecting value"),
+        ("empty", "cannot be used, 2 tries (choices: List should have at least 1 item"),
+        ("html", "2 tries (it is not JSON: '<html><body>Please log in</body></html>')"),
+        ("html502", "answers 502, 2 tries: <html><body>Bad gateway</body></html>"),
+        ("events", "2 tries (it is a stream of events, which was not asked for)"),
+        ("error", "2 tries (it is an error under status 200: the model is loading)"),
+        ("cut", "2 tries (peer closed connection without sending complete message body"),
+        ("huge", "2 tries (it is longer than 1 MiB, far more than what was asked for)"),
+        ("bomb", "2 tries (it is longer than 1 MiB, far more than what was asked for)"),
+        ("deep", "gave answers that cannot be used, 2 tries"),
     ],
 )
 def test_a_lasting_fault_is_told_in_one_line(
@@ -101,6 +112,88 @@ def test_a_slow_answer(openai_url: str, put_model: PutModel) -> None:
     model = put_model(**HELLO, delay=2)
     said = problem(OpenaiClient(endpoint(openai_url, model, max_retries=0, timeout_s=0.2)))
     assert "gave no answer within 0.2 s, 1 try; raise sampling.engine.timeout_s" in said
+
+
+def test_an_answer_that_drips_in_counts_as_none(openai_url: str, put_model: PutModel) -> None:
+    model = put_model(**HELLO, fail=["drip"])
+    began = time.perf_counter()
+    client = OpenaiClient(endpoint(openai_url, model, timeout_s=0.5))
+    assert run_to_end(ask(client)) == ["good day"]
+    assert time.perf_counter() - began < 5
+
+
+def test_the_time_for_an_answer_is_its_own(openai_url: str, put_model: PutModel) -> None:
+    """Eight in a row take longer than the time that each of them has."""
+    client = OpenaiClient(
+        endpoint(openai_url, put_model(**HELLO, delay=0.2), timeout_s=1, concurrency=1)
+    )
+    assert run_to_end(ask(client, times=8)) == ["good day"] * 8
+
+
+def test_a_compressed_answer_is_read(openai_url: str, put_model: PutModel) -> None:
+    client = OpenaiClient(endpoint(openai_url, put_model(**HELLO, always="packed")))
+    assert run_to_end(ask(client)) == ["good day"]
+
+
+def test_an_answer_may_be_as_long_as_what_was_asked_for(
+    openai_url: str, put_model: PutModel
+) -> None:
+    text = "long " * 400_000
+    long = {"answers": {"hello": {"message": {"content": text}, "finish_reason": "stop"}}}
+    client = OpenaiClient(endpoint(openai_url, put_model(**long), max_retries=0))
+    assert "longer than 1 MiB" in problem(client)
+    assert run_to_end(ask(client, body={"max_tokens": 4096})) == [text]
+
+
+@pytest.mark.parametrize("after", ["3600", "Wed, 21 Oct 2099 07:28:00 GMT"])
+def test_a_server_that_says_to_wait_for_long_is_not_waited_for(
+    openai_url: str, put_model: PutModel, after: str
+) -> None:
+    model = put_model(**HELLO, fail=[429], retry_after=after)
+    said = problem(OpenaiClient(endpoint(openai_url, model)))
+    assert "answers 429, 1 try: fault 429" in said
+
+
+def test_a_server_is_waited_for_as_it_says(openai_url: str, put_model: PutModel) -> None:
+    model = put_model(**HELLO, fail=[429, 503], retry_after="1")
+    began = time.perf_counter()
+    assert run_to_end(ask(OpenaiClient(endpoint(openai_url, model)))) == ["good day"]
+    assert 2 <= time.perf_counter() - began < 8
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1", "run pip install socksio, or unset ALL_PROXY"),
+        ("HTTP_PROXY", "http://localhost:abc", "(Invalid port: 'abc'); mend or unset HTTP_PROXY"),
+        ("HTTPS_PROXY", "gopher://localhost", "cannot be used (Unknown scheme for proxy URL"),
+        ("HTTP_PROXY", "http://[::1", "the environment's settings for connections cannot be used"),
+        ("SSL_CERT_FILE", "/no/such/file", "No such file or directory"),
+    ],
+)
+def test_an_environment_that_no_connection_can_use(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
+) -> None:
+    if name == "ALL_PROXY" and find_spec("socksio") is not None:
+        pytest.skip("SOCKS proxies can be used here")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        check_connections()
+    assert line in str(caught.value)
+    with pytest.raises(ConfigError):
+        run_to_end(ask(OpenaiClient(endpoint("http://127.0.0.1:9/v1", "m"))))
+
+
+def test_a_proxy_whose_port_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:99999")
+    monkeypatch.setenv("NO_PROXY", "")
+    said = problem(OpenaiClient(endpoint("http://10.1.2.3/v1", "m", max_retries=0)))
+    assert "port" in said
+
+
+def test_ipv6(openai_url: str, put_model: PutModel) -> None:
+    said = problem(OpenaiClient(endpoint("http://[::1]:9/v1", "m", max_retries=0)))
+    assert said.startswith("cannot reach http://[::1]:9/v1, 1 try (All connection attempts")
 
 
 def test_an_unknown_model_is_told_with_those_there_are(

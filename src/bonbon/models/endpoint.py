@@ -13,7 +13,7 @@ class Endpoint:
         api_key_env: the environment variable that holds the key.
         concurrency: requests in flight at once.
         max_retries: further tries after a passing failure.
-        timeout_s: seconds to wait for one answer.
+        timeout_s: seconds from a request to the last byte of its answer.
         setting: where a recipe holds all this, for error lines: `sampling.engine` or `reward`.
     """
 

@@ -8,14 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
-from bonbon.errors import BonbonError, EngineError, MissingExtraError
+from bonbon.errors import BonbonError, ConfigError, EngineError, MissingExtraError
 from bonbon.models.endpoint import Endpoint
-from bonbon.models.openai_answer import Answer
+from bonbon.models.openai_answer import Answer, read_answer
 
 try:
     import openai
 
-    from bonbon.models.openai_failure import failure, invalid_answer, said_by
+    from bonbon.models.openai_failure import (
+        UnansweredError,
+        failure,
+        may_be_the_question,
+        reason_of,
+        said_by,
+        wait_before_next_try,
+    )
+    from bonbon.models.openai_http import BoundedClient
 except ImportError as error:
     raise MissingExtraError(
         "a served model is asked through the `openai` package, which is not installed; run "
@@ -34,14 +42,27 @@ _UNKNOWN = re.compile(
 )
 
 
+_MODELS_TIMEOUT = 10.0
+"""Seconds to wait for the names of a server's models, which only an error line needs."""
+
+
 class _GivenUpError(BonbonError):
     """Not asked, because something else had failed before."""
+
+
+class _FailedError(Exception):
+    """The last try's error, and how many tries there were."""
+
+    def __init__(self, last: Exception, tries: int) -> None:
+        super().__init__(str(last))
+        self.last = last
+        self.tries = tries
 
 
 class OpenaiClient:
     """Asks one model of one server, a limited number of requests at a time.
 
-    Passing failures (no connection, timeouts, 408, 409, 429, 5xx, answers that cannot be read)
+    Passing failures (no connection, timeouts, 408, 409, 429, 5xx, answers that cannot be used)
     are tried again with growing waits, or when the server says. Use it as an asynchronous
     context manager; it may be entered again later.
     """
@@ -52,15 +73,22 @@ class OpenaiClient:
         self._key = os.environ.get(endpoint.api_key_env, "").strip() or NO_KEY
         self._left_out: set[str] = set()
         self._failure: Exception | None = None
+        self._num_answered = 0
 
     async def __aenter__(self) -> "OpenaiClient":
-        """Open connections."""
+        """Open connections.
+
+        Raises:
+            ConfigError: the environment's proxies or certificates cannot be used.
+        """
         endpoint = self._endpoint
         self._client = openai.AsyncOpenAI(
             api_key=self._key,
             base_url=endpoint.base_url,
             timeout=endpoint.timeout_s,
-            max_retries=endpoint.max_retries,
+            max_retries=0,  # tries are counted here, those for unusable answers among them
+            http_client=_http_client(),
+            default_headers={"Accept-Encoding": "gzip"},
         )
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._failure = None
@@ -76,15 +104,29 @@ class OpenaiClient:
         await self._client.close()
 
     async def gather(self, jobs: Iterable[Awaitable[Result]]) -> list[Result]:
-        """Run jobs side by side and return what they return, in order.
+        """Run jobs side by side, as many as requests may be in flight; return what they return.
 
-        Once one fails no further request is sent; those on the way are paid for, so they come
-        to their end before the first failure is raised.
+        Jobs are taken from the iterable when there is room for them. Once one fails no further
+        request is sent; those on the way are paid for, so they come to their end before the first
+        failure is raised.
         """
-        results = await asyncio.gather(*map(self._noted, jobs), return_exceptions=True)
+        results: dict[int, Result] = {}
+        waiting = enumerate(jobs)
+
+        async def work() -> None:
+            while self._failure is None:
+                place, job = next(waiting, (0, None))
+                if job is None:
+                    return
+                try:
+                    results[place] = await job
+                except Exception as error:  # the first one is raised below
+                    self._failure = self._failure or error
+
+        await asyncio.gather(*(work() for _ in range(self._endpoint.concurrency)))
         if self._failure is not None:
             raise self._failure
-        return [result for result in results if not isinstance(result, BaseException)]
+        return [results[place] for place in sorted(results)]
 
     async def post(
         self,
@@ -93,6 +135,7 @@ class OpenaiClient:
         *,
         optional: frozenset[str],
         read: Callable[[Answer], Result],
+        control: Mapping[str, Any] | None = None,
     ) -> Result:
         """Send a request and read its answer.
 
@@ -101,30 +144,56 @@ class OpenaiClient:
             body: without `model`.
             optional: keys of `body` to leave out from then on if the server does not know them.
             read: turns the answer into what is wanted; its ValueError means another try.
+            control: what makes of `body` a question that any server can answer. Where a question
+                fails and no other was answered meanwhile, it tells which of the two is at fault.
 
         Raises:
+            UnansweredError: this question gets no answer, while others do.
             RequestRefusedError: the server refuses what is asked.
             EngineError: it cannot be asked.
         """
         async with self._slots:
             if self._failure is not None:
                 raise _GivenUpError
+            before = self._num_answered
             try:
-                return await self._known(path, body, optional, read)
-            except openai.APIError as error:
-                served = await self._served() if isinstance(error, openai.NotFoundError) else ()
-                line = failure(
-                    error, self._endpoint, has_key=self._key != NO_KEY, served=tuple(served)
-                )
-                raise self._without_key(line) from None
+                result = await self._known(path, body, optional, read)
+            except _FailedError as failed:
+                line = await self._line(failed)
+                if control is not None and may_be_the_question(failed.last):
+                    others = self._num_answered > before
+                    if others or await self._is_answered(path, {**body, **control}, optional, read):
+                        raise UnansweredError(str(line), reason=reason_of(failed.last)) from None
+                raise line from None
+            self._num_answered += 1
+            return result
 
-    async def _noted(self, job: Awaitable[Result]) -> Result:
+    async def _is_answered(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        optional: frozenset[str],
+        read: Callable[[Answer], Result],
+    ) -> bool:
         try:
-            return await job
-        except Exception as error:
-            if self._failure is None:
-                self._failure = error
-            raise
+            await self._known(path, body, optional, read)
+        except _FailedError:
+            return False
+        return True
+
+    async def _line(self, failed: _FailedError) -> EngineError:
+        """Return the error to raise, without the key, which some servers repeat."""
+        served = await self._served() if isinstance(failed.last, openai.NotFoundError) else ()
+        line = failure(
+            failed.last,
+            self._endpoint,
+            tries=failed.tries,
+            has_key=self._key != NO_KEY,
+            served=served,
+        )
+        if self._key == NO_KEY:
+            return line
+        return type(line)(str(line).replace(self._key, f"${self._endpoint.api_key_env}"))
 
     async def _known(
         self,
@@ -137,43 +206,82 @@ class OpenaiClient:
         while True:
             sent = {key: value for key, value in body.items() if key not in self._left_out}
             try:
-                return await self._readable(path, sent, read)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                return await self._tried(path, sent, read)
+            except _FailedError as failed:
+                error = failed.last
+                if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+                    raise
                 said = said_by(error)
                 named = {key for key in optional & set(sent) if re.search(rf"\b{key}\b", said)}
                 if not named or not _UNKNOWN.search(said):
                     raise
                 self._left_out |= named
 
-    async def _readable(
+    async def _tried(
         self, path: str, body: Mapping[str, Any], read: Callable[[Answer], Result]
     ) -> Result:
-        """Post until the answer can be read."""
-        for tries_left in reversed(range(self._endpoint.max_retries + 1)):
+        """Post until there is an answer that can be used."""
+        tries = 0
+        while True:
+            tries += 1
             try:
-                answer = await self._client.post(
+                return read(await self._answer(path, body))
+            except (openai.APIError, TimeoutError, ValueError, RecursionError) as error:
+                wait = wait_before_next_try(error, tries)
+                if wait is None or tries > self._endpoint.max_retries:
+                    raise _FailedError(error, tries) from None
+            await asyncio.sleep(wait)
+
+    async def _answer(self, path: str, body: Mapping[str, Any]) -> Answer:
+        """Post once; however slowly an answer comes in, the time for it is limited."""
+        try:
+            async with asyncio.timeout(self._endpoint.timeout_s):
+                given = await self._client.post(
                     path, cast_to=object, body={"model": self._endpoint.model, **body}
                 )
-                return read(Answer.model_validate(answer))
-            except ValueError as error:
-                if not tries_left:
-                    raise self._without_key(invalid_answer(error, self._endpoint)) from None
-            tries = self._endpoint.max_retries - tries_left
-            await asyncio.sleep(min(0.5 * 2**tries, 8))
-        raise AssertionError("there is at least one try")
+        except (openai.OpenAIError, TimeoutError, ValueError, RecursionError):
+            raise
+        except Exception as error:
+            # A proxy's port that cannot be, say, comes as the operating system's own, in groups.
+            cause = error
+            while isinstance(cause, ExceptionGroup):
+                cause = cause.exceptions[0]
+            raise ValueError(f"{type(cause).__name__}: {cause}") from error
+        return read_answer(given)
 
     async def _served(self) -> list[str]:
         """Return the names of the server's models, none if it does not say."""
         try:
-            return [model.id async for model in self._client.models.list()]
-        except (openai.APIError, ValueError, TypeError, AttributeError):
+            async with asyncio.timeout(_MODELS_TIMEOUT):
+                return [model.id async for model in self._client.models.list()]
+        except (openai.APIError, ValueError, TypeError, AttributeError, TimeoutError):
             return []
 
-    def _without_key(self, error: EngineError) -> EngineError:
-        """Take the key out of what the server said: some repeat it."""
-        if self._key == NO_KEY:
-            return error
-        return type(error)(str(error).replace(self._key, f"${self._endpoint.api_key_env}"))
+
+def check_connections() -> None:
+    """Find what would keep any server from being reached from here; nothing is opened.
+
+    Raises:
+        ConfigError: the environment's proxies or certificates cannot be used.
+    """
+    run_to_end(_http_client().aclose())
+
+
+def _http_client() -> BoundedClient:
+    try:
+        return BoundedClient()
+    except ImportError:
+        raise ConfigError(
+            "the environment names a SOCKS proxy, for which a package is missing; run pip install "
+            "socksio, or unset ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or list the server in "
+            "NO_PROXY"
+        ) from None
+    except Exception as error:
+        raise ConfigError(
+            "the environment's settings for connections cannot be used "
+            f"({' '.join(str(error).split())[:160]}); mend or unset HTTP_PROXY, HTTPS_PROXY, "
+            "ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from None
 
 
 def run_to_end(job: Coroutine[Any, Any, Result]) -> Result:

@@ -1,82 +1,154 @@
 """What went wrong between us and a server, in one line."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 from typing import cast
 
 import openai
 
 from bonbon.errors import EngineError
 from bonbon.models.endpoint import Endpoint
+from bonbon.models.openai_answer import said_in
 
 TRIED = "what is finished stays stored: run the same command again to go on"
+
+LONGEST_WAIT = 120.0
+"""Seconds; a server that says to wait longer is not waited for."""
+
+_LONGEST_OWN_WAIT = 8.0
+_PASSING = frozenset({408, 409, 429})
+_OF_SERVER = frozenset({401, 402, 404, 408, 409, 429, 503})
 
 
 class RequestRefusedError(EngineError):
     """The server understood the request and refuses it; asking otherwise may help."""
 
 
+class UnansweredError(EngineError):
+    """This question gets no answer, while others do.
+
+    Attributes:
+        reason: why, in a few words.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        """Take the whole line, and the reason alone."""
+        super().__init__(message)
+        self.reason = reason
+
+
 def said_by(error: openai.APIStatusError) -> str:
     """Return the server's own words, in one line of at most 300 characters."""
-    body = cast("object", error.body)
-    while isinstance(body, Mapping):
-        fields = cast("Mapping[str, object]", body)
-        body = next((fields[key] for key in ("message", "detail", "error") if key in fields), "")
-    words = " ".join(str(body or error.message).split())
-    return words[:300].rstrip(".") or "no reason given"
+    return said_in(cast("object", error.body)) or said_in(error.message) or "no reason given"
+
+
+def wait_before_next_try(error: Exception, tries: int) -> float | None:
+    """Return the seconds to wait after a failure, None if another try is of no use.
+
+    Args:
+        error: a failure.
+        tries: so far.
+    """
+    grown = min(0.5 * 2 ** (tries - 1), _LONGEST_OWN_WAIT)
+    if not isinstance(error, openai.APIStatusError):
+        return grown
+    headers = error.response.headers
+    if (error.status_code not in _PASSING and error.status_code < 500) or headers.get(
+        "x-should-retry"
+    ) == "false":
+        return None
+    told = _told_wait(headers.get("Retry-After-Ms"), headers.get("Retry-After"))
+    if told is None:
+        return grown
+    return told if told <= LONGEST_WAIT else None
+
+
+def may_be_the_question(error: Exception) -> bool:
+    """Return whether another question could fare better at the same server right now."""
+    return not (isinstance(error, openai.APIStatusError) and error.status_code in _OF_SERVER)
 
 
 def failure(
-    error: openai.APIError, endpoint: Endpoint, *, has_key: bool, served: Sequence[str]
+    error: Exception, endpoint: Endpoint, *, tries: int, has_key: bool, served: Sequence[str]
 ) -> EngineError:
-    """Return the error to raise for what the client raised.
+    """Return the error to raise for the last one of all tries.
 
     Args:
-        error: after the last try.
+        error: the client's, a TimeoutError, or a ValueError for an answer that cannot be used.
         endpoint: what was asked.
+        tries: how many there were.
         has_key: whether the environment held a key.
         served: names of the models that the server says it has; may be empty.
     """
+    tried = f"{tries} tries" if tries > 1 else "1 try"
     match error:
-        case openai.APITimeoutError():
-            return EngineError(_timeout_line(endpoint))
+        case TimeoutError() | openai.APITimeoutError():
+            return EngineError(_timeout_line(endpoint, tried))
         case openai.APIConnectionError():
-            return EngineError(_unreachable_line(error, endpoint))
+            return EngineError(_connection_line(error, endpoint, tried))
         case openai.AuthenticationError() | openai.PermissionDeniedError():
             return EngineError(_key_line(error, endpoint, has_key=has_key))
         case openai.NotFoundError():
             return EngineError(_not_found_line(error, endpoint, served))
-        case openai.BadRequestError() | openai.UnprocessableEntityError():
+        case openai.APIStatusError() if error.status_code in {400, 413, 422}:
             return RequestRefusedError(
                 f"{endpoint.base_url} refuses the request for {endpoint.model!r}: "
                 f"{said_by(error)}; change what it names; {TRIED}"
             )
         case openai.APIStatusError():
-            return EngineError(_status_line(error, endpoint))
+            return EngineError(_status_line(error, endpoint, tried))
         case _:
-            return invalid_answer(error, endpoint)
+            return EngineError(_unusable_line(error, endpoint, tried))
 
 
-def invalid_answer(error: Exception, endpoint: Endpoint) -> EngineError:
-    """Return the error to raise when an answer could not be read on any try."""
-    reason = " ".join(str(error).split())[:200]
-    return EngineError(
-        f"{endpoint.base_url} gave answers that cannot be used, {_tries(endpoint)} ({reason}); "
-        f"expected completions as OpenAI's API gives them; check the server's log; {TRIED}"
+def reason_of(error: Exception) -> str:
+    """Return in a few words why a question has no answer."""
+    match error:
+        case TimeoutError() | openai.APITimeoutError():
+            return "no answer in time"
+        case openai.APIConnectionError():
+            return f"the connection was lost ({_cause(error)})"
+        case openai.APIStatusError():
+            return f"status {error.status_code}: {said_by(error)}"
+        case _:
+            return _words(error)
+
+
+def _told_wait(milliseconds: str | None, after: str | None) -> float | None:
+    """Return the seconds that a server says to wait, in any of the forms there are."""
+    try:
+        if milliseconds is not None:
+            return max(float(milliseconds) / 1000, 0.0)
+        if after is None:
+            return None
+        if after.replace(".", "", 1).isdigit():
+            return float(after)
+        return max(parsedate_to_datetime(after).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
+
+
+def _unusable_line(error: Exception, endpoint: Endpoint, tried: str) -> str:
+    return (
+        f"{endpoint.base_url} gave answers that cannot be used, {tried} "
+        f"({_words(error)}); expected completions as OpenAI's API gives them; check the server's "
+        f"log; {TRIED}"
     )
 
 
-def _timeout_line(endpoint: Endpoint) -> str:
+def _timeout_line(endpoint: Endpoint, tried: str) -> str:
     return (
-        f"{endpoint.base_url} gave no answer within {endpoint.timeout_s:g} s, {_tries(endpoint)}; "
-        f"raise {endpoint.setting}.timeout_s or lower {endpoint.setting}.concurrency; {TRIED}"
+        f"{endpoint.base_url} gave no answer within {endpoint.timeout_s:g} s, {tried}; raise "
+        f"{endpoint.setting}.timeout_s or lower {endpoint.setting}.concurrency; {TRIED}"
     )
 
 
-def _unreachable_line(error: openai.APIConnectionError, endpoint: Endpoint) -> str:
-    reason = " ".join(str(error.__cause__ or error).split())[:200]
+def _connection_line(error: openai.APIConnectionError, endpoint: Endpoint, tried: str) -> str:
     return (
-        f"cannot reach {endpoint.base_url}, {_tries(endpoint)} ({reason}); expected a server that "
-        f"speaks OpenAI's API there: start it or mend {endpoint.setting}.base_url; {TRIED}"
+        f"cannot reach {endpoint.base_url}, {tried} "
+        f"({_cause(error)}); expected a server that speaks OpenAI's API there: start it or mend "
+        f"{endpoint.setting}.base_url; {TRIED}"
     )
 
 
@@ -103,15 +175,18 @@ def _not_found_line(error: openai.APIStatusError, endpoint: Endpoint, served: Se
     )
 
 
-def _status_line(error: openai.APIStatusError, endpoint: Endpoint) -> str:
+def _status_line(error: openai.APIStatusError, endpoint: Endpoint, tried: str) -> str:
     code = error.status_code
-    tried = f", {_tries(endpoint)}" if code in {408, 409, 429} or code >= 500 else ""
+    after = f", {tried}" if code in _PASSING or code >= 500 else ""
     return (
-        f"{endpoint.base_url} answers {code}{tried}: {said_by(error)}; "
+        f"{endpoint.base_url} answers {code}{after}: {said_by(error)}; "
         f"wait, or lower {endpoint.setting}.concurrency; {TRIED}"
     )
 
 
-def _tries(endpoint: Endpoint) -> str:
-    tries = endpoint.max_retries + 1
-    return f"{tries} tries" if tries > 1 else "1 try"
+def _cause(error: openai.APIConnectionError) -> str:
+    return _words(error.__cause__ or error)
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -13,7 +13,7 @@ from bonbon.models.policy import resolve_device
 from bonbon.pipeline.processes import refuse_several
 from bonbon.recipe import Recipe
 from bonbon.rewards.config import check_reward
-from bonbon.sampling.config import RayEngine
+from bonbon.sampling.config import OpenaiEngine, RayEngine
 from bonbon.training.config import ONLINE
 
 
@@ -32,7 +32,7 @@ def check_sampling(recipe: Recipe) -> None:
     """Find what would keep the policy from answering.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or the environment lets no server be reached.
         MissingExtraError: the engine's package is not installed.
     """
     engine = recipe.sampling.engine
@@ -41,6 +41,10 @@ def check_sampling(recipe: Recipe) -> None:
     kinds = {engine.kind, engine.worker.kind} if isinstance(engine, RayEngine) else {engine.kind}
     for kind in sorted(kinds - {"transformers"}):
         _check_package(kind, wanted_by=f"sampling.engine = {kind}", extra=kind)
+    if isinstance(engine, OpenaiEngine):
+        from bonbon.models.openai_client import check_connections  # noqa: PLC0415 - an extra
+
+        check_connections()
 
 
 def check_scoring(recipe: Recipe) -> None:

@@ -104,12 +104,16 @@ def check_judge(config: JudgeConfig) -> None:
 
     Raises:
         MissingExtraError: the `openai` package is not installed.
+        ConfigError: the environment's proxies or certificates cannot be used.
     """
     if importlib.util.find_spec("openai") is None:
         raise MissingExtraError(
             f"the judge {config.model!r} is asked through the `openai` package, which is not "
             "installed; run pip install 'bonbon-align[openai]'"
         )
+    from bonbon.models.openai_client import check_connections  # noqa: PLC0415 - an extra
+
+    check_connections()
 
 
 def _check_template(template: str, mode: Literal["pointwise", "pairwise"]) -> None:
