@@ -158,6 +158,7 @@ def test_the_distribution_is_asked_for_in_full(
         "min_p": 0.0,
         "repetition_penalty": 1.0,
         "return_token_ids": True,
+        "stop_token_ids": [3],
         "logprobs": 1,
         "stop": ["7"],
     }
@@ -179,6 +180,19 @@ def test_the_end_is_counted_if_and_only_if_it_was_drawn(make: MakeSampler, ids: 
         words = [str(token) for token in candidate.token_ids if token != END]
         assert candidate.text.split() == words
         assert math.isnan(candidate.logprob) == (ids == "none")
+
+
+def test_what_a_server_drew_beyond_the_end_is_cut(make: MakeSampler) -> None:
+    whole = make().sample(PROMPTS, n=30)
+    policy = replace(POLICY, eos_token_ids=(0, END))  # the server knows END alone
+    for cut, one in zip(make(tokenizer=policy).sample(PROMPTS, n=30), whole, strict=True):
+        if 0 not in one.token_ids:
+            assert cut == one
+            continue
+        assert cut.token_ids == one.token_ids[: one.token_ids.index(0) + 1]
+        assert cut.finish_reason == "stop"
+        assert cut.text == " ".join(map(str, cut.token_ids[:-1]))
+        assert cut.logprob >= one.logprob - 1e-9
 
 
 def test_text_alone_gives_the_same_ids_where_words_are_tokens(make: MakeSampler) -> None:

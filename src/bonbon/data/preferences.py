@@ -1,10 +1,10 @@
 """Pairs of completions that people compared, made ready to train on."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from bonbon.data.labelled_texts import ComparedTexts, Comparisons, load_labelled_texts
 from bonbon.data.prompt_rows import PromptRow, read_rows, row_ids
@@ -34,18 +34,12 @@ class PreferencePair:
 class CompletionTokenizer(Protocol):
     """What pairs are encoded with; `bonbon.models.tokenizer.PolicyTokenizer` is one."""
 
-    @property
-    def tokenizer(self) -> Callable[..., Any]:
-        """The model's own."""
-        ...
-
-    @property
-    def eos_token_ids(self) -> tuple[int, ...]:
-        """Every id that ends a completion, at least one."""
-        ...
-
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the token ids that condition the policy on a prompt."""
+        ...
+
+    def encode_completion(self, text: str) -> tuple[int, ...]:
+        """Return a completion's token ids, ended as the policy ends a turn."""
         ...
 
 
@@ -88,8 +82,8 @@ def preference_groups(
 ) -> list[ScoredGroup]:
     """Make a group of each pair: first the rejected completion, reward 0, then the chosen, 1.
 
-    Both end with the policy's first end-of-sequence token; their log-probabilities are not known:
-    NaN. Completions of the same tokens get the reward 0 both, a tie, from which nothing is learnt.
+    Both end as the policy ends a turn; their log-probabilities are not known: NaN. Completions of
+    the same tokens get the reward 0 both, a tie, from which nothing is learnt.
 
     Raises:
         PromptError: a prompt of chat messages, but no chat template to render them with.
@@ -117,8 +111,7 @@ def _turns(prompt: Prompt) -> tuple[tuple[str, str], ...]:
 def _group(pair: PreferencePair, tokenizer: CompletionTokenizer) -> ScoredGroup:
     prompt_token_ids = tokenizer.encode(pair.prompt)
     texts = (pair.rejected, pair.chosen)
-    encoded = tokenizer.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    completions = [_ended(tuple(token_ids), tokenizer.eos_token_ids) for token_ids in encoded]
+    completions = [tokenizer.encode_completion(text) for text in texts]
     candidates = tuple(
         Candidate(
             prompt_id=pair.prompt.id,
@@ -133,13 +126,6 @@ def _group(pair: PreferencePair, tokenizer: CompletionTokenizer) -> ScoredGroup:
         for index, (text, token_ids) in enumerate(zip(texts, completions, strict=True))
     )
     return ScoredGroup(candidates, (0.0, float(completions[0] != completions[1])))
-
-
-def _ended(token_ids: tuple[int, ...], eos_token_ids: tuple[int, ...]) -> tuple[int, ...]:
-    """Append the end, unless the text brings it: some data sets end texts with the token's name."""
-    if token_ids and token_ids[-1] in eos_token_ids:
-        return token_ids
-    return (*token_ids, eos_token_ids[0])
 
 
 def _check_filled(row: PromptRow) -> None:

@@ -1,6 +1,7 @@
 """A policy: a causal language model, its tokenizer and what sampling and training ask of them."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,8 +20,10 @@ from transformers import (
 
 from bonbon.config import Config
 from bonbon.errors import BonbonError, ConfigError, PolicyError
+from bonbon.models.chat_template import choose_template
 from bonbon.models.embedded import EMBEDDED_POLICY, embedded_policy_directory
 from bonbon.models.tokenizer import PolicyTokenizer
+from bonbon.models.turn_end import end_token_ids
 from bonbon.models.weights import base_of, load_weights
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -37,12 +40,22 @@ class PolicyConfig(Config):
     """Precision of sampling and evaluation; training keeps float32 master weights."""
     device: str = "auto"
     """`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
-    chat_template: Literal["auto", "none"] = "auto"
-    """`auto` applies the tokenizer's chat template if it has one; `none` feeds plain text as is."""
+    chat_template: str = "auto"
+    """`auto` applies the tokenizer's chat template if it has one, `none` feeds plain text as is;
+    or the name of one of several templates, or the path of a `.jinja` file."""
+    clock: datetime | None = None
+    """What a chat template that prints the date takes for the present, for every prompt; by default
+    when the run began, which its recipe.yaml then records."""
     trust_remote_code: bool = False
     """Run model code that the hub repository brings along."""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads; by default torch decides."""
+
+    def saved_in(self, directory: Path) -> "PolicyConfig":
+        """Return the same policy after training, as it was saved: with the one template in use."""
+        template = "none" if self.chat_template == "none" else "auto"
+        place = {"model": str(directory), "revision": None, "chat_template": template}
+        return self.model_copy(update=place)
 
 
 @dataclass(frozen=True)
@@ -183,24 +196,31 @@ def _parts(
     generation_config: GenerationConfig | None,
 ) -> dict[str, Any]:
     """Return what a policy is made of besides its weights."""
-    has_template = bool(getattr(tokenizer, "chat_template", None))
-    return {
-        "name": policy_name(config),
-        "tokenizer": tokenizer,
-        "eos_token_ids": _eos_token_ids(config, (generation_config, model_config, tokenizer)),
-        "use_chat_template": has_template and config.chat_template == "auto",
-        "context_length": getattr(model_config.get_text_config(), "max_position_embeddings", None),
-    }
-
-
-def _eos_token_ids(config: PolicyConfig, holders: tuple[object, ...]) -> tuple[int, ...]:
-    for ids in (getattr(holder, "eos_token_id", None) for holder in holders):
-        if ids is not None:
-            return tuple(ids) if isinstance(ids, list) else (ids,)
-    raise PolicyError(
-        f"policy {config.model} has no end-of-sequence token, so no completion could ever stop; "
-        "set eos_token_id in its generation_config.json"
+    name = policy_name(config)
+    uses_template = choose_template(tokenizer, config.chat_template, name=name)
+    clock = config.clock or datetime.now()
+    text_config = model_config.get_text_config()
+    ends = end_token_ids(
+        tokenizer,
+        model_config,
+        generation_config,
+        clock=clock if uses_template else None,
+        name=name,
     )
+    if not ends:
+        raise PolicyError(
+            f"policy {config.model} has no end-of-sequence token, so no completion could ever "
+            "stop; set eos_token_id in its generation_config.json"
+        )
+    return {
+        "name": name,
+        "tokenizer": tokenizer,
+        "eos_token_ids": ends,
+        "use_chat_template": uses_template,
+        "context_length": getattr(text_config, "max_position_embeddings", None),
+        "vocabulary_size": getattr(text_config, "vocab_size", None),
+        "clock": clock,
+    }
 
 
 def _in_four_bits(device: torch.device, dtype: str) -> dict[str, Any]:

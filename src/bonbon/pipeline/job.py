@@ -174,8 +174,7 @@ class Job:
 
     @property
     def _trained_policy(self) -> PolicyConfig:
-        place = {"model": str(self.workspace.model_directory), "revision": None}
-        return self.recipe.policy.model_copy(update=place)
+        return self.recipe.policy.saved_in(self.workspace.model_directory)
 
     @cached_property
     def _train_plan(self) -> SetPlan:

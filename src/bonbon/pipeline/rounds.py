@@ -62,8 +62,7 @@ def rounds_of(workspace: Workspace) -> list[Round]:
         last = number == count
         directory = workspace.directory if last else _folder(workspace, number)
         rounds.append(Round(number, policy, directory, directory / "model", last))
-        place = {"model": str(directory / "model"), "revision": None}
-        policy = recipe.policy.model_copy(update=place)
+        policy = recipe.policy.saved_in(directory / "model")
     return rounds
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bonbon.models.openai_answer import Choice
 from bonbon.models.tokenizer import PolicyTokenizer
 from bonbon.records import FinishReason
+from bonbon.sampling.ending import Ending
 
 _ENDS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -30,13 +31,14 @@ class Completion:
 
 
 def read_completion(
-    choice: Choice, tokenizer: PolicyTokenizer, *, stop: tuple[str, ...] = ()
+    choice: Choice, tokenizer: PolicyTokenizer, ending: Ending, *, stop: tuple[str, ...] = ()
 ) -> Completion:
     """Turn a server's choice into a completion.
 
-    Where the server gives token ids they are kept. Where it gives text alone, the text is
-    encoded, the end-of-sequence id is appended if the completion ended by itself and not, as far
-    as the server tells, at a stop string, and the log-probability is not known: NaN.
+    Where the server gives token ids they are kept, up to the policy's end if the server went on.
+    Where it gives text alone, the text is encoded, the end-of-sequence id is appended if the
+    completion ended by itself and not, as far as the server tells, at a stop string, and the
+    log-probability is not known: NaN.
 
     Raises:
         ValueError: it ended for a reason other than its end or the length limit, or is empty.
@@ -49,15 +51,17 @@ def read_completion(
     drawn = _drawn_ids(choice, tokenizer)
     if drawn is None:
         ended = reason == "stop" and stopped_at is None
-        token_ids = _encoded(choice.content + (stopped_at or ""), tokenizer, ended=ended)
-        text, logprob = choice.content, math.nan
+        written = tokenizer.encode_completion(choice.content + (stopped_at or ""), ended=ended)
+        token_ids = ending.within(written)
+        text = choice.content if token_ids == written else ending.text(token_ids)
+        logprob = math.nan
     else:
-        whole = tokenizer.decode(drawn)
-        text, cut = _before_stop(whole, stop)
-        by_string = cut or stopped_at is not None
-        ended = reason == "stop" and not by_string and not _has_end(choice, drawn, tokenizer)
-        token_ids = (*drawn, _end_id(tokenizer)) if ended else drawn
-        logprob = _summed_logprob(choice, token_ids)
+        kept = ending.within(drawn)
+        text = ending.text(kept)
+        over = bool(kept) and (ending.reached(kept) or _told_end(choice, kept))
+        ended = reason == "stop" and stopped_at is None and not over
+        token_ids = (*kept, tokenizer.eos_token_ids[0]) if ended else kept
+        logprob = _summed_logprob(choice, len(drawn), token_ids)
     if not token_ids:
         raise ValueError("a completion is empty and did not end by itself")
     given = choice.prompt_token_ids
@@ -65,7 +69,7 @@ def read_completion(
         text=text,
         token_ids=token_ids,
         logprob=logprob,
-        finish_reason="stop" if token_ids[-1] in tokenizer.eos_token_ids else reason,
+        finish_reason="stop" if ending.reached(token_ids) else reason,
         prompt_token_ids=None if given is None else tuple(given),
     )
 
@@ -80,10 +84,12 @@ def _drawn_ids(choice: Choice, tokenizer: PolicyTokenizer) -> tuple[int, ...] | 
     return ids if told and tokenizer.decode(ids).strip() == choice.content.strip() else None
 
 
-def _summed_logprob(choice: Choice, token_ids: tuple[int, ...]) -> float:
+def _summed_logprob(choice: Choice, num_drawn: int, token_ids: tuple[int, ...]) -> float:
     """Return the sum over all tokens, NaN unless there is one number for each of them."""
     given = choice.logprobs.token_logprobs if choice.logprobs is not None else None
     logprobs = [token.logprob for token in choice.tokens] if given is None else given
+    if len(logprobs) == num_drawn:  # the tokens behind an end are no part of it
+        logprobs = logprobs[: len(token_ids)]
     known = [logprob for logprob in logprobs if logprob is not None]
     return math.fsum(known) if len(known) == len(token_ids) else math.nan
 
@@ -94,22 +100,6 @@ def _stop_string(choice: Choice, stop: tuple[str, ...]) -> str | None:
     return matched if isinstance(matched, str) and matched in stop else None
 
 
-def _before_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
-    """Return the text before the first stop string, and whether there was one."""
-    places = [place for place in map(text.find, stop) if place >= 0]
-    return (text[: min(places)], True) if places else (text, False)
-
-
-def _has_end(choice: Choice, drawn: tuple[int, ...], tokenizer: PolicyTokenizer) -> bool:
-    return drawn[-1] in {*tokenizer.eos_token_ids, choice.stop_reason, choice.matched_stop}
-
-
-def _encoded(text: str, tokenizer: PolicyTokenizer, *, ended: bool) -> tuple[int, ...]:
-    token_ids = tuple(tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"])
-    return (*token_ids, _end_id(tokenizer)) if ended else token_ids
-
-
-def _end_id(tokenizer: PolicyTokenizer) -> int:
-    """Return the end that the tokenizer prefers, for it is the end of a chat's turn."""
-    preferred = tokenizer.tokenizer.eos_token_id
-    return preferred if preferred in tokenizer.eos_token_ids else tokenizer.eos_token_ids[0]
+def _told_end(choice: Choice, drawn: tuple[int, ...]) -> bool:
+    """Return whether the server says that the last token ended the completion."""
+    return drawn[-1] in {choice.stop_reason, choice.matched_stop}

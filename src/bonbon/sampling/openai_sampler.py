@@ -16,9 +16,12 @@ from bonbon.models.tokenizer import PolicyTokenizer
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress
 from bonbon.sampling.config import OpenaiEngine, SamplingConfig
+from bonbon.sampling.ending import Ending
 from bonbon.sampling.openai_completion import Completion, read_completion
 
-_OPTIONAL = frozenset({"return_token_ids", "min_p", "repetition_penalty", "seed", "logprobs"})
+_OPTIONAL = frozenset(
+    {"return_token_ids", "stop_token_ids", "min_p", "repetition_penalty", "seed", "logprobs"}
+)
 """What a request can do without where a server does not know it."""
 
 
@@ -67,6 +70,7 @@ class OpenaiSampler:
         self.config = config
         self.seed = seed
         self._tokenizer = tokenizer
+        self._ending = Ending(tokenizer, config.stop)
         self._engine = engine
         self._client = OpenaiClient(_endpoint(engine, model_name))
         self._most: int | None = None  # choices per request, once the server was seen to cap them
@@ -195,6 +199,8 @@ class OpenaiSampler:
             "repetition_penalty": 1.0,
             "seed": _request_seed(self.seed, prompt_id, first),
             "return_token_ids": True,
+            # A server may know fewer ends than the policy, and finds no special token in its text.
+            "stop_token_ids": list(self._ending.token_ids),
             # Also where they are not used: llama.cpp tells token ids nowhere else.
             "logprobs": True if self._engine.api == "chat" else 1,
         }
@@ -211,6 +217,7 @@ class OpenaiSampler:
                 if choice.prompt_token_ids is not None or told is None
                 else choice.model_copy(update={"prompt_token_ids": told}),
                 self._tokenizer,
+                self._ending,
                 stop=self.config.stop,
             )
             for choice in choices

@@ -231,10 +231,10 @@ class VllmSampler:
             "frequency_penalty": 0.0,
             # The policy knows its ends better than vLLM, which may find more or fewer of them.
             "ignore_eos": True,
-            "stop_token_ids": list(self.tokenizer.eos_token_ids),
+            "stop_token_ids": list(self._ending.token_ids),
             "stop": list(config.stop),
             "detokenize": bool(config.stop),  # vLLM needs text only to find stop strings
-            "skip_special_tokens": True,
+            "skip_special_tokens": not self._ending.shows_special,
             "logprobs": 0 if self.gives_logprobs else None,
         }
 

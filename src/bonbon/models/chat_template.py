@@ -1,0 +1,121 @@
+"""A tokenizer's chat template: which one is in use, and what it makes of messages."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import PreTrainedTokenizerBase
+
+from bonbon.errors import PolicyError, PromptError
+from bonbon.records import Message
+
+TEMPLATE_FILE = ".jinja"
+"""How the name of a file ends that holds a chat template."""
+
+
+def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str, *, name: str) -> bool:
+    """Give a tokenizer the chat template that is wanted; return whether prompts go through it.
+
+    Args:
+        tokenizer: of a policy; whoever loads it after it was saved finds that template alone.
+        wanted: `auto`, `none`, the name of one of several templates, or a `.jinja` file.
+        name: what to call the policy.
+
+    Raises:
+        PolicyError: there is no such template, or none of several is the default.
+    """
+    if wanted == "none":
+        return False
+    found = cast("str | dict[str, str] | None", getattr(tokenizer, "chat_template", None))
+    named = found if isinstance(found, dict) else {}
+    if wanted.endswith(TEMPLATE_FILE):
+        found = _read_template(Path(wanted).expanduser())
+    elif wanted != "auto":
+        found = _named_template(named, wanted, name)
+    elif isinstance(found, dict):
+        found = _named_template(named, "default", name)
+    if found:
+        cast("Any", tokenizer).chat_template = found
+    return bool(found)
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    clock: datetime,
+    add_generation_prompt: bool = False,
+) -> str:
+    """Return the text that the chat template makes of messages.
+
+    Args:
+        tokenizer: has a chat template.
+        messages: the turns of a chat.
+        clock: the moment that the template takes for the present.
+        add_generation_prompt: open the assistant's turn.
+
+    Raises:
+        PromptError: the template refuses the messages, in its own words.
+    """
+    try:
+        text = tokenizer.apply_chat_template(
+            cast("Any", list(messages)),
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+            strftime_now=clock.strftime,
+        )
+    except Exception as error:  # a template is code: it may fail in any way
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        roles = ", ".join(message["role"] for message in messages)
+        raise PromptError(
+            f"the chat template refuses the turns {roles} and says {reason!r}"
+        ) from error
+    return cast("str", text)
+
+
+def left_out(messages: Sequence[Message], text: str) -> Message | None:
+    """Return the first message that a chat template left out of its text; None if it is whole.
+
+    Spaces may differ. Of the assistant's turns the last line counts: templates drop the thinking
+    before it.
+    """
+    shown = " ".join(text.split())
+    for message in messages:
+        content = message["content"].strip()
+        if message["role"] == "assistant":
+            content = content.rpartition("\n")[2]
+        if " ".join(content.split()) not in shown:
+            return message
+    return None
+
+
+def _named_template(named: dict[str, str], wanted: str, name: str) -> str:
+    if wanted in named:
+        return named[wanted]
+    if not named:
+        raise PolicyError(
+            f"policy.chat_template is {wanted!r}, but {name} has no named chat templates; expected "
+            f"auto, none or the path of a {TEMPLATE_FILE} file"
+        )
+    known = ", ".join(sorted(named))
+    if wanted == "default":
+        raise PolicyError(
+            f"{name} has the chat templates {known} and no default; set policy.chat_template to "
+            f"one of these names, to the path of a {TEMPLATE_FILE} file, or to none for plain text"
+        )
+    raise PolicyError(
+        f"policy.chat_template is {wanted!r}, but {name} has the chat templates {known}; expected "
+        f"one of them, auto, none or the path of a {TEMPLATE_FILE} file"
+    )
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise PolicyError(
+            f"policy.chat_template: {path} cannot be read ({reason}); expected a file that holds "
+            "a chat template"
+        ) from error
