@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+from tests.processes import started
 
 install_import_hook("bonbon", "beartype.beartype")
 
@@ -71,12 +71,9 @@ def toy_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def openai_url() -> Iterator[str]:
     """Start a server that speaks OpenAI's API, see openai_server.py, and give its base URL."""
     command = [sys.executable, str(Path(__file__).with_name("openai_server.py"))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with started(command, stderr=None) as server:
         assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip() + "/v1"
-        finally:
-            server.kill()
+        yield server.stdout.readline().strip() + "/v1"
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.processes import finished
 
 ENVIRONMENT = {
     key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "RANK"))
@@ -24,15 +25,8 @@ SHARDED = (
 
 
 def call(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=place,
-        env={**ENVIRONMENT, "PYTHONPATH": f"{place}{os.pathsep}{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    env = {**ENVIRONMENT, "PYTHONPATH": f"{place}{os.pathsep}{ROOT}"}
+    return finished([sys.executable, *arguments], cwd=place, env=env)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """The command itself: its version, its help, and how light it is."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.processes import finished
 
 import bonbon as package
 
@@ -60,8 +60,6 @@ def test_help_and_refusals_do_not_wait_for_torch() -> None:
         "import bonbon.cli.main\n"
         "print(*sorted({'torch', 'transformers', 'matplotlib', 'scipy'} & set(sys.modules)))"
     )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    printed = finished([sys.executable, "-c", code])
 
-    assert printed.stdout.strip() == ""
+    assert (printed.returncode, printed.stdout.strip(), printed.stderr) == (0, "", "")

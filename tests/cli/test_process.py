@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.processes import finished
 
 SCRIPT = """
 import atexit, sys
@@ -22,14 +23,8 @@ with leaving_at_once():
 
 
 def end(body: str, processes: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(body=body)],
-        env=os.environ | {"WORLD_SIZE": str(processes)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-c", SCRIPT.format(body=body)]
+    return finished(command, env=os.environ | {"WORLD_SIZE": str(processes)})
 
 
 @pytest.mark.parametrize(

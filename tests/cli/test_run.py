@@ -5,16 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from tests.processes import PATIENCE, started, wait_for
 
 from bonbon.data.store import CandidateStore
-
-TIMEOUT = 240
-"""Seconds; a run takes ten, but importing torch on a busy machine may take a minute."""
 
 
 @pytest.fixture
@@ -28,52 +25,33 @@ def place(toy_place: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
+def run_command(place: Path, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
     environment = {**os.environ, "COLUMNS": "100"}
     environment.pop("PYTHONWARNINGS", None)
-    return subprocess.Popen(
-        [sys.executable, "-c", "from bonbon.cli.main import main; main()", *arguments],
-        cwd=place,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell that starts the tests in the background has them inherit ignored interrupts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> None:
-    """Wait until something shows in the run directory while the process lives."""
-    deadline = time.monotonic() + TIMEOUT
-    while not happened():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    code = "from bonbon.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "run", "recipe.yaml", *arguments]
+    return started(command, cwd=place, env=environment)
 
 
 def test_killed_and_stopped_and_started_again(place: Path) -> None:
     run = place / "runs" / "toy"
     override = ("--set", "evaluation.base_samples=9")
 
-    killed = start(place, "run", "recipe.yaml", *override)
-    wait_for(killed, lambda: len(list(run.glob("candidates/train-*.parquet"))) >= 1)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=TIMEOUT)
+    with run_command(place, *override) as killed:
+        wait_for(lambda: any(run.glob("candidates/train-*.parquet")), killed)
     assert killed.returncode == -signal.SIGKILL
     shards = {path: path.stat().st_mtime_ns for path in run.glob("candidates/train-*.parquet")}
     assert not (run / "metrics.json").exists()
 
-    stopped = start(place, "run", "recipe.yaml", *override)
-    wait_for(stopped, lambda: (run / "training.jsonl").exists())
-    stopped.send_signal(signal.SIGINT)
-    _, complaint = stopped.communicate(timeout=TIMEOUT)
+    with run_command(place, *override) as stopped:
+        wait_for((run / "training.jsonl").exists, stopped)
+        stopped.send_signal(signal.SIGINT)
+        _, complaint = stopped.communicate(timeout=PATIENCE)
     assert stopped.returncode == 130
     assert complaint == "\nbonbon: stopped; the same command goes on from here\n"
 
-    finished = start(place, "run", "recipe.yaml", *override)
-    told, complaint = finished.communicate(timeout=TIMEOUT)
+    with run_command(place, *override) as finished:
+        told, complaint = finished.communicate(timeout=PATIENCE)
     assert (finished.returncode, complaint) == (0, "")
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
     assert len(CandidateStore(run).read("train")) == 40 * 8
@@ -83,8 +61,8 @@ def test_killed_and_stopped_and_started_again(place: Path) -> None:
 def test_what_a_run_prints(place: Path) -> None:
     """Nothing but bonbon's own words: no warning, no progress bar of a library."""
     shorter = ("--set", "sampling.max_new_tokens=5", "--set", "sampling.n=4")
-    process = start(place, "run", "recipe.yaml", *shorter, "--set", "training.lora={}")
-    told, complaint = process.communicate(timeout=TIMEOUT)
+    with run_command(place, *shorter, "--set", "training.lora={}") as process:
+        told, complaint = process.communicate(timeout=PATIENCE)
     lines = [line.strip() for line in told.splitlines()]
 
     assert (process.returncode, complaint) == (0, "")

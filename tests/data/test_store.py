@@ -1,6 +1,5 @@
 import math
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.processes import started, wait_for
 
 from bonbon.data import table_file
 from bonbon.data.store import CANDIDATE_SCHEMA, CandidateStore
@@ -155,11 +155,9 @@ while True:
 @pytest.mark.parametrize("pause", [0.0, 0.007, 0.019, 0.031])
 def test_sigkill_at_any_moment_leaves_whole_shards_only(tmp_path: Path, pause: float) -> None:
     store = CandidateStore(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", WRITE_UNTIL_KILLED, str(tmp_path)]) as writer:
-        while not store.finished_shards("train") and writer.poll() is None:
-            time.sleep(0.001)
+    with started([sys.executable, "-c", WRITE_UNTIL_KILLED, str(tmp_path)]) as writer:
+        wait_for(lambda: bool(store.finished_shards("train")), writer)
         time.sleep(pause)
-        writer.kill()
     assert writer.returncode == -signal.SIGKILL
     for index in store.finished_shards("train"):
         path = tmp_path / "candidates" / f"train-{index:05d}-of-00002.parquet"

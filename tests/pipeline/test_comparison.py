@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.processes import finished
 
 from bonbon.errors import ConfigError
 from bonbon.pipeline.comparison import compare
@@ -263,8 +263,8 @@ def browsed(page: Path, directory: Path, *, scheme: int, width: int = 1200) -> d
         f"--user-data-dir={directory / 'profile'}"
     )
     command = ["chromium", *flags.split(), "--dump-dom", copy.as_uri()]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
-    assert ":CONSOLE" not in done.stderr, done.stderr
+    done = finished(command)
+    assert (done.returncode, ":CONSOLE" in done.stderr) == (0, False), done.stderr
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert title is not None
     return json.loads(title[1].replace("&amp;", "&"))

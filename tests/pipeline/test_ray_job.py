@@ -2,16 +2,15 @@
 
 import io
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import ray
 from rich.console import Console
+from tests.processes import PATIENCE, finished, started, wait_for
 
 from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateKey
@@ -54,7 +53,7 @@ def total(prompts, completions):
     inside = pathlib.Path("inside")
     inside.mkdir(exist_ok=True)
     (inside / str(os.getpid())).touch()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(list(inside.iterdir())) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     try:
@@ -256,22 +255,15 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(recipe: Recipe, tmp_p
     assert workspace.store.read_scores("train", "total") == totals(drawn)
 
 
-def wait_for(done: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + 120
-    while not done():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.1)
-
-
 def interrupt_driver(tmp_path: Path) -> None:
     """Let another process draw on the cluster, and interrupt it within the third shard."""
     command = [sys.executable, "-c", DRIVER, ray.get_runtime_context().gcs_address]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for((tmp_path / "calls" / "3").exists, driver)
-    wait_for(lambda: recorded_counts(Path("run"), "score-train")["work"] == 2 * 8 * NUM_SAMPLES)
-    driver.send_signal(signal.SIGINT)
-    _, told = driver.communicate(timeout=60)
+    counted = 2 * 8 * NUM_SAMPLES
+    with started(command) as driver:
+        wait_for((tmp_path / "calls" / "3").exists, driver)
+        wait_for(lambda: recorded_counts(Path("run"), "score-train")["work"] == counted, driver)
+        driver.send_signal(signal.SIGINT)
+        _, told = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == -signal.SIGINT
     assert told.splitlines()[-1] == "KeyboardInterrupt"
     # The worker, which would have waited forever, went with its driver.
@@ -349,8 +341,7 @@ print(ray.is_initialized())
 
 
 def test_a_cluster_of_our_own_is_quiet_and_ends() -> None:
-    command = [sys.executable, "-c", CONNECTIONS]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = finished([sys.executable, "-c", CONNECTIONS])
     nobody, no_room, connected = done.stdout.splitlines()
 
     assert nobody.startswith("no Ray cluster answers at 127.0.0.1:1; start one")

@@ -3,13 +3,13 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import finished
 
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
@@ -229,7 +229,9 @@ def test_a_browser_lists_the_prompts_and_runs_nothing_hostile(
     )
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     command = ["chromium", *flags.split(), profile, "--dump-dom", hostile_report.as_uri()]
-    dom = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    done = finished(command)
+    assert done.returncode == 0, done.stderr
+    dom = done.stdout
     assert dom.count('role="option"') == 1
     assert "1 of 2 prompts" in dom
     assert dom.count('class="said"') == 4

@@ -1,8 +1,6 @@
 """The served engine against a real server whose distribution is known."""
 
 import math
-import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import chisquare
+from tests.processes import started
 
 from bonbon.data.journal import CandidateJournal
 from bonbon.errors import ConfigError, EngineError, PromptError
@@ -343,12 +342,11 @@ def test_a_killed_run_goes_on_after_its_last_finished_prompt(
 ) -> None:
     """A process of its own is killed with requests on the way; only those are asked again."""
     POLICY.tokenizer.save_pretrained(tmp_path)
-    model = put_model(logits=logits, end=END, delay=0.02)
+    model = put_model(logits=logits, end=END, delay=0.1)
     command = [sys.executable, "-c", CHILD, openai_url, model, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with started(command) as child:
         assert child.stdout is not None
         finished = [child.stdout.readline().strip() for _ in range(5)]
-        child.send_signal(signal.SIGKILL)
     journal = CandidateJournal(tmp_path / "journal", settings="s")
     kept = journal.read()
     assert set(finished) <= set(kept)

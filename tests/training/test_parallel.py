@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.processes import finished
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
 WORKER = Path(__file__).with_name("parallel_worker.py")
@@ -22,15 +22,8 @@ SHARDED = (
 # accelerate's own `--cpu` starts one process unless MPI is there; torchrun's are started so.
 def train(directory: Path, *launcher: str) -> str:
     command = [sys.executable, *launcher, str(WORKER), str(directory)]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    env = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    done = finished(command, cwd=ROOT, env=env)
     assert done.returncode == 0, done.stderr[-4000:]
     return (directory / "processes.txt").read_text()
 
