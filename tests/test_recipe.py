@@ -138,7 +138,7 @@ def test_an_evaluation_without_opponents_is_refused() -> None:
         ),
         # What follows from a misspelt key is not what has to be mended.
         ({"seed": "x", "polcy": {}}, "unknown key 'polcy'; did you mean 'policy'?"),
-        ({"seed": None}, "seed: got None; input should be a valid integer"),
+        ({"seed": None}, "seed: got None; expected a whole number"),
         ({"tilt": "best"}, "tilt: tilt 'best' is not understood"),
         ({"name": ""}, "name: got '', expected letters"),
         ({"name": "../up"}, "name: got '../up', expected letters"),

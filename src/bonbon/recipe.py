@@ -1,16 +1,13 @@
 """The recipe: one validated configuration for the whole run, read from and written to YAML."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-from pydantic import BaseModel, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError, field_validator, model_validator
 
-from bonbon.config import Config
+from bonbon.config import Config, Seed
 from bonbon.data.prompts import PromptsConfig
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
@@ -18,10 +15,12 @@ from bonbon.models.policy import PolicyConfig
 from bonbon.rewards.config import RewardConfig
 from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.sampling.config import SamplingConfig
+from bonbon.setting_errors import one_line, shown
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import Tilt
 from bonbon.training.config import ONLINE, RoundsConfig, TrainingConfig
+from bonbon.yaml_text import dump_yaml, parse_yaml, read_yaml_file
 
 
 class Recipe(Config):
@@ -29,7 +28,7 @@ class Recipe(Config):
 
     name: str = "bonbon"
     """What to call the run, in its report and as the name of its directory under `runs/`."""
-    seed: int = 0
+    seed: Seed = 0
     """Starts every random number: draws, tie-breaking, order of training, bootstrap."""
     policy: PolicyConfig = PolicyConfig()
     prompts: PromptsConfig = PromptsConfig()
@@ -148,15 +147,9 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     """Read a recipe's keys and values, not yet validated.
 
     Raises:
-        ConfigError: there is no such file, or it holds no YAML mapping.
+        ConfigError: there is no such file, or it holds no keys and values.
     """
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise ConfigError(f"recipe {path} {problem}; expected a YAML file")
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    loaded = read_yaml_file(path, what="recipe")
     if not isinstance(loaded, dict | None):
         raise ConfigError(
             f"recipe {path} holds a {type(loaded).__name__}, expected keys and values"
@@ -192,12 +185,12 @@ def make_recipe(
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(where + one_line(error, Recipe)) from None
+        raise ConfigError(where + one_line(error, Recipe, merged)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML, every default spelled out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(recipe.model_dump(mode="json"))
 
 
 def _in_section(values: Mapping[str, Any], section: str, key: str) -> object:
@@ -221,70 +214,23 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     Raises:
         ConfigError: it cannot be read, or there is a value where a section should be.
     """
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {override}: expected a key and a value, such as sampling.n=16")
-    *sections, last = key.strip().split(".")
+    key, equals, text = (part.strip() for part in override.partition("="))
+    if not equals or not key:
+        raise ConfigError(
+            f"--set {shown(override)}: expected a key and a value, such as sampling.n=16"
+        )
+    *sections, last = key.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if inner is None:
             inner = values[section] = {}
         if not isinstance(inner, dict):
             raise ConfigError(
-                f"--set {override}: {section} is {inner!r} and has no keys; set {section} "
-                "itself, or write its keys in the recipe"
+                f"--set {key}: {section} is {shown(inner)} and has no keys; set {section} itself, "
+                "or write its keys in the recipe"
             )
         values = cast("dict[str, Any]", inner)
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from None
-
-
-def one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say what is wrong with values for a model: which key, what was got, what was expected."""
-    details = error.errors()
-    # A key nobody knows explains more than what follows from it.
-    first = next((item for item in details if item["type"] == "extra_forbidden"), details[0])
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_nearest(first, model)}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    expected = _EXPECTED.get(first["type"], f"{message[0].lower()}{message[1:]}")
-    return f"{key}: got {first['input']!r}; {expected}"
-
-
-_EXPECTED = {
-    "model_type": "expected keys and values",
-    "model_attributes_type": "expected a name, or keys and values",
-    "tuple_type": "expected a list",
-}
-"""Pydantic's errors that speak of Python, for people who write YAML."""
-
-
-def _nearest(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    """Return the known key that an unknown one probably meant, or all known keys."""
-    *sections, unknown = (str(part) for part in detail["loc"])
-    known = _known_keys(model, sections)
-    close = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {'.'.join([*sections, close[0]])!r}?"
-    return f"; known keys here: {', '.join(known)}"
-
-
-def _known_keys(model: type[BaseModel], sections: Sequence[str]) -> list[str]:
-    for section in sections:
-        field = model.model_fields.get(section)
-        inner = _model_in(field.annotation) if field is not None else None
-        model = inner or model
-    return list(model.model_fields)
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    """Return the configuration class in an annotation such as `LoraSettings | None`."""
-    parts = getattr(annotation, "__args__", (annotation,))
-    return next(
-        (part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None
-    )
+        values[last] = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"--set {key}: {shown(text)} is not a YAML value: {error}") from None

@@ -47,7 +47,7 @@ def refused(outcome: Outcome) -> str:
         (["reward={kind: function, function: 'digits:total', nam: x}"], "did you mean `name`?"),
         (["reward={kind: lexicn}"], "did you mean 'lexicon'?"),
         (["reward.name=x"], "reward is 'digits:total' and has no keys"),
-        (["sampling.n=many"], "sampling.n: got 'many'; input should be a valid integer"),
+        (["sampling.n=many"], "sampling.n: got 'many'; expected a whole number"),
         (["sampling.n=0"], "sampling.n: got 0; input should be greater than or equal to 1"),
         (["sampling.temperature=.inf"], "sampling.temperature: got inf"),
         (["policy=gpt2"], "policy: got 'gpt2'; expected keys and values"),

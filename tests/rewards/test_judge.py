@@ -195,7 +195,7 @@ def test_names_and_checks() -> None:
         ({"mode": "pairwise", "scale": 5}, "a pairwise judge has no `scale`; leave it out"),
         ({"comparisons": 4}, "a pointwise judge has no `comparisons`; leave it out"),
         ({"scale": 10}, "less than or equal to 9"),
-        ({"base_url": "localhost:8000"}, "should match pattern"),
+        ({"base_url": "localhost:8000"}, "expected one such as http://localhost:8000/v1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], line: str) -> None:

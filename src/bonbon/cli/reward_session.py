@@ -14,6 +14,7 @@ from bonbon.data.vader_ratings import VADER_RATINGS, Part, load_vader_ratings
 from bonbon.errors import ConfigError
 from bonbon.models.cache import cache_directory
 from bonbon.report.narrator import Bar, Narrator
+from bonbon.setting_errors import one_line
 from bonbon.training.reward_agreement import Agreement, Estimate
 from bonbon.training.reward_fit import FittedReward, fit_reward
 from bonbon.training.reward_settings import ClassifierFitConfig
@@ -109,10 +110,8 @@ def _config(settings: Mapping[str, object]) -> ClassifierFitConfig:
     try:
         return ClassifierFitConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        message = first["msg"][:1].lower() + first["msg"][1:]
-        raise ConfigError(f"{option}: got {first['input']!r}; {message}") from error
+        key, _, problem = one_line(error, ClassifierFitConfig, settings).partition(":")
+        raise ConfigError(f"--{key.replace('_', '-')}:{problem}") from None
 
 
 class _StepBar:

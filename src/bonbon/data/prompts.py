@@ -7,7 +7,7 @@ from typing import cast
 
 from pydantic import Field
 
-from bonbon.config import Config
+from bonbon.config import Config, Seed, UserPath
 from bonbon.data.prompt_rows import PromptRow, kind_of, read_rows, row_ids
 from bonbon.errors import PromptError
 from bonbon.records import Message, Prompt, Split
@@ -29,7 +29,7 @@ SPLITS: dict[str, Split] = {
 class PromptsConfig(Config):
     """Which prompts to train on and which to hold out."""
 
-    path: Path | None = None
+    path: UserPath | None = None
     """A .jsonl, .json, .csv, .parquet or .txt file; none means the built-in everyday requests."""
     prompt_column: str | None = None
     """The column of plain texts or chat messages; none means the first of `PROMPT_COLUMNS`."""
@@ -37,11 +37,11 @@ class PromptsConfig(Config):
     """A system message put before every prompt that does not bring its own."""
     eval_fraction: float = Field(default=0.25, gt=0, lt=1)
     """Share of the prompts to hold out, when the file has no `split` column."""
-    num_train: int | None = Field(default=None, ge=1)
+    num_train: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """At most this many training prompts; a larger number keeps those of a smaller one."""
-    num_eval: int | None = Field(default=None, ge=1)
+    num_eval: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """At most this many held-out prompts; a larger number keeps those of a smaller one."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides which prompts are held out and in which order prompts are taken."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from bonbon.config import Config
+from bonbon.config import Config, Several
 from bonbon.rewards.config import RewardConfig
 
 
@@ -32,7 +32,7 @@ class CompareConfig(Config):
 
     methods: dict[str, MethodConfig] = Field(min_length=1)
     """Trained methods by name."""
-    best_of: tuple[int, ...] = (2, 4, 8, 16)
+    best_of: Several[int] = (2, 4, 8, 16)
     """Best-of-n at inference, all from the base's held-out draws, without bias."""
     leader: str | None = None
     """The method whose lead over each other one is tested; by default the first."""
@@ -40,7 +40,7 @@ class CompareConfig(Config):
     """Attributes that should stay as they are, by name; each a reward."""
     gold: RewardConfig | None = None
     """The reward that is really meant; the recipe's is its proxy."""
-    fast: tuple[str, ...] = ()
+    fast: Several[str] = ()
     """Overrides such as `prompts.num_train=64` that `--fast` applies."""
 
     @field_validator("methods")

@@ -48,7 +48,7 @@ class PolicyConfig(Config):
     when the run began, which its recipe.yaml then records."""
     trust_remote_code: bool = False
     """Run model code that the hub repository brings along."""
-    num_threads: int | None = Field(default=None, ge=1)
+    num_threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads; by default torch decides."""
 
     def saved_in(self, directory: Path) -> "PolicyConfig":

@@ -11,8 +11,9 @@ from bonbon.config import Config
 from bonbon.errors import ConfigError
 from bonbon.evaluation.compare_config import CompareConfig, MethodConfig
 from bonbon.pipeline.preflight import check_recipe
-from bonbon.recipe import Recipe, apply_override, make_recipe, one_line, read_yaml
+from bonbon.recipe import Recipe, apply_override, make_recipe, read_yaml
 from bonbon.rewards.config import RewardConfig, check_reward, compares_candidates
+from bonbon.setting_errors import one_line
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _compare_config(section: dict[str, Any], where: str) -> CompareConfig:
     try:
         return _Section.model_validate(section).compare
     except ValidationError as error:
-        raise ConfigError(where + one_line(error, _Section)) from None
+        raise ConfigError(where + one_line(error, _Section, section)) from None
 
 
 def _method_recipe(base: Recipe, name: str, method: MethodConfig, where: str) -> Recipe:

@@ -5,8 +5,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
 from bonbon.pipeline.identity import prompts_digest, scoring_settings
@@ -22,6 +20,7 @@ from bonbon.rewards.config import (
     load_reward,
     reward_name,
 )
+from bonbon.yaml_text import read_yaml_file
 
 
 def read_reward(text: str) -> RewardConfig:
@@ -33,12 +32,7 @@ def read_reward(text: str) -> RewardConfig:
     file = Path(text)
     if file.suffix not in {".yaml", ".yml"}:
         return make_recipe({}, [f"reward={text}"], where="--also: ").reward
-    if not file.is_file():
-        raise ConfigError(f"--also: there is no file {text}; expected a YAML file with a reward")
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--also: {text} is not YAML: {' '.join(str(error).split())}") from None
+    value = read_yaml_file(file, what="--also:")
     return make_recipe({"reward": value}, where=f"{text}: ").reward
 
 

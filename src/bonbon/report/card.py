@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bonbon.report.metrics import Metrics
 from bonbon.report.wording import (
     GLOSSARY,
@@ -20,6 +18,7 @@ from bonbon.report.wording import (
     unscored,
     worth,
 )
+from bonbon.yaml_text import dump_yaml
 
 HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Where the embedded policy comes from, since its short name says nothing on the hub."""
@@ -34,8 +33,8 @@ def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
         recipe: the resolved recipe, shown in full as YAML; `policy.model` is the base.
         metrics: the run's `metrics.json`.
     """
-    front_matter = yaml.safe_dump(_front_matter(recipe, metrics), sort_keys=False).strip()
-    settings = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).strip()
+    front_matter = dump_yaml(_front_matter(recipe, metrics)).strip()
+    settings = dump_yaml(dict(recipe)).strip()
     sections = [
         f"---\n{front_matter}\n---",
         f"# {metrics['name']}: {metrics['policy']} towards {metrics['tilt']}",

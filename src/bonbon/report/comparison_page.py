@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -30,6 +29,7 @@ from bonbon.report.metrics import BASE
 from bonbon.report.paper import write_paper_figure
 from bonbon.report.sheet import NARROW, WIDE
 from bonbon.selection.ties import tie_rng
+from bonbon.yaml_text import dump_yaml
 
 PAGE_NAME = "comparison.html"
 TABLE_NAME = "comparison.csv"
@@ -87,7 +87,7 @@ def _page(directory: Path, found: dict[str, Any], drawn: Mapping[str, tuple[Draw
         figures=figures,
         colours=colours,
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
-        compare=yaml.safe_dump({"compare": found["compare"]}, sort_keys=False),
+        compare=dump_yaml({"compare": found["compare"]}),
         csv_link=_download("text/csv", as_csv(found)),
         json_link=_download("application/json", json.dumps(found, allow_nan=False)),
         held_out_only=True,

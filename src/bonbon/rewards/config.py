@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from bonbon.config import Config
+from bonbon.config import Config, Several
 from bonbon.errors import ConfigError, PolicyError
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
 from bonbon.rewards.base import Reward
@@ -63,7 +63,7 @@ class LengthPenaltyConfig(Config):
     """Subtracted for every unit beyond the free ones."""
     unit: Unit = "words"
     """What length is counted in."""
-    free: int = Field(default=0, ge=0)
+    free: int = Field(default=0, ge=0, le=1_000_000_000)
     """Units that cost nothing."""
     tokenizer: str | None = None
     """Whose tokens to count if the unit is tokens: a model's hub name or directory."""
@@ -101,7 +101,7 @@ class SumConfig(Config):
 
     kind: Literal["sum"] = "sum"
     """Marks this kind."""
-    parts: Annotated[tuple[WeightedPart, ...], AfterValidator(_some)]
+    parts: Annotated[Several[WeightedPart], AfterValidator(_some)]
     """The terms, `{reward: …, weight: …}` each."""
     name: RewardName | None = None
     """Name of the score in every table; by default made of the parts'."""
@@ -112,7 +112,7 @@ class EnsembleConfig(Config):
 
     kind: Literal["ensemble"] = "ensemble"
     """Marks this kind."""
-    members: Annotated[tuple["RewardConfig", ...], AfterValidator(_several)]
+    members: Annotated[Several["RewardConfig"], AfterValidator(_several)]
     """Rewards on one scale."""
     combine: Combine = "mean"
     """`mean`; `min`, the least; or `mean-minus-std`, the mean minus c standard deviations."""

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from bonbon.config import Config
 from bonbon.errors import MissingExtraError
+from bonbon.models.endpoint import BaseUrl, KeyVariable
 from bonbon.rewards.base import Reward
 from bonbon.rewards.judge_prompt import (
     PAIRWISE_TEMPLATE,
@@ -34,9 +35,9 @@ class JudgeConfig(Config):
     """Marks this kind."""
     model: str = Field(min_length=1)
     """What the server calls the judge."""
-    base_url: str = Field(default="http://localhost:8000/v1", pattern=r"^https?://")
+    base_url: BaseUrl = "http://localhost:8000/v1"
     """Where the server listens, up to and including `/v1`."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: KeyVariable = "OPENAI_API_KEY"
     """Environment variable that holds the key; a local server needs none."""
     mode: Literal["pointwise", "pairwise"] = "pointwise"
     """`pointwise` asks for a number per completion, `pairwise` which of two is better, in both
@@ -47,18 +48,18 @@ class JudgeConfig(Config):
     for the verdict alone, or for `[[4]]` or `[[A]]` at the end: a doubtful reply is no score."""
     scale: int | None = Field(default=None, ge=2, le=9)
     """Best score, the worst being 1; by default 5. At most 9, so that a score is one token."""
-    comparisons: int | None = Field(default=None, ge=2)
+    comparisons: int | None = Field(default=None, ge=2, le=1_000_000)
     """Pairwise, the most others that a completion is compared with; by default all."""
-    temperature: float | int = Field(default=0, ge=0)
+    temperature: float | int = Field(default=0, ge=0, le=1000)
     """Of the judge."""
-    max_tokens: int = Field(default=16, ge=1)
+    max_tokens: int = Field(default=16, ge=1, le=10_000_000)
     """Length limit of the judge's answer; raise it for a judge that reasons first: a reply that
     is cut in its reasoning or its verdict is no score."""
-    concurrency: int = Field(default=16, ge=1)
+    concurrency: int = Field(default=16, ge=1, le=10_000)
     """Requests in flight at once."""
-    max_retries: int = Field(default=5, ge=0)
+    max_retries: int = Field(default=5, ge=0, le=1000)
     """Further tries of a request that failed for a passing reason, with growing waits."""
-    timeout_s: float | int = Field(default=600, gt=0)
+    timeout_s: float | int = Field(default=600, gt=0, le=1_000_000)
     """Seconds to wait for one answer."""
     name: RewardName | None = None
     """Name of the score in every table; by default the last part of `model`."""

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from bonbon.config import Config
+from bonbon.credentials import without_secrets
 
 
 def check_keys(given: Mapping[str, object], kinds: Mapping[str, type[Config]]) -> None:
@@ -36,7 +37,7 @@ def check_part_keys(given: Mapping[str, object], part: type[Config], what: str) 
     for key in given:
         if key not in part.model_fields:
             known = list(part.model_fields)
-            line = f"{what} has no `{key}`, expected one of {', '.join(known)}"
+            line = f"{what} has no `{without_secrets(key)}`, expected one of {', '.join(known)}"
             raise ValueError(line + _nearest(key, known, quote="`"))
     if missing := _missing(given, part):
         raise ValueError(f"got {what} without `{missing}`; add it")
@@ -60,11 +61,12 @@ def _unknown_kind_line(
 
 def _unknown_key_line(key: str, kind: str, kinds: Mapping[str, type[Config]]) -> str:
     known = list(kinds[kind].model_fields)
-    line = f"a reward of kind {kind!r} has no `{key}`, expected one of {', '.join(known)}"
+    name = without_secrets(key)
+    line = f"a reward of kind {kind!r} has no `{name}`, expected one of {', '.join(known)}"
     if nearest := _nearest(key, known, quote="`"):
         return line + nearest
     owners = [repr(other) for other, owner in kinds.items() if key in owner.model_fields]
-    return f"{line}; `{key}` belongs to kind {' or '.join(owners)}" if owners else line
+    return f"{line}; `{name}` belongs to kind {' or '.join(owners)}" if owners else line
 
 
 def _nearest(name: str, known: Iterable[str], *, quote: str = "'") -> str:

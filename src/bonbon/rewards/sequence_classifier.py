@@ -33,10 +33,10 @@ class SequenceClassifierConfig(Config):
     makes no ties."""
     device: str = "auto"
     """`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
-    max_length: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=1, le=10_000_000)
     """Longest input in tokens; by default what the model takes. Longer ones lose the beginning
     of the prompt first."""
-    batch_tokens: int | None = Field(default=None, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Most tokens of a batch, padding included; bounds the memory. By default 1024 on a CPU and
     16384 on a GPU."""
     trust_remote_code: bool = False

@@ -1,10 +1,9 @@
 """A linear score of a completion's words and characters, fitted by `bonbon reward fit`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from bonbon.config import Config
+from bonbon.config import Config, UserPath
 from bonbon.records import Prompt
 from bonbon.rewards.name import RewardName, name_from
 from bonbon.rewards.tfidf_scorer import TfidfScorer, load_scorer, read_vocabulary
@@ -15,7 +14,7 @@ class TfidfConfig(Config):
 
     kind: Literal["tfidf"] = "tfidf"
     """Marks this kind."""
-    path: Path
+    path: UserPath
     """The directory it was written to."""
     name: RewardName | None = None
     """Name of the score in every table; by default the last part of `path`."""
@@ -40,12 +39,12 @@ def load_tfidf(config: TfidfConfig) -> TfidfReward:
     Raises:
         ConfigError: there is none, or its files are damaged.
     """
-    return TfidfReward(load_scorer(config.path.expanduser()), name=tfidf_name(config))
+    return TfidfReward(load_scorer(config.path), name=tfidf_name(config))
 
 
 def tfidf_name(config: TfidfConfig) -> str:
     """Return the name a scorer's scores go by: the last part of its path."""
-    return config.name or name_from(config.path.expanduser().resolve().name)
+    return config.name or name_from(config.path.resolve().name)
 
 
 def check_tfidf(config: TfidfConfig) -> None:
@@ -54,4 +53,4 @@ def check_tfidf(config: TfidfConfig) -> None:
     Raises:
         ConfigError: there is no scorer in that directory.
     """
-    read_vocabulary(config.path.expanduser())
+    read_vocabulary(config.path)

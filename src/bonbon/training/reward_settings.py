@@ -32,13 +32,13 @@ class ClassifierFitConfig(Config):
     objective: Objective | None = None
     """`regression` on ratings, or `pairs` through TRL's RewardTrainer, which comparisons need;
     none means regression for ratings."""
-    epochs: int = Field(default=1, ge=1)
+    epochs: int = Field(default=1, ge=1, le=10_000)
     """How often each text is seen."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
     """Peak learning rate; it rises over a tenth of the steps and falls to zero."""
-    batch_size: int = Field(default=32, ge=2)
+    batch_size: int = Field(default=32, ge=2, le=1_000_000)
     """Texts per step; a pair is two."""
-    max_length: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=1, le=10_000_000)
     """Longest input in tokens, prompt included; by default what the base takes, 512 at most."""
     device: str = "auto"
     """`auto` takes a GPU if there is one; or `cpu`, `cuda`, `mps`."""
