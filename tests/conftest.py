@@ -40,13 +40,14 @@ def toy_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy.model.save_pretrained(place / "policy")
     policy.tokenizer.save_pretrained(place / "policy")
     rng = random.Random(0)
+    texts: list[str] = []
+    while len(texts) < 52:
+        text = " ".join(str(rng.randrange(8)) for _ in range(rng.randrange(1, 5)))
+        if len(texts) < 40 or text not in texts[:40]:  # what is held out is not trained on
+            texts.append(text)
     prompts = [
-        {
-            "id": f"p{index:02d}",
-            "prompt": " ".join(str(rng.randrange(8)) for _ in range(rng.randrange(1, 5))),
-            "split": "train" if index < 40 else "eval",
-        }
-        for index in range(52)
+        {"id": f"p{index:02d}", "prompt": text, "split": "train" if index < 40 else "eval"}
+        for index, text in enumerate(texts)
     ]
     (place / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     (place / "digits.py").write_text(

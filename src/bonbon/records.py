@@ -1,7 +1,8 @@
 """The frozen records that the stages exchange."""
 
-from dataclasses import dataclass
-from typing import Literal, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
 
 FinishReason = Literal["stop", "length"]
 Split = Literal["train", "eval"]
@@ -22,11 +23,13 @@ class Prompt:
         id: unique within a prompt set; it names the prompt in every table and seeds its draws.
         content: plain text, or chat messages that end with the user's turn.
         split: `train` prompts are sampled for training, `eval` prompts are held out.
+        columns: all columns of its row in the prompt file, by name; rewards may read them.
     """
 
     id: str
     content: str | tuple[Message, ...]
     split: Split
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     @property
     def text(self) -> str:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bonbon.data.labelled_texts import Comparisons, Ratings, hold_out, load_labelled_texts
+from bonbon.data.hold_out import hold_out
+from bonbon.data.labelled_texts import Comparisons, Ratings, load_labelled_texts
 from bonbon.errors import ConfigError, PromptError
 
 ASKED = {"role": "user", "content": "Why?"}
@@ -107,7 +108,7 @@ def test_a_column_to_split_by(tmp_path: Path) -> None:
         ({"text": 3, "label": 1}, "line 1: 'text' is a number; expected a text"),
         ({"text": "\ud800", "label": 1}, "line 1 holds half a character at 0"),
         ({"chosen": "a", "rejected": None}, "line 1: 'rejected' is nothing; expected a text"),
-        ({"chosen": [3], "rejected": "b"}, "'chosen' is an array; expected a text, or a list"),
+        ({"chosen": [3], "rejected": "b"}, "message 1 of 'chosen' is a number; expected an obj"),
         (
             {"chosen": [ASKED, ANSWERED], "rejected": [SHRUGGED]},
             "'chosen' and 'rejected' follow different messages",
@@ -115,7 +116,7 @@ def test_a_column_to_split_by(tmp_path: Path) -> None:
     ],
 )
 def test_rows_that_cannot_be_used(tmp_path: Path, row: dict[str, Any], line: str) -> None:
-    with pytest.raises(ConfigError, match=line.replace("(", r"\(")):
+    with pytest.raises((ConfigError, PromptError), match=line.replace("(", r"\(")):
         load_labelled_texts(jsonl(tmp_path, [row]))
 
 

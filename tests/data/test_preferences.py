@@ -87,6 +87,56 @@ def test_chat_messages(tmp_path: Path, ending: str) -> None:
     assert (loaded.chosen, loaded.rejected) == ("4 0", "1")
 
 
+SPOKEN = "\n\nHuman: 1 2\n\nAssistant: 4\n\nHuman: 3\n\nAssistant: "
+TALK = (ASKED, {"role": "assistant", "content": "4"}, {"role": "user", "content": "3"})
+
+
+@pytest.mark.parametrize(
+    ("row", "content"),
+    [
+        ({"chosen": [ASKED, ANSWERED], "rejected": [ASKED, SHRUGGED]}, (ASKED,)),
+        ({"prompt": " 1  2", "chosen": [ASKED, ANSWERED], "rejected": [ASKED, SHRUGGED]}, (ASKED,)),
+        (
+            {"prompt": "1 2", "chosen": [*TALK, ANSWERED], "rejected": [*TALK, SHRUGGED]},
+            TALK,
+        ),
+        ({"prompt": "3", "chosen": [*TALK, ANSWERED], "rejected": [*TALK, SHRUGGED]}, TALK),
+        (
+            {"prompt": [TOLD, *TALK], "chosen": [*TALK, ANSWERED], "rejected": [*TALK, SHRUGGED]},
+            (TOLD, *TALK),
+        ),
+        (
+            {
+                "prompt": [ASKED],
+                "chosen": [TOLD, ASKED, ANSWERED],
+                "rejected": [TOLD, ASKED, SHRUGGED],
+            },
+            (TOLD, ASKED),
+        ),
+        (
+            {"prompt": [ASKED], "chosen": [*TALK[1:], ANSWERED], "rejected": [*TALK[1:], SHRUGGED]},
+            TALK,
+        ),
+        ({"chosen": SPOKEN + "4 0", "rejected": SPOKEN + "1"}, TALK),
+        ({"system": "3", "question": "1 2", "chosen": "4 0", "rejected": "1"}, (TOLD, ASKED)),
+        ({"instruction": "1", "input": "2", "chosen": "4 0", "rejected": "1"}, "1\n\n2"),
+        (
+            {
+                "chosen": [{"from": "human", "value": "1 2"}, {"from": "gpt", "value": "4 0"}],
+                "rejected": [{"from": "human", "value": "1 2"}, {"from": "gpt", "value": "1"}],
+            },
+            (ASKED,),
+        ),
+    ],
+)
+def test_the_prompt_of_conversations_and_of_several_columns(
+    tmp_path: Path, row: dict[str, Any], content: object
+) -> None:
+    (loaded,) = load_preferences(jsonl(tmp_path, [row]))
+    assert loaded.prompt.content == content
+    assert (loaded.chosen, loaded.rejected) == ("4 0", "1")
+
+
 def test_ids_name_the_prompts(tmp_path: Path) -> None:
     pairs = load_preferences(jsonl(tmp_path, [{**ROW, "id": "a"}, {**ROW, "id": 7}]))
 
@@ -96,25 +146,29 @@ def test_ids_name_the_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"prompt": None}, "line 2 has no 'prompt'; expected `prompt`, `chosen` and `rejected`"),
+        ({"prompt": None}, "line 2 has no 'prompt'; expected a text or chat messages, or whole"),
         ({"rejected": None}, "line 2 has no 'rejected'; expected"),
-        ({"prompt": " "}, "line 2: 'prompt' is empty; expected a text"),
-        ({"prompt": [{**ASKED, "content": ""}]}, "line 2: 'prompt' is empty; expected a text"),
-        ({"prompt": 3}, "line 2: 'prompt' is a number; expected a text, or a list of messages"),
-        ({"prompt": []}, "line 2: 'prompt' is an array; expected a text, or a list of messages"),
+        ({"prompt": " "}, "line 2 has an empty prompt: 'prompt' is empty; expected a text"),
+        ({"prompt": [{**ASKED, "content": ""}]}, "line 2 has an empty prompt: 'prompt' is empty"),
+        ({"prompt": 3}, "line 2: 'prompt' is a number; expected a text or chat messages"),
+        ({"prompt": []}, "line 2 has no 'prompt'; expected a text or chat messages"),
         ({"prompt": [ASKED, ANSWERED]}, "'prompt' ends with the role 'assistant'; expected 'user'"),
         ({"chosen": ""}, "line 2: 'chosen' is empty; expected a text: fill it in, or leave"),
         ({"rejected": "\n"}, "line 2: 'rejected' is empty; expected a text"),
         ({"rejected": [{**SHRUGGED, "content": ""}]}, "line 2: 'rejected' is empty; expected"),
         ({"chosen": True}, "line 2: 'chosen' is a truth value; expected a text"),
-        ({"chosen": ["4 0"]}, "line 2: 'chosen' is an array; expected a text, or a list of"),
-        ({"chosen": [{"content": "4 0"}]}, "line 2: 'chosen' is an array; expected a text, or"),
-        ({"chosen": []}, "line 2: 'chosen' holds 0 messages; expected the assistant's one"),
+        ({"chosen": ["4 0"]}, "line 2: message 1 of 'chosen' is a text; expected an object of"),
+        ({"chosen": [{"content": "4 0"}]}, "message 1 of 'chosen' has content; expected role and"),
+        ({"chosen": []}, "line 2: 'chosen' is empty: it holds no messages"),
         (
-            {"chosen": [ASKED, ANSWERED], "rejected": [ASKED, SHRUGGED]},
-            "line 2: 'chosen' holds 2 messages; expected the assistant's one answer: move what",
+            {"chosen": [ASKED, ANSWERED], "rejected": [SHRUGGED]},
+            "line 2: 'chosen' and 'rejected' follow different messages",
         ),
-        ({"rejected": [ASKED]}, "'rejected' is a message of the role 'user'; expected 'assistant'"),
+        (
+            {"prompt": "5", "chosen": [ASKED, ANSWERED], "rejected": [ASKED, SHRUGGED]},
+            "line 2: the messages of 'chosen' do not hold the prompt; expected it among them",
+        ),
+        ({"rejected": [ASKED]}, "'rejected' ends with a message of the role 'user'; expected"),
         ({"rejected": "\ud800"}, "line 2 holds half a character at 0; expected whole ones"),
         ({"id": "a"}, "line 2 has the id 'a' of pairs.jsonl line 1; expected a different one"),
         ({"id": None}, "line 2: 'id' is nothing; expected a printable text or a whole number"),
@@ -140,15 +194,11 @@ def test_rows_that_cannot_be_used(tmp_path: Path, change: dict[str, Any], line: 
 @pytest.mark.parametrize(
     ("row", "line"),
     [
-        (
-            {"chosen": [ASKED, ANSWERED], "rejected": [ASKED, SHRUGGED]},
-            "pairs.jsonl has no column 'prompt', only chosen, rejected; expected `prompt`, "
-            "`chosen` and `rejected`: rename the columns, and move messages",
-        ),
+        ({"chosen": "1", "rejected": "2"}, "pairs.jsonl line 1 has no 'prompt'; expected a text"),
         ({"prompt": "1", "rejected": "2"}, "has no column 'chosen', only prompt, rejected;"),
         ({"prompt": "1", "chosen": "2"}, "has no column 'rejected', only prompt, chosen;"),
-        ({"text": "1", "label": 2}, "has no column 'prompt', only text, label;"),
-        ({}, "has no column 'prompt', only empty rows;"),
+        ({"text": "1", "label": 2}, "has no column 'chosen', only text, label;"),
+        ({}, "has no column 'chosen', only empty rows;"),
         ("1 2", "has no column 'chosen', only prompt;"),
     ],
 )
@@ -248,7 +298,7 @@ def test_pairs_of_held_out_prompts_are_known_by_their_turns() -> None:
         Message(role="assistant", content="4"),
         Message(role="user", content="1 2"),
     )
-    asked: list[str | tuple[Message, ...]] = ["1 2", "5", " 1 2\n", instructed, talk, "7"]
+    asked: list[str | tuple[Message, ...]] = ["1 2", "5", " １  2\n", instructed, talk, "7"]
     pairs = [
         PreferencePair(Prompt(id=str(number), content=content, split="train"), "4", "1")
         for number, content in enumerate(asked)

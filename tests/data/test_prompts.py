@@ -20,6 +20,10 @@ from bonbon.records import Prompt
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
 
 
+def asked(number: int) -> dict[str, str]:
+    return {"role": "user", "content": f"Question {number}"}
+
+
 def write_jsonl(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -113,7 +117,10 @@ def test_csv_rows_are_named_by_their_first_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_chats_and_preference_columns(tmp_path: Path, ending: str) -> None:
     answer = {"role": "assistant", "content": "Hello!"}
-    rows = [{"id": i, "prompt": CHAT, "chosen": [answer], "rejected": [answer]} for i in range(4)]
+    rows = [
+        {"id": i, "prompt": [*CHAT[:1], asked(i)], "chosen": [answer], "rejected": [answer]}
+        for i in range(4)
+    ]
     path = tmp_path / f"chats{ending}"
     if ending == ".jsonl":
         write_jsonl(path, rows)
@@ -121,27 +128,28 @@ def test_chats_and_preference_columns(tmp_path: Path, ending: str) -> None:
         pq.write_table(pa.Table.from_pylist(rows), path)
     prompts = load_by_id(path)
     assert sorted(prompts) == ["0", "1", "2", "3"]
-    assert prompts["2"].content == tuple(CHAT)
-    assert prompts["2"].text == "Hello?"
+    assert prompts["2"].content == (CHAT[0], asked(2))
+    assert prompts["2"].text == "Question 2"
 
 
 def test_other_fields_of_messages_are_left_out(tmp_path: Path) -> None:
-    row = {"messages": [{"role": "user", "content": "Hi", "toxic": False}]}
-    prompts = load(write_jsonl(tmp_path / "chats.jsonl", [row] * 4))
-    assert prompts[0].content == ({"role": "user", "content": "Hi"},)
+    rows = [{"messages": [{**asked(i), "toxic": False}]} for i in range(4)]
+    prompts = load(write_jsonl(tmp_path / "chats.jsonl", rows))
+    assert {str(prompt.content) for prompt in prompts} == {str((asked(i),)) for i in range(4)}
 
 
-@pytest.mark.parametrize("column", ["prompt", "question", "instruction", "text"])
+@pytest.mark.parametrize("column", ["prompt", "question", "instruction", "text", "query"])
 def test_usual_columns_are_found(tmp_path: Path, column: str) -> None:
-    path = write_jsonl(tmp_path / "rows.jsonl", [{"source": "x", column: "Hi there"}] * 4)
-    assert {prompt.content for prompt in load(path)} == {"Hi there"}
+    rows = [{"source": "x", column: f"Hi {i}"} for i in range(4)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert {prompt.content for prompt in load(path)} == {f"Hi {i}" for i in range(4)}
 
 
 def test_prompt_goes_before_other_columns_unless_one_is_named(tmp_path: Path) -> None:
-    rows = [{"text": "a text", "prompt": "a prompt", "query": "a query"}] * 4
+    rows = [{"text": f"text {i}", "prompt": f"prompt {i}", "query": f"query {i}"} for i in range(4)]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    assert load(path)[0].content == "a prompt"
-    assert load(path, prompt_column="query")[0].content == "a query"
+    assert load_by_id(path)["00002"].content == "prompt 1"
+    assert load_by_id(path, prompt_column="query")["00002"].content == "query 1"
 
 
 # ---------------------------------------------------------------------- splits and subsets
@@ -202,13 +210,13 @@ def test_the_split_is_pinned(tmp_path: Path) -> None:
 
 
 def test_numbers_limit_and_do_not_demand(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "Hi"}] * 8)
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": f"Hi {i}"} for i in range(8)])
     assert len(load(path, num_train=100, num_eval=1)) == 7
 
 
 def test_all_split_names_are_understood(tmp_path: Path) -> None:
     names = ["train", "eval", "test", "validation"]
-    rows = [{"id": name, "prompt": "Hi", "split": name} for name in names]
+    rows = [{"id": name, "prompt": f"Hi {name}", "split": name} for name in names]
     prompts = load_by_id(write_jsonl(tmp_path / "rows.jsonl", rows))
     assert {name: prompts[name].split for name in names} == {
         "train": "train",
@@ -284,12 +292,12 @@ def test_the_line_that_is_not_json_is_named(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": {}}', "'prompt' is an object; expected a text or chat messages"),
         ("p.jsonl", '{"prompt": "\\ud83d"}', "p.jsonl line 1 holds half a character at 0"),
         ("p.jsonl", '{"prompt": "a", "id": "\\ud83d"}', "line 1: 'id' is '\\ud83d'; expected a"),
-        ("p.jsonl", '{"prompt": []}', "p.jsonl line 1 has an empty prompt: 'prompt' holds no mess"),
+        ("p.jsonl", '{"prompt": []}', "p.jsonl line 1: 'prompt' is empty: it holds no messages"),
         ("p.jsonl", '{"prompt": ["a"]}', "line 1: message 1 of 'prompt' is a text; expected an ob"),
         (
             "p.jsonl",
-            '{"messages": [{"from": "human", "value": "Hi"}]}',
-            "p.jsonl line 1: message 1 of 'messages' has from, value; expected role and content",
+            '{"messages": [{"from": "function_call", "value": "Hi"}]}',
+            "p.jsonl line 1: message 1 of 'messages' is from 'function_call'; expected one of",
         ),
         (
             "p.jsonl",

@@ -1,18 +1,22 @@
 """Texts that people rated or compared, from which a reward is fitted."""
 
-import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
+from bonbon.data.hold_out import joined_groups, question_of, same_text
+from bonbon.data.messages import read_dialogue, read_messages, whole_text
+from bonbon.data.prompt_content import Content, PromptColumns, find_columns
 from bonbon.data.prompt_rows import PromptRow, kind_of, read_rows
 from bonbon.errors import ConfigError
 from bonbon.records import Message, Prompt
 
-MIN_GROUPS = 4
-"""Fewer cannot be split into a part to fit and a part to hold out."""
+COMPARED = ("chosen", "rejected")
+"""The columns of compared completions, the preferred one first."""
+
+PROMPTS = ("prompt", "question", "instruction", "query", "problem")
+"""Where the prompts of labelled texts are looked for, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,8 @@ def load_labelled_texts(path: Path, *, split_by: str | None = None) -> Ratings |
         raise ConfigError(
             f"{path.name} has no column '{split_by}' to split by; it has {', '.join(columns)}"
         )
-    if {"chosen", "rejected"} <= set(columns):
-        compared = tuple(_comparison(row, split_by) for row in rows)
+    if set(COMPARED) <= set(columns):
+        compared = read_comparisons(rows, split_by=split_by)
         told = any(row.prompt.content for row in compared)
         return Comparisons(path.name, compared, has_prompts=told)
     text = next((name for name in ("completion", "text") if name in columns), None)
@@ -104,45 +108,44 @@ def load_labelled_texts(path: Path, *, split_by: str | None = None) -> Ratings |
             "(with prompts: `prompt`, `completion` and `label`), or `prompt`, `chosen` and "
             "`rejected`"
         )
-    rated = tuple(_rating(row, text, split_by) for row in rows)
+    parts = _prompt_parts(rows, columns)
+    rated = tuple(_rating(row, parts, text, split_by) for row in rows)
     return Ratings(path.name, rated, has_prompts=any(row.prompt.content for row in rated))
 
 
-def hold_out(groups: Sequence[str], *, fraction: float, seed: int) -> list[bool]:
-    """Say which rows to hold out: whole groups, drawn by the seed, the share of rows at most.
+def read_comparisons(
+    rows: Sequence[PromptRow], *, split_by: str | None = None
+) -> tuple[ComparedTexts, ...]:
+    """Return rows of `chosen` and `rejected` as comparisons.
 
-    At least one group is held out and at least two are left. The draw hangs on the seed and the
-    groups' names alone, not on the order of the rows.
+    Where these hold whole conversations, as messages or as texts of `Human:` and `Assistant:`, the
+    last answers are compared, and what comes before them is the prompt. Without prompts, rows that
+    share a text are held out together, and so are rows that share one with the same third.
 
     Raises:
-        ConfigError: there are fewer than `MIN_GROUPS` groups.
+        PromptError: a row cannot be read.
+        ConfigError: a row cannot be used; the message names it.
     """
-    sizes: dict[str, int] = {}
-    for group in groups:
-        sizes[group] = sizes.get(group, 0) + 1
-    if len(sizes) < MIN_GROUPS:
-        raise ConfigError(
-            f"got {len(groups)} rows in {len(sizes)} groups that are held out together, expected "
-            f"at least {MIN_GROUPS} groups; add data, or split by another column"
-        )
-    ranked = sorted(sizes, key=lambda group: drawn_bytes("hold-out", seed, group))
-    room = fraction * len(groups)
-    taken: set[str] = set()
-    for group in ranked:
-        if sizes[group] <= room and len(taken) < len(ranked) - 2:
-            taken.add(group)
-            room -= sizes[group]
-    taken = taken or {min(ranked, key=lambda group: sizes[group])}
-    return [group in taken for group in groups]
+    parts = _prompt_parts(rows, list(dict.fromkeys(name for row in rows for name in row.values)))
+    compared = [_comparison(row, parts) for row in rows]
+    names = [
+        _names(row, split_by, one.prompt.content, (one.chosen, one.rejected))
+        for row, one in zip(rows, compared, strict=True)
+    ]
+    groups = joined_groups(names)
+    return tuple(replace(one, group=group) for one, group in zip(compared, groups, strict=True))
 
 
-def drawn_bytes(purpose: str, seed: int, name: str) -> bytes:
-    """Return bytes as good as random, the same on every machine; one stream for each purpose."""
-    return hashlib.blake2b(f"{purpose}/{seed}/{name}".encode(), digest_size=16).digest()
+def _prompt_parts(rows: Sequence[PromptRow], columns: Sequence[str]) -> PromptColumns | None:
+    """Return what makes up the prompts, None if there are none."""
+    column = next((name for name in PROMPTS if name in columns), None)
+    return None if column is None else find_columns(rows, prompt=column)
 
 
-def _rating(row: PromptRow, text_column: str, split_by: str | None) -> RatedText:
-    content = _prompt_content(row)
+def _rating(
+    row: PromptRow, parts: PromptColumns | None, text_column: str, split_by: str | None
+) -> RatedText:
+    content = _prompt_content(row, parts)
     text = _text(row, text_column)
     if not text.strip():
         raise ConfigError(f"{row.place}: '{text_column}' is empty; expected a text")
@@ -150,97 +153,96 @@ def _rating(row: PromptRow, text_column: str, split_by: str | None) -> RatedText
         prompt=_prompt(row, content),
         completion=text,
         rating=_number(row),
-        group=_group(row, split_by, default=content or text),
+        group=_names(row, split_by, content, (text,))[0],
         source=_source(row),
     )
 
 
-def _comparison(row: PromptRow, split_by: str | None) -> ComparedTexts:
-    content = _prompt_content(row)
-    chosen, before = _completion(row, "chosen")
-    rejected, before_rejected = _completion(row, "rejected")
+def _comparison(row: PromptRow, parts: PromptColumns | None) -> ComparedTexts:
+    content = _prompt_content(row, parts)
+    (chosen, before), (rejected, before_rejected) = _completions(row)
     if before != before_rejected:
         raise ConfigError(
             f"{row.place}: 'chosen' and 'rejected' follow different messages; expected two "
             "completions of one prompt"
         )
-    content = _joined(content, before)
     return ComparedTexts(
-        prompt=_prompt(row, content),
+        prompt=_prompt(row, _joined(row, content, before)),
         chosen=chosen,
         rejected=rejected,
-        group=_group(row, split_by, default=content or chosen),
+        group="",
         source=_source(row),
     )
 
 
-def _prompt(row: PromptRow, content: str | tuple[Message, ...]) -> Prompt:
+def _prompt(row: PromptRow, content: Content) -> Prompt:
     return Prompt(id=f"{row.number:05d}", content=content, split="train")
 
 
-def _prompt_content(row: PromptRow) -> str | tuple[Message, ...]:
-    value = row.values.get("prompt")
-    if value is None or isinstance(value, str):
-        return _whole(row, value or "")
-    return _messages(row, "prompt", value)
+def _prompt_content(row: PromptRow, parts: PromptColumns | None) -> Content:
+    """Return what the columns of the prompt ask, an empty text if nothing."""
+    return parts.content(row) if parts is not None and row.values.get(parts.prompt) else ""
 
 
-def _completion(row: PromptRow, column: str) -> tuple[str, tuple[Message, ...]]:
-    """Return a completion, and the messages that the same column holds before it."""
-    value = row.values.get(column)
-    if not isinstance(value, list):
-        return _text(row, column), ()
-    messages = _messages(row, column, cast("object", value))
-    return messages[-1]["content"], messages[:-1]
+def _completions(row: PromptRow) -> list[tuple[str, tuple[Message, ...]]]:
+    """Return both completions, each with the messages that its column holds before it."""
+    values = [row.values.get(column) for column in COMPARED]
+    dialogues = [read_dialogue(value) if isinstance(value, str) else None for value in values]
+    return [
+        (_text(row, column), ())
+        if isinstance(value, str) and None in dialogues
+        else _last_answer(row, column, dialogue or read_messages(row, column, value))
+        for column, value, dialogue in zip(COMPARED, values, dialogues, strict=True)
+    ]
 
 
-def _joined(
-    content: str | tuple[Message, ...], before: tuple[Message, ...]
-) -> str | tuple[Message, ...]:
-    """Put a prompt column's content before the messages that came with the completion."""
-    if not before:
-        return content
-    if isinstance(content, str):
-        # Data sets that repeat the prompt as the first message say it once.
-        return before
-    return content + before
-
-
-def _messages(row: PromptRow, column: str, value: object) -> tuple[Message, ...]:
-    turns = cast("list[object]", value) if isinstance(value, list) else []
-    messages = [message for turn in turns if (message := _message(row, turn)) is not None]
-    if not messages or len(messages) < len(turns):
+def _last_answer(
+    row: PromptRow, column: str, turns: tuple[Message, ...]
+) -> tuple[str, tuple[Message, ...]]:
+    last = turns[-1]
+    if last["role"] != "assistant":
         raise ConfigError(
-            f"{row.place}: '{column}' is {kind_of(value)}; expected a text, or a list of messages "
-            "with role and content"
+            f"{row.place}: '{column}' ends with a message of the role '{last['role']}'; expected "
+            "'assistant', whose answers are compared"
         )
-    return tuple(messages)
+    return last["content"], turns[:-1]
 
 
-def _message(row: PromptRow, turn: object) -> Message | None:
-    fields = cast("dict[str, object]", turn) if isinstance(turn, dict) else {}
-    role, content = fields.get("role"), fields.get("content")
-    if not isinstance(role, str) or not isinstance(content, str):
-        return None
-    return Message(role=role, content=_whole(row, content))
+def _joined(row: PromptRow, content: Content, before: tuple[Message, ...]) -> Content:
+    """Put a prompt column's content before the messages that came with the completions, once."""
+    if not before or not content:
+        return before or content
+    system, turns = _apart(content)
+    system_before, rest = _apart(before)
+    if _repeats(turns, rest):
+        return (*(system_before or system), *rest)
+    if rest and rest[0]["role"] == "user":
+        raise ConfigError(
+            f"{row.place}: the messages of 'chosen' do not hold the prompt; expected it among "
+            "them, or the answer alone"
+        )
+    return (*system, *turns, *rest)
+
+
+def _apart(content: Content) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """Return the system message and the turns."""
+    turns = (Message(role="user", content=content),) if isinstance(content, str) else content
+    begin = 1 if turns[0]["role"] == "system" else 0
+    return turns[:begin], turns[begin:]
+
+
+def _repeats(turns: Sequence[Message], conversation: Sequence[Message]) -> bool:
+    """Return whether a conversation holds a prompt's turns: at its beginning, or one anywhere."""
+    asked = [(turn["role"], same_text(turn["content"])) for turn in turns]
+    held = [(turn["role"], same_text(turn["content"])) for turn in conversation]
+    return asked == held[: len(asked)] or (len(asked) == 1 and asked[0] in held)
 
 
 def _text(row: PromptRow, column: str) -> str:
     value = row.values.get(column)
     if not isinstance(value, str):
         raise ConfigError(f"{row.place}: '{column}' is {kind_of(value)}; expected a text")
-    return _whole(row, value)
-
-
-def _whole(row: PromptRow, text: str) -> str:
-    """Refuse one half of a surrogate pair, which JSON can escape and no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"{row.place} holds half a character at {error.start}; expected whole ones"
-        ) from error
-    return text
+    return whole_text(row, value)
 
 
 def _number(row: PromptRow) -> float:
@@ -255,14 +257,16 @@ def _number(row: PromptRow) -> float:
     return number
 
 
-def _group(row: PromptRow, split_by: str | None, *, default: object) -> str:
-    if split_by is None:
-        text = default if isinstance(default, str) else str(default)
-        return " ".join(text.lower().split())
-    value = row.values.get(split_by)
-    if value is None or value == "":
-        raise ConfigError(f"{row.place} has no '{split_by}', which the data is split by")
-    return str(value)
+def _names(
+    row: PromptRow, split_by: str | None, content: Content, texts: Sequence[str]
+) -> list[str]:
+    """Return what a row must not share with one on the other side of a split."""
+    if split_by is not None:
+        value = row.values.get(split_by)
+        if value is None or value == "":
+            raise ConfigError(f"{row.place} has no '{split_by}', which the data is split by")
+        return [str(value)]
+    return [question_of(content)] if content else [same_text(text) for text in texts]
 
 
 def _source(row: PromptRow) -> str:

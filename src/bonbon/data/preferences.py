@@ -4,15 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from bonbon.data.labelled_texts import ComparedTexts, Comparisons, load_labelled_texts
+from bonbon.data.hold_out import question_of
+from bonbon.data.labelled_texts import COMPARED, ComparedTexts, read_comparisons
 from bonbon.data.prompt_rows import PromptRow, read_rows, row_ids
 from bonbon.errors import ConfigError
 from bonbon.records import Candidate, Prompt, ScoredGroup
-
-COMPLETIONS = ("chosen", "rejected")
-"""The columns of completions, the preferred one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,11 @@ class CompletionTokenizer(Protocol):
 def load_preferences(path: Path) -> list[PreferencePair]:
     """Load pairs from a file with the columns of TRL: `prompt`, `chosen` and `rejected`.
 
-    A prompt is a text or chat messages that end with the user's turn, a completion is a text or a
-    list of one assistant message. A column `id` names the prompts, without one the line does; all
-    other columns are ignored. Texts are kept as they are, surrounding spaces included.
+    A prompt is a text or chat messages that end with the user's turn, a completion is a text, a
+    list of one assistant message, or a whole conversation of which the last answer is compared. A
+    column `id` names the prompts, without one the line does; columns that belong to a prompt are
+    joined with it as in prompt files, and all others are ignored. Texts are kept as they are,
+    surrounding spaces included.
 
     Args:
         path: a .jsonl, .json, .csv or .parquet file.
@@ -59,21 +59,16 @@ def load_preferences(path: Path) -> list[PreferencePair]:
     """
     rows = read_rows(path)
     columns = list(dict.fromkeys(name for row in rows for name in row.values))
-    if missing := [name for name in ("prompt", *COMPLETIONS) if name not in columns]:
+    if missing := [name for name in COMPARED if name not in columns]:
         raise ConfigError(
             f"{path.name} has no column '{missing[0]}', only {', '.join(columns) or 'empty rows'}; "
-            "expected `prompt`, `chosen` and `rejected`: rename the columns, and move messages "
-            "that come before both answers into `prompt`"
+            "expected `prompt`, `chosen` and `rejected`: rename the columns"
         )
-    ids = row_ids(rows)
     for row in rows:
         _check_filled(row)
-    # Reads the file again: it is what knows texts from messages.
-    texts = load_labelled_texts(path)
-    assert isinstance(texts, Comparisons)
     return [
         _pair(row, name, compared)
-        for row, name, compared in zip(rows, ids, texts.rows, strict=True)
+        for row, name, compared in zip(rows, row_ids(rows), read_comparisons(rows), strict=True)
     ]
 
 
@@ -92,20 +87,11 @@ def preference_groups(
 
 
 def held_out_pairs(pairs: Sequence[PreferencePair], prompts: Sequence[Prompt]) -> frozenset[str]:
-    """Return the ids of the pairs that answer one of the held-out prompts.
-
-    Prompts are the same if their turns are, a plain text being a user's only one: neither a
-    system message nor spaces around a text make another prompt.
-    """
-    held_out = {_turns(prompt) for prompt in prompts if prompt.split == "eval"}
-    return frozenset(pair.prompt.id for pair in pairs if _turns(pair.prompt) in held_out)
-
-
-def _turns(prompt: Prompt) -> tuple[tuple[str, str], ...]:
-    if isinstance(prompt.content, str):
-        return (("user", prompt.content.strip()),)
-    turns = (turn for turn in prompt.content if turn["role"] != "system")
-    return tuple((turn["role"], turn["content"].strip()) for turn in turns)
+    """Return the ids of the pairs whose prompt asks what one of the held-out prompts asks."""
+    held_out = {question_of(prompt.content) for prompt in prompts if prompt.split == "eval"}
+    return frozenset(
+        pair.prompt.id for pair in pairs if question_of(pair.prompt.content) in held_out
+    )
 
 
 def _group(pair: PreferencePair, tokenizer: CompletionTokenizer) -> ScoredGroup:
@@ -129,36 +115,25 @@ def _group(pair: PreferencePair, tokenizer: CompletionTokenizer) -> ScoredGroup:
 
 
 def _check_filled(row: PromptRow) -> None:
-    """Refuse rows that lack something, and completions of more than the one answer."""
-    for column in ("prompt", *COMPLETIONS):
+    """Refuse rows that lack a completion."""
+    for column in COMPARED:
         if row.values.get(column) is None:
             raise ConfigError(
                 f"{row.place} has no '{column}'; expected `prompt`, `chosen` and `rejected` in "
                 "every row: fill it in, or leave the row out"
             )
-    for column in COMPLETIONS:
-        value = row.values[column]
-        if not isinstance(value, list):
-            continue
-        turns = cast("list[object]", value)
-        if len(turns) != 1:
-            raise ConfigError(
-                f"{row.place}: '{column}' holds {len(turns)} messages; expected the assistant's "
-                "one answer: move what comes before it into `prompt`"
-            )
-        fields = cast("dict[str, object]", turns[0]) if isinstance(turns[0], dict) else {}
-        if fields.get("role", "assistant") != "assistant":
-            raise ConfigError(
-                f"{row.place}: '{column}' is a message of the role '{fields['role']}'; expected "
-                "'assistant', whose answers are compared"
-            )
 
 
 def _pair(row: PromptRow, name: str, compared: ComparedTexts) -> PreferencePair:
     content = compared.prompt.content
+    if not content:
+        raise ConfigError(
+            f"{row.place} has no 'prompt'; expected a text or chat messages, or whole "
+            "conversations in 'chosen' and 'rejected'"
+        )
     if not isinstance(content, str) and content[-1]["role"] != "user":
         raise ConfigError(
-            f"{row.place}: 'prompt' ends with the role '{content[-1]['role']}'; expected 'user', "
+            f"{row.place}: the prompt ends with the role '{content[-1]['role']}'; expected 'user', "
             "whom the policy answers"
         )
     texts = {

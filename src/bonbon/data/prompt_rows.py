@@ -5,7 +5,7 @@ import difflib
 import json
 import math
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -51,7 +51,7 @@ def read_rows(path: Path) -> list[PromptRow]:
     return list(iterate_rows(path))
 
 
-def iterate_rows(path: Path) -> Iterator[PromptRow]:
+def iterate_rows(path: Path) -> Generator[PromptRow]:
     """Read rows as `read_rows` does, no more of them than are asked for.
 
     Raises:

@@ -1,21 +1,29 @@
 """Prompts from the user's file or from the built-in set."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from pydantic import Field
 
 from bonbon.config import Config, Seed, UserPath
-from bonbon.data.prompt_rows import PromptRow, kind_of, read_rows, row_ids
+from bonbon.data.hold_out import drawn_bytes, hold_out_prompts, question_of
+from bonbon.data.prompt_content import (
+    PROMPT_COLUMNS,
+    Content,
+    ends_with_answer,
+    find_columns,
+    unused_columns,
+)
+from bonbon.data.prompt_rows import PromptRow, iterate_rows, row_ids
 from bonbon.errors import PromptError
 from bonbon.records import Message, Prompt, Split
 
 BUILT_IN_PROMPTS = Path(__file__).with_name("everyday_prompts.jsonl")
 
-PROMPT_COLUMNS = ("prompt", "question", "instruction", "text", "messages")
-"""Where prompts are looked for when no column is named, in this order."""
+ROWS_AT_FIRST = 50_000
+"""Rows that are read of a file of which a limited number is wanted; twice as many if too few."""
 
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -24,6 +32,9 @@ SPLITS: dict[str, Split] = {
     "validation": "eval",
 }
 """What a `split` column may say."""
+
+Tell = Callable[[str], None]
+"""Told in a line what of a file was not used as the user may think."""
 
 
 class PromptsConfig(Config):
@@ -45,34 +56,116 @@ class PromptsConfig(Config):
     """Decides which prompts are held out and in which order prompts are taken."""
 
 
-def load_prompts(config: PromptsConfig) -> list[Prompt]:
+def load_prompts(config: PromptsConfig, *, tell: Tell | None = None) -> list[Prompt]:
     """Load the training prompts and then the held-out ones, each in an order drawn by the seed.
 
-    Both the split and the order hang on seed and ids alone, not on the order of the file.
-    Columns other than `id`, `split` and the prompt (`chosen`, `rejected`, …) are ignored.
+    Both the split and the order hang on seed and ids alone, not on the order of the file. Prompts
+    that ask the same are on one side. Where both numbers are limited, no more rows are read than
+    the first `ROWS_AT_FIRST`, or that times the power of two that gives enough.
+
+    Args:
+        config: which file, and how many.
+        tell: told what of the file is left out.
 
     Raises:
         PromptError: the file, or one of its rows, cannot be used; the message names it.
     """
     path = config.path or BUILT_IN_PROMPTS
-    rows = read_rows(path)
-    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    is_limited = config.num_train is not None and config.num_eval is not None
+    with closing(iterate_rows(path)) as stream:
+        rows = list(islice(stream, ROWS_AT_FIRST if is_limited else None))
+        prompts, remarks = _prompts(path, rows, config)
+        while _lacks(prompts, config) and (more := list(islice(stream, len(rows)))):
+            rows += more
+            prompts, remarks = _prompts(path, rows, config)
+        if next(stream, None) is not None:
+            remarks.append(f"{path.name}: prompts are taken from its first {len(rows):,} rows.")
+    _refuse_empty(path, prompts, config, has_column="split" in _columns(rows))
+    for remark in remarks:
+        if tell is not None:
+            tell(remark)
+    return _taken(prompts, "train", config) + _taken(prompts, "eval", config)
+
+
+def _prompts(
+    path: Path, rows: Sequence[PromptRow], config: PromptsConfig
+) -> tuple[list[Prompt], list[str]]:
+    """Return all prompts of some rows, and what is to be told of them."""
+    columns = _columns(rows)
     column = _prompt_column(path, columns, wanted=config.prompt_column)
-    contents = [_content(row, column) for row in rows]
+    parts = find_columns(rows, prompt=column)
+    contents = [parts.content(row, cut_answers=True) for row in rows]
     ids = row_ids(rows)
-    splits = _splits(path, rows, ids, config=config, has_column="split" in columns)
-    prompts = [
-        Prompt(id=name, content=_instructed(content, config.system), split=split)
-        for name, content, split in zip(ids, contents, splits, strict=True)
-    ]
-    return _taken(prompts, "train", limit=config.num_train, seed=config.seed) + _taken(
-        prompts, "eval", limit=config.num_eval, seed=config.seed
+    questions = dict(zip(ids, map(question_of, contents), strict=True))
+    remarks = _remarks(path, rows, column, unused_columns(rows, parts.used | {"id", "split"}))
+    if "split" in columns:
+        splits = [_named_split(row) for row in rows]
+        leaks = _leaks(questions, splits)
+        if leaks:
+            left_out, held_out = next(iter(leaks.items()))
+            remarks.append(
+                f"{path.name}: {len(leaks)} training prompts ask what held-out ones ask, such as "
+                f"'{left_out}' and '{held_out}'; they are left out of training."
+            )
+    else:
+        held = hold_out_prompts(questions, fraction=config.eval_fraction, seed=config.seed)
+        splits: list[Split] = ["eval" if name in held else "train" for name in ids]
+        leaks = {}
+    return [
+        Prompt(
+            id=name,
+            content=_instructed(content, config.system),
+            split=split,
+            columns={each: row.values.get(each) for each in columns},
+        )
+        for name, content, split, row in zip(ids, contents, splits, rows, strict=True)
+        if name not in leaks
+    ], remarks
+
+
+def _columns(rows: Sequence[PromptRow]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.values))
+
+
+def _remarks(
+    path: Path, rows: Sequence[PromptRow], column: str, unused: Sequence[str]
+) -> list[str]:
+    remarks: list[str] = []
+    if unused:
+        names = ", ".join(map(repr, unused))
+        remarks.append(
+            f"{path.name}: no part of the prompt: {names}; a reward function may ask for such "
+            "columns by name."
+        )
+    if answered := sum(ends_with_answer(row, column) for row in rows):
+        remarks.append(
+            f"{path.name}: {answered} of {len(rows)} chats end with the assistant's answer, which "
+            "is no part of the prompt."
+        )
+    return remarks
+
+
+def _leaks(questions: Mapping[str, str], splits: Sequence[Split]) -> dict[str, str]:
+    """Return the training prompts that ask what a held-out one asks, each with that one."""
+    split_of = dict(zip(questions, splits, strict=True))
+    held_out = {questions[name]: name for name in questions if split_of[name] == "eval"}
+    return {
+        name: held_out[question]
+        for name, question in questions.items()
+        if split_of[name] == "train" and question in held_out
+    }
+
+
+def _lacks(prompts: Sequence[Prompt], config: PromptsConfig) -> bool:
+    """Return whether there are fewer prompts than are asked for."""
+    limits: dict[Split, int | None] = {"train": config.num_train, "eval": config.num_eval}
+    return any(
+        limit is not None and len(_taken(prompts, split, config)) < limit
+        for split, limit in limits.items()
     )
 
 
-def _instructed(
-    content: str | tuple[Message, ...], system: str | None
-) -> str | tuple[Message, ...]:
+def _instructed(content: Content, system: str | None) -> Content:
     """Put the system message first, unless the chat brings its own."""
     if system is None:
         return content
@@ -83,11 +176,10 @@ def _instructed(
     return (Message(role="system", content=system), *content)
 
 
-def _taken(
-    prompts: Sequence[Prompt], split: Split, *, limit: int | None, seed: int
-) -> list[Prompt]:
+def _taken(prompts: Sequence[Prompt], split: Split, config: PromptsConfig) -> list[Prompt]:
     members = [prompt for prompt in prompts if prompt.split == split]
-    return sorted(members, key=lambda prompt: _draw("order", seed, prompt.id))[:limit]
+    limit = config.num_train if split == "train" else config.num_eval
+    return sorted(members, key=lambda one: drawn_bytes("order", config.seed, one.id))[:limit]
 
 
 def _prompt_column(path: Path, columns: Sequence[str], *, wanted: str | None) -> str:
@@ -102,89 +194,6 @@ def _prompt_column(path: Path, columns: Sequence[str], *, wanted: str | None) ->
     )
 
 
-def _content(row: PromptRow, column: str) -> str | tuple[Message, ...]:
-    value = row.values.get(column)
-    if value is None:
-        raise PromptError(f"{row.place} has no '{column}'")
-    if isinstance(value, list):
-        return _messages(row, column, cast("list[object]", value))
-    if not isinstance(value, str):
-        raise PromptError(
-            f"{row.place}: '{column}' is {kind_of(value)}; expected a text or chat messages"
-        )
-    return _checked_prompt(row, value)
-
-
-def _messages(row: PromptRow, column: str, turns: Sequence[object]) -> tuple[Message, ...]:
-    if not turns:
-        raise PromptError(f"{row.place} has an empty prompt: '{column}' holds no messages")
-    messages = tuple(
-        _message(f"{row.place}: message {number} of '{column}'", turn)
-        for number, turn in enumerate(turns, start=1)
-    )
-    last = messages[-1]
-    if last["role"] != "user":
-        raise PromptError(
-            f"{row.place}: '{column}' ends with the role '{last['role']}'; "
-            "expected 'user', whom the policy answers"
-        )
-    for message in messages:
-        _checked_text(row, message["content"])
-    _checked_prompt(row, last["content"])
-    return messages
-
-
-def _message(place: str, turn: object) -> Message:
-    """Keep role and content; what else data sets store beside them says nothing to the policy."""
-    if not isinstance(turn, dict):
-        raise PromptError(f"{place} is {kind_of(turn)}; expected an object of role and content")
-    fields = cast("dict[str, object]", turn)
-    for name in ("role", "content"):
-        if name not in fields:
-            raise PromptError(
-                f"{place} has {', '.join(fields) or 'no fields'}; expected role and content"
-            )
-        if not isinstance(fields[name], str):
-            raise PromptError(f"{place}: '{name}' is {kind_of(fields[name])}; expected a text")
-    return Message(role=str(fields["role"]), content=str(fields["content"]))
-
-
-def _checked_prompt(row: PromptRow, text: str) -> str:
-    if not text.strip():
-        raise PromptError(f"{row.place} has an empty prompt")
-    return _checked_text(row, text)
-
-
-def _checked_text(row: PromptRow, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        # JSON can escape one half of a surrogate pair, which no tokenizer takes.
-        raise PromptError(f"{row.place} holds half a character at {error.start}") from error
-    return text
-
-
-def _splits(
-    path: Path,
-    rows: Sequence[PromptRow],
-    ids: Sequence[str],
-    *,
-    config: PromptsConfig,
-    has_column: bool,
-) -> list[Split]:
-    splits: list[Split]
-    if has_column:
-        splits = [_named_split(row) for row in rows]
-        cause = "its column 'split' puts every prompt into the other"
-    else:
-        splits = _drawn_splits(ids, eval_fraction=config.eval_fraction, seed=config.seed)
-        cause = f"it holds {len(ids)} in all, and eval_fraction is {config.eval_fraction}"
-    for split in ("train", "eval"):
-        if split not in splits:
-            raise PromptError(f"{path.name} leaves no prompt for the split '{split}': {cause}")
-    return splits
-
-
 def _named_split(row: PromptRow) -> Split:
     value = row.values.get("split")
     if not isinstance(value, str) or value not in SPLITS:
@@ -193,12 +202,28 @@ def _named_split(row: PromptRow) -> Split:
     return SPLITS[value]
 
 
-def _drawn_splits(ids: Sequence[str], *, eval_fraction: float, seed: int) -> list[Split]:
-    ranked = sorted(ids, key=lambda name: _draw("split", seed, name))
-    held_out = set(ranked[: round(eval_fraction * len(ids))])
-    return ["eval" if name in held_out else "train" for name in ids]
+def _refuse_empty(
+    path: Path, prompts: Sequence[Prompt], config: PromptsConfig, *, has_column: bool
+) -> None:
+    """Refuse prompts of one split alone."""
+    splits = [prompt.split for prompt in prompts]
+    for split in ("train", "eval"):
+        if split not in splits:
+            raise PromptError(
+                f"{path.name} leaves no prompt for the split '{split}': "
+                + _cause(prompts, config, has_column=has_column)
+            )
 
 
-def _draw(purpose: str, seed: int, name: str) -> bytes:
-    """Bytes as good as random, the same on every machine; one stream for each purpose."""
-    return hashlib.blake2b(f"{purpose}/{seed}/{name}".encode(), digest_size=16).digest()
+def _cause(prompts: Sequence[Prompt], config: PromptsConfig, *, has_column: bool) -> str:
+    if has_column:
+        return (
+            "its column 'split' puts every prompt, or one that asks the same, into the other; "
+            "expected others there"
+        )
+    if len(prompts) > 1 and len({question_of(prompt.content) for prompt in prompts}) == 1:
+        return (
+            f"its {len(prompts)} prompts all ask the same (case, spaces and system messages do "
+            "not count); expected different ones"
+        )
+    return f"it holds {len(prompts)} in all, and eval_fraction is {config.eval_fraction}"

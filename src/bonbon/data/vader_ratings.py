@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from bonbon.data.labelled_texts import RatedText, Ratings, drawn_bytes
+from bonbon.data.hold_out import drawn_bytes
+from bonbon.data.labelled_texts import RatedText, Ratings
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
 

@@ -57,7 +57,7 @@ class Job:
         """
         self.workspace = workspace
         self.recipe = workspace.recipe
-        self.prompts = load_prompts(self.recipe.prompts)
+        self.prompts = load_prompts(self.recipe.prompts, tell=self._say)
         self.reward_name = reward_name(workspace.recipe.reward)
 
     def sample(self) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from bonbon.data.labelled_texts import Comparisons, Ratings, hold_out
+from bonbon.data.hold_out import hold_out
+from bonbon.data.labelled_texts import Comparisons, Ratings
 from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.rewards.base import Reward
 from bonbon.rewards.classifier import ClassifierConfig

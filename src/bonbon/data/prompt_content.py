@@ -1,0 +1,193 @@
+"""What a row of a file asks: the columns that make up a prompt, and how they are joined."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from bonbon.data.messages import read_message, read_messages, whole_text
+from bonbon.data.prompt_rows import PromptRow
+from bonbon.errors import PromptError
+from bonbon.records import Message
+
+PROMPT_COLUMNS = (
+    "prompt",
+    "question",
+    "instruction",
+    "text",
+    "messages",
+    "conversations",
+    "query",
+    "problem",
+)
+"""Where prompts are looked for when no column is named, in this order."""
+
+BEFORE: Mapping[str, tuple[str, ...]] = {"question": ("context",)}
+"""Columns of texts that a prompt column's text is about and follows."""
+
+AFTER: Mapping[str, tuple[str, ...]] = {"instruction": ("input", "context")}
+"""Columns of texts that a prompt column's text speaks of and precedes, as in Alpaca's data."""
+
+SYSTEM = ("system", "system_prompt")
+"""Columns of system messages."""
+
+HISTORY = "history"
+"""The column of earlier turns, as pairs of texts or as messages."""
+
+Content = str | tuple[Message, ...]
+"""A plain text, or a chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptColumns:
+    """The columns that make up a prompt.
+
+    Attributes:
+        prompt: holds texts or chat messages.
+        before: texts that stand before the prompt's, each with a blank line after it.
+        after: texts that stand after it, each with a blank line before it.
+        system: system messages; the first that a row fills counts.
+        history: earlier turns.
+    """
+
+    prompt: str
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset((self.prompt, *self.before, *self.after, *self.system, *self.history))
+
+    def content(self, row: PromptRow, *, cut_answers: bool = False) -> Content:
+        """Return what a row asks.
+
+        Args:
+            row: of the file.
+            cut_answers: leave out the assistant's turns that a chat ends with.
+
+        Raises:
+            PromptError: the row asks nothing, or what cannot be asked.
+        """
+        value = row.values.get(self.prompt)
+        if value is None:
+            raise PromptError(f"{row.place} has no '{self.prompt}'")
+        if isinstance(value, str):
+            turns = (Message(role="user", content=self._joined(row, value)),)
+        else:
+            turns = read_messages(row, self.prompt, value)
+            turns = _asked(row, self.prompt, turns, cut_answers=cut_answers)
+            last = turns[-1]
+            asked = Message(role=last["role"], content=self._joined(row, last["content"]))
+            turns = (*turns[:-1], asked)
+        system, turns = self._system(row, turns)
+        turns = (*system, *self._history(row), *turns)
+        return turns[0]["content"] if isinstance(value, str) and len(turns) == 1 else turns
+
+    def _joined(self, row: PromptRow, text: str) -> str:
+        """Return a text between those that belong to it."""
+        if not text.strip():
+            raise PromptError(
+                f"{row.place} has an empty prompt: '{self.prompt}' is empty; expected a text"
+            )
+        around = [
+            [row.values.get(name) or "" for name in side] for side in (self.before, self.after)
+        ]
+        before, after = ([one for one in side if one.strip()] for side in around)
+        return whole_text(row, "\n\n".join([*before, text, *after]))
+
+    def _system(
+        self, row: PromptRow, turns: tuple[Message, ...]
+    ) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+        """Return the system message, and the turns without it."""
+        own, rest = (turns[:1], turns[1:]) if turns[0]["role"] == "system" else ((), turns)
+        filled = [name for name in self.system if (row.values.get(name) or "").strip()]
+        if not filled:
+            return own, rest
+        text = whole_text(row, row.values[filled[0]])
+        others = {message["content"]: f"'{self.prompt}'" for message in own}
+        others |= {row.values[name]: f"'{name}'" for name in filled[1:]}
+        if differing := [where for other, where in others.items() if other.strip() != text.strip()]:
+            raise PromptError(
+                f"{row.place} has two system messages, in '{filled[0]}' and in {differing[0]}; "
+                "expected one: leave the other out"
+            )
+        return (Message(role="system", content=text),), rest
+
+    def _history(self, row: PromptRow) -> tuple[Message, ...]:
+        turns: list[Message] = []
+        for name in self.history:
+            for number, turn in enumerate(row.values.get(name) or (), start=1):
+                for each in _as_messages(turn):
+                    turns.append(read_message(row, f"turn {number} of '{name}'", each))
+        return tuple(turns)
+
+
+def _as_messages(turn: object) -> Sequence[object]:
+    """Return a turn of a history, which may be a pair of the user's and the assistant's texts."""
+    texts = cast("list[object]", turn) if isinstance(turn, list) else []
+    if len(texts) != 2:
+        return [turn]
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+
+
+def find_columns(
+    rows: Sequence[PromptRow], *, prompt: str, systems: Sequence[str] = SYSTEM
+) -> PromptColumns:
+    """Return what makes up the prompts of some rows: a column, and what data sets put beside it.
+
+    A column beside it counts if all it holds are texts, or lists in the case of earlier turns.
+    """
+
+    def holding(kind: type, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name in names
+            if name != prompt
+            and any(row.values.get(name) for row in rows)
+            and all(isinstance(row.values.get(name), kind | None) for row in rows)
+        )
+
+    return PromptColumns(
+        prompt=prompt,
+        before=holding(str, BEFORE.get(prompt, ())),
+        after=holding(str, AFTER.get(prompt, ())),
+        system=holding(str, systems),
+        history=holding(list, (HISTORY,)),
+    )
+
+
+def ends_with_answer(row: PromptRow, column: str) -> bool:
+    """Return whether a chat ends with the assistant's turn, which is no part of the prompt."""
+    value = row.values.get(column)
+    return isinstance(value, list) and read_messages(row, column, value)[-1]["role"] == "assistant"
+
+
+def unused_columns(rows: Sequence[PromptRow], used: frozenset[str]) -> list[str]:
+    """Return the other columns that hold texts, lists or objects."""
+    found = dict.fromkeys(
+        name
+        for row in rows
+        for name, value in row.values.items()
+        if name not in used and isinstance(value, str | list | dict) and value
+    )
+    return list(found)
+
+
+def _asked(
+    row: PromptRow, column: str, turns: tuple[Message, ...], *, cut_answers: bool
+) -> tuple[Message, ...]:
+    """Return the turns up to the user's last one."""
+    answers = 0
+    while cut_answers and answers < len(turns) - 1 and turns[-1 - answers]["role"] == "assistant":
+        answers += 1
+    turns = turns[: len(turns) - answers]
+    last = turns[-1]["role"]
+    if last != "user":
+        raise PromptError(
+            f"{row.place}: '{column}' ends with the role '{last}'; "
+            "expected 'user', whom the policy answers"
+        )
+    return turns
