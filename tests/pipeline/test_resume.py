@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from bonbon.data import table_file
 from bonbon.data.store import CandidateStore
+from bonbon.errors import TrainingError
 from bonbon.pipeline import job, results, scores, trained_model
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import Recipe
@@ -23,6 +24,7 @@ from bonbon.rewards import base
 from bonbon.sampling.schedule import Schedule
 from bonbon.sampling.shared_prompt import SharedPromptDecoder
 from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.training import saved_model
 from bonbon.training.checkpoints import KeepLastCheckpoint
 from bonbon.training.trainer import PreferenceTrainer
 
@@ -237,3 +239,19 @@ def test_the_time_spent_before_a_kill_counts(
     assert killed["work"] > 0
     assert timing["train_seconds"] > killed["seconds"] > 0
     assert timing["trained_tokens"] > killed["work"]
+
+
+def test_a_saved_model_that_is_not_the_trained_one_is_no_result(
+    recipe: Recipe, tmp_path: Path, bonbon_run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not put in place, and training goes on from its last checkpoint."""
+    directory = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_model, "SAME", -1.0)
+        with pytest.raises(TrainingError, match="cannot be saved"):
+            bonbon_run(recipe, directory)
+    assert not list(directory.glob("*model*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(PreferenceTrainer, "training_step", None)  # no step is taken again
+        bonbon_run(recipe, directory)
+    assert (directory / "model" / "model.safetensors").is_file()

@@ -196,6 +196,12 @@ def _around(model: PreTrainedModel, key: str) -> list[nn.Module]:
     return [modules[name] for name in names if name in modules]
 
 
+def mark_untied(model: PreTrainedModel) -> None:
+    """Let the config of a model say that its head and its embeddings are not the same weights."""
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+
+
 def _untie_what_differs(model: PreTrainedModel) -> None:
     """Let the config say that the head has weights of its own where the checkpoint has them.
 
@@ -206,8 +212,7 @@ def _untie_what_differs(model: PreTrainedModel) -> None:
     )
     if not untied:
         return
-    for config in (model.config, model.config.get_text_config()):
-        config.tie_word_embeddings = False
+    mark_untied(model)
     _log.warning(
         "%s has weights of its own for %s, where its config says tie_word_embeddings: they are "
         "used as they are, and saved that way.",

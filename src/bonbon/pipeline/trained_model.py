@@ -2,13 +2,14 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig
 
 from bonbon.data.prompts import load_prompts
+from bonbon.models.packing import PromptGroup
 from bonbon.models.policy import Policy
 from bonbon.pipeline.processes import is_main
 from bonbon.pipeline.round_examples import round_examples
@@ -18,9 +19,10 @@ from bonbon.pipeline.workspace import Workspace
 from bonbon.report.narrator import Bar
 from bonbon.rewards.base import Reward
 from bonbon.training.arguments import num_steps, split
-from bonbon.training.config import ONLINE, LoraSettings, ObjectiveName
+from bonbon.training.config import ONLINE, ObjectiveName
 from bonbon.training.examples import RankedExample
 from bonbon.training.online import answer_reward, fit_online, num_online_steps
+from bonbon.training.saved_model import SavedAs, save_model
 from bonbon.training.step_callback import steps_until
 from bonbon.training.trainer import PreferenceTrainer
 
@@ -89,7 +91,8 @@ def train_model(
     policy = load_trainable(workspace.recipe, this.policy)
     trained = _fit(workspace, this, policy, examples.kept, stage)
     if is_main():
-        _finish(workspace, this, policy, trained, stage)
+        groups = [example.group for example in examples.kept]
+        _finish(workspace, this, policy, trained, stage, groups)
 
 
 def _train_online(
@@ -115,7 +118,13 @@ def _train_online(
             on_step=progress.step,
         )
         progress.record()
-    _finish(workspace, this, policy, trained, stage)
+    drawn = [tuple(one.token_ids for one in group.candidates if one.token_ids) for group in stored]
+    groups = [
+        PromptGroup(group.candidates[0].prompt_token_ids, completions)
+        for group, completions in zip(stored, drawn, strict=True)
+        if completions
+    ]
+    _finish(workspace, this, policy, trained, stage, groups)
 
 
 class _Progress:
@@ -173,31 +182,30 @@ def _fit(
 
 
 def _finish(
-    workspace: Workspace, this: Round, policy: Policy, trained: torch.nn.Module, stage: Stage
+    workspace: Workspace,
+    this: Round,
+    policy: Policy,
+    trained: torch.nn.Module,
+    stage: Stage,
+    groups: Sequence[PromptGroup],
 ) -> None:
     """Save the model; there is nothing to resume then."""
-    _save(workspace, this, policy, trained)
+    _save(workspace, this, policy, trained, groups)
     stage.finish()
     shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
 
 
-def _save(workspace: Workspace, this: Round, policy: Policy, trained: torch.nn.Module) -> None:
-    """Write the model in the policy's precision: what is evaluated is what is saved."""
+def _save(
+    workspace: Workspace,
+    this: Round,
+    policy: Policy,
+    trained: torch.nn.Module,
+    groups: Sequence[PromptGroup],
+) -> None:
     recipe = workspace.recipe
-    model = cast("Any", trained)
-    if _merges(recipe.training.lora):
-        model = model.merge_and_unload()
-    if recipe.training.lora is None or not recipe.training.lora.four_bit:
-        model = model.to(getattr(torch, recipe.policy.dtype))
-    model.generation_config = generation_config(policy, recipe.sampling.temperature)
-    partial = this.directory / ".model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    # Adapters alone are saved without it.
-    model.generation_config.save_pretrained(partial)
-    policy.tokenizer.save_pretrained(partial)
-    shutil.rmtree(this.model_directory, ignore_errors=True)
-    partial.rename(this.model_directory)
+    generation = generation_config(policy, recipe.sampling.temperature)
+    how = SavedAs(this.policy, recipe.training.lora, generation)
+    save_model(trained, policy, this.model_directory, how, groups=groups)
 
 
 def generation_config(policy: Policy, temperature: float) -> GenerationConfig:
@@ -211,7 +219,3 @@ def generation_config(policy: Policy, temperature: float) -> GenerationConfig:
         pad_token_id=policy.tokenizer.pad_token_id,
         bos_token_id=policy.tokenizer.bos_token_id,
     )
-
-
-def _merges(lora: LoraSettings | None) -> bool:
-    return lora is not None and lora.merge
