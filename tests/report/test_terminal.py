@@ -3,8 +3,8 @@ import io
 from rich.console import Console
 
 from bonbon.report.metrics import Metrics
+from bonbon.report.numbers import interval_text
 from bonbon.report.terminal import summary_lines, summary_table
-from bonbon.report.wording import interval_text
 
 
 def printed(metrics: Metrics, width: int = 80) -> str:

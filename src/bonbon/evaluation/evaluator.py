@@ -1,4 +1,4 @@
-"""What each method gains and what it costs, on prompts that training has not seen."""
+"""What each method gains and what it costs, on held-out prompts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -113,9 +113,18 @@ class Evaluator:
         Args:
             groups: the model's scored answers.
             kl: from `kl_from_samples`, one entry per group.
+
+        Raises:
+            ConfigError: no prompt has scored answers of both.
         """
         known = self.base_groups
         shared = [place for place, group in enumerate(groups) if group.prompt_id in known]
+        if not shared:
+            raise ConfigError(
+                f"got {len(known)} held-out prompts with scored answers of the base and "
+                f"{len(groups)} with scored answers of the trained model, none of them with both; "
+                "mend the reward, or raise prompts.num_eval"
+            )
         kept = [groups[place] for place in shared]
         win = [win_rate(_rewards(group), _rewards(known[group.prompt_id]))[0] for group in kept]
         return self._result(kept, win=np.array(win), kl=kl.rao_blackwell[shared])

@@ -52,6 +52,9 @@ def comparison_numbers(shared: Workspace, recipe: ComparisonRecipe) -> dict[str,
         "n": _shown_n(goal, recipe.base.sampling.n),
         "tilt": goal.name,
         "aims": {name: recipe.methods[name].final_goal.name for name in finished},
+        "training": {
+            name: read_metrics(method_directory(root, name, 0)).get("training") for name in finished
+        },
         "temperature": recipe.base.sampling.temperature,
         "seed": recipe.base.seed,
         "leader": leader,

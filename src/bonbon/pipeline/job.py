@@ -128,7 +128,7 @@ class Job:
         """Compare base, best-of-n and the trained model on held-out prompts."""
         self._require_model()
         prompts = self._of_split("eval")
-        self._heading(f"Evaluate: {len(prompts)} prompts that training never saw")
+        self._heading(f"Evaluate: {len(prompts)} held-out prompts")
         self.workspace.write_recipe()
         stage = self.workspace.stage("evaluate", self._evaluation)
         if stage.finished and (self.workspace.directory / "metrics.json").is_file():
@@ -304,7 +304,11 @@ class Job:
         began = time.perf_counter()
         kl = measure_kl(self.workspace, self.trained, self.base, self.reward_name)
         stage.count(seconds=time.perf_counter() - began)
-        compare_methods(self.workspace, self.reward_name, kl)
+        num_prompts: dict[Split, int] = {
+            "train": len(self._of_split("train")),
+            "eval": len(self._of_split("eval")),
+        }
+        compare_methods(self.workspace, self.reward_name, kl, num_prompts)
         stage.finish()
 
     def _refuse_long_prompts(self) -> None:

@@ -1,9 +1,11 @@
 """The evaluation stage: every method on the held-out prompts, and `metrics.json`."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from bonbon.data.atomic_file import replace_text
+from bonbon.errors import ConfigError
 from bonbon.evaluation.evaluator import Evaluator, MethodResult
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy, policy_name
@@ -12,9 +14,12 @@ from bonbon.pipeline.scores import SPLITS, num_unscored
 from bonbon.pipeline.stage import recorded_counts, stage_file
 from bonbon.pipeline.versions import versions
 from bonbon.pipeline.workspace import Workspace
+from bonbon.recipe import Recipe
+from bonbon.records import Split
 from bonbon.report.metrics import BASE, TRAINED
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.estimators import Estimate
+from bonbon.training.config import DEFAULT_ALPHA
 
 TIMED_STAGES = {
     ("sample_seconds", "sampled_tokens"): ("sample-train", "sample-train-*"),
@@ -30,8 +35,17 @@ TIMED_STAGES = {
 
 
 def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name: str) -> PromptKL:
-    """Estimate how far the trained model has moved, on its own held-out answers."""
+    """Estimate how far the trained model has moved, on its own held-out answers.
+
+    Raises:
+        ConfigError: none of them has a score.
+    """
     groups = workspace.store.groups("eval-bonbon", reward_name)
+    if not groups:
+        raise ConfigError(
+            f"the reward {reward_name!r} gave none of the trained model's held-out answers a "
+            "score, so there is nothing to compare; mend the reward and evaluate again"
+        )
     with workspace.narrator.bar("KL", total=len(groups)) as bar:
         kl = kl_from_samples(
             trained.model,
@@ -45,8 +59,17 @@ def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name:
     return kl
 
 
-def compare_methods(workspace: Workspace, reward_name: str, kl: PromptKL) -> None:
-    """Evaluate the base, best-of-n and the trained model, and write `metrics.json`."""
+def compare_methods(
+    workspace: Workspace, reward_name: str, kl: PromptKL, num_prompts: Mapping[Split, int]
+) -> None:
+    """Evaluate the base, best-of-n and the trained model, and write `metrics.json`.
+
+    Args:
+        workspace: the run.
+        reward_name: of its reward.
+        kl: from `measure_kl`.
+        num_prompts: how many prompts the recipe trains on and holds out.
+    """
     recipe = workspace.recipe
     evaluator = Evaluator(
         workspace.store.groups("eval-base", reward_name), recipe.evaluation, seed=recipe.seed
@@ -68,6 +91,8 @@ def compare_methods(workspace: Workspace, reward_name: str, kl: PromptKL) -> Non
         "temperature": recipe.sampling.temperature,
         "seed": recipe.seed,
         "theory": _theory(workspace, evaluator),
+        "training": _training(recipe, num_prompts["train"]),
+        "num_held_out": num_prompts["eval"],
         "no_score": {name: num_unscored(workspace.store, name, reward_name) for name in SPLITS},
         "methods": {name: _row(result) for name, result in methods.items()},
         "timing": timing(workspace),
@@ -89,6 +114,19 @@ def timing(workspace: Workspace) -> dict[str, int | float]:
         spent[seconds] = round(sum(count.get("seconds", 0) for count in counts), 2)
         spent[work] = int(sum(count.get("work", 0) for count in counts))
     return spent
+
+
+def _training(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
+    """Return what training went by, defaults worked out."""
+    settings = recipe.training
+    return {
+        "learning_rate": settings.peak_learning_rate,
+        "epochs": settings.epochs,
+        "tilt": recipe.goal.name,
+        "num_prompts": None if settings.preferences is not None else num_prompts,
+        **({"alpha": settings.sft_weight} if settings.objective in DEFAULT_ALPHA else {}),
+        **({"beta": settings.beta} if settings.reads_beta else {}),
+    }
 
 
 def _theory(workspace: Workspace, evaluator: Evaluator) -> dict[str, Any]:

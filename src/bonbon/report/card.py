@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bonbon.report.metrics import Metrics
+from bonbon.report.numbers import interval_text, percent
 from bonbon.report.wording import (
     GLOSSARY,
     aim,
     headline,
-    interval_text,
     outcome,
-    percent,
+    replaces_best_of,
     room,
     tied_name,
     unscored,
@@ -51,7 +51,7 @@ def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
 
 def _measured(metrics: Metrics) -> str:
     said = [outcome(metrics), worth(metrics), room(metrics), unscored(metrics)]
-    return " ".join(sentence for sentence in said if sentence is not None)
+    return " ".join(sentence for sentence in said if sentence)
 
 
 _METHOD = (
@@ -102,10 +102,11 @@ def _table(metrics: Metrics) -> str:
 
 
 def _sampling(metrics: Metrics) -> str:
+    no_need = f"There is no need to draw {metrics['n']} and choose. "
     return (
         f"One plain draw at temperature {metrics['temperature']:g}, without top-k or top-p, as the "
         "generation config says: temperature is part of the policy that was trained and measured. "
-        f"There is no need to draw {metrics['n']} and choose. It was trained for one reward, "
+        f"{no_need if replaces_best_of(metrics) else ''}It was trained for one reward, "
         f"{metrics['reward']}: what that reward does not see was not asked for, and where it is "
         "wrong, the model has learnt to be wrong too."
     )

@@ -6,7 +6,14 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from bonbon.report.comparison_words import lead_lines, seed_lines
+from bonbon.report.comparison_words import (
+    advice,
+    headline,
+    kl_check,
+    lead_lines,
+    left_out,
+    seed_lines,
+)
 
 
 def comparison_table(found: Mapping[str, Any]) -> Table:
@@ -32,7 +39,9 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
 
 def comparison_lines(found: Mapping[str, Any]) -> list[str]:
     """Return what the comparison shows, a line each."""
-    return [*lead_lines(found), *seed_lines(found)]
+    said = [headline(found), advice(found), *lead_lines(found), *seed_lines(found)]
+    said += [left_out(found), kl_check(found)]
+    return [line for line in said if line]
 
 
 def _cell(estimate: tuple[float, float, float] | None, digits: int) -> str:

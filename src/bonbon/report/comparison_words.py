@@ -1,7 +1,13 @@
 """What a comparison's numbers say, in sentences."""
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
+
+from bonbon.report.diagnosis import Measured
+from bonbon.report.findings import finding, remedy
+from bonbon.report.numbers import interval_text, nats
+from bonbon.theory.parse import parse_tilt
 
 Found = Mapping[str, Any]
 
@@ -13,12 +19,68 @@ NEAR = 1.5
 
 
 def headline(found: Found) -> str:
-    """Return the leading method's result as one sentence."""
-    row = found["methods"][found["leader"]]
-    return (
-        f"{found['leader']} wins {row['win_rate'][0]:.1%} against the base, "
-        f"{row['kl'][0]:.2f} nats from it"
+    """Say what became of the leading method, and whom it beats at equal KL."""
+    verdict = finding(measured(found, found["leader"]), name=found["leader"])
+    return " ".join([verdict, *_standing(found)])
+
+
+def advice(found: Found) -> str | None:
+    """Say which of the leader's settings to change, None where nothing is amiss."""
+    leader = found["leader"]
+    # Comparisons of earlier versions do not tell the settings.
+    return remedy(measured(found, leader), found.get("training", {}).get(leader))
+
+
+def measured(found: Found, name: str) -> Measured:
+    """Return what a trained method's diagnosis rests on."""
+    row, aim = found["methods"][name], found["aims"][name]
+    goal = parse_tilt(aim)
+    win_rate, low, high = (goal.win_rate,) * 3
+    with_ties = goal.kl
+    if aim in found["methods"]:
+        win_rate, low, high = found["methods"][aim]["win_rate"]
+        with_ties = min(goal.kl, found["methods"][aim]["kl"][0])
+    return Measured(
+        win_rate=row["win_rate"][0],
+        win_rate_ci=tuple(row["win_rate"][1:]),
+        kl=row["kl"][0],
+        kl_ci=tuple(row["kl"][1:]),
+        num_prompts=found["num_prompts"],
+        goal=aim,
+        goal_win_rate=win_rate,
+        goal_win_rate_ci=(low, high),
+        goal_kl=goal.kl,
+        goal_kl_with_ties=with_ties,
     )
+
+
+class Lead(Enum):
+    """What the interval of a lead at equal KL says."""
+
+    AHEAD = "it beats"
+    BEHIND = "it is beaten by"
+    EVEN = "it cannot be told apart from"
+    UNMEASURED = "there is no verdict against"
+
+
+def lead_of(one: Mapping[str, Any]) -> Lead:
+    """Read one lead: its interval, and whether who is behind was measured near that KL."""
+    value, low, high = one["lead"]
+    nearest = one["nearest"]["leader" if value < 0 else "other"]
+    if one["kl"] <= 0 or not one["kl"] / NEAR <= nearest <= one["kl"] * NEAR:
+        return Lead.UNMEASURED
+    if low <= 0 <= high:
+        return Lead.EVEN
+    return Lead.AHEAD if value > 0 else Lead.BEHIND
+
+
+def _standing(found: Found) -> list[str]:
+    """Say in a sentence whom the leader beats at equal KL and who beats it."""
+    families: dict[Lead, list[str]] = {}
+    for family, one in found["leads"].items():
+        families.setdefault(lead_of(one), []).append(family)
+    said = [f"{lead.value} {', '.join(families[lead])}" for lead in Lead if lead in families]
+    return [f"At equal KL {'; '.join(said)}."] if said else []
 
 
 def lede(found: Found) -> str:
@@ -46,22 +108,26 @@ def lead_lines(found: Found) -> list[str]:
 
 
 def _lead_line(leader: str, family: str, one: Mapping[str, Any]) -> str:
-    """Give the verdict, if who is behind was measured near the KL and not only read off a chord."""
+    """Name first who is ahead; the interval is of the lead of that one."""
     value, low, high = one["lead"]
-    verdict, behind, side = "beats", family, "other"
+    ahead, behind = leader, family
     if value < 0:
-        verdict, behind, side = "wins less than", leader, "leader"
-    text = (
-        f"At {one['kl']:.2f} nats {leader} {verdict} {family} by {abs(value):.3f} "
-        f"[{low:.3f}, {high:.3f}]"
-    )
-    nearest = one["nearest"][side]
-    if not one["kl"] / NEAR <= nearest <= one["kl"] * NEAR:
-        return (
-            f"{text} on straight lines, which is no verdict: {behind} was measured at "
-            f"{nearest:.2f} nats at the nearest, and its line lies below what it wins between."
-        )
-    return f"{text}: within noise." if one["within_noise"] else f"{text}."
+        ahead, behind, value, low, high = family, leader, -value, -high, -low
+    lead = f"{value:.3f} {interval_text((low, high))}"
+    match lead_of(one):
+        case Lead.UNMEASURED if one["kl"] <= 0:
+            return f"{leader} and {family} cannot be compared: one of them is still the base."
+        case Lead.UNMEASURED:
+            nearest = one["nearest"]["other" if behind == family else "leader"]
+            return (
+                f"At {nats(one['kl'])} {ahead} is ahead of {behind} by {lead} on straight lines, "
+                f"which is no verdict: {behind} was measured at {nats(nearest)} at the nearest, "
+                "and its line lies below what it wins between."
+            )
+        case Lead.EVEN:
+            return f"At {nats(one['kl'])} {ahead} is ahead of {behind} by {lead}: within noise."
+        case _:
+            return f"At {nats(one['kl'])} {ahead} beats {behind} by {lead}."
 
 
 def seed_lines(found: Found) -> list[str]:

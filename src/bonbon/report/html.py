@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
 from bonbon.records import ScoredGroup
-from bonbon.report import wording
+from bonbon.report import numbers, wording
 from bonbon.report.browser import browser_data, json_for_script
 from bonbon.report.cost import stage_costs
 from bonbon.report.frontier import frontier
@@ -88,6 +88,7 @@ def report_html(run: RunContents) -> str:
         metrics=run.metrics,
         recipe=run.recipe,
         wording=wording,
+        numbers=numbers,
         costs=stage_costs(run.metrics),
         colours=colours,
         figures=_figures(run),

@@ -49,11 +49,27 @@ class MethodMetrics(TypedDict):
     samples_per_prompt: int
 
 
+class Training(TypedDict):
+    """The settings that training went by, defaults worked out.
+
+    `alpha` and `beta` are there where the objective has them; `num_prompts` are those of the
+    recipe to train on, None where pairs came from a file.
+    """
+
+    learning_rate: float
+    epochs: float
+    tilt: str
+    num_prompts: int | None
+    alpha: NotRequired[float]
+    beta: NotRequired[float]
+
+
 class Metrics(TypedDict):
     """All of `metrics.json`.
 
-    `no_score` counts the candidates of each set that the reward gave no score, and which are
-    therefore in no ranking and no mean.
+    `num_held_out` counts the prompts that were held out, also those that the model could not be
+    compared on. `no_score` counts the candidates of each set that the reward gave no score, and
+    which are therefore in no ranking and no mean.
     """
 
     schema: int
@@ -66,7 +82,10 @@ class Metrics(TypedDict):
     temperature: float
     seed: int
     theory: Theory
-    no_score: NotRequired[dict[str, int]]  # metrics of earlier versions do without
+    # Metrics of earlier versions do without these three.
+    training: NotRequired[Training]
+    num_held_out: NotRequired[int]
+    no_score: NotRequired[dict[str, int]]
     methods: dict[str, MethodMetrics]
     timing: dict[str, float]
     versions: dict[str, str]

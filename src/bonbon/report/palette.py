@@ -1,5 +1,6 @@
 """The colours of figures and page: told apart by colour-blind readers, on paper and at night."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -62,7 +63,7 @@ _TRAINED_MARKERS = "D^vPXd<>p"
 
 def is_best_of(method: str) -> bool:
     """Tell selection at inference, which costs n draws, from methods that draw once."""
-    return method.startswith("best-of-")
+    return re.match(r"best-of-\d", method) is not None
 
 
 def method_styles(

@@ -4,11 +4,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bonbon.report.metrics import BASE, TRAINED, Interval, MethodMetrics, Metrics
+from bonbon.report.numbers import interval_text, percent
 from bonbon.report.wording import (
     headline,
-    interval_text,
     outcome,
-    percent,
     room,
     tied_name,
     unscored,
@@ -41,7 +40,7 @@ def summary_table(metrics: Metrics) -> Table:
 def summary_lines(metrics: Metrics) -> list[str]:
     """Return what the table means, a sentence or two to a line."""
     lines = [headline(metrics), outcome(metrics), worth(metrics), room(metrics), unscored(metrics)]
-    return [line for line in lines if line is not None]
+    return [line for line in lines if line]
 
 
 def _cells(name: str, row: MethodMetrics) -> tuple[str, ...]:

@@ -1,60 +1,94 @@
 """What the numbers mean, in sentences that claim no more than the intervals allow."""
 
 from bonbon.report.bounds import highest_win_rate
-from bonbon.report.metrics import BASE, TRAINED, Interval, Metrics
+from bonbon.report.diagnosis import Diagnosis, Measured, diagnose
+from bonbon.report.findings import finding, in_force, remedy
+from bonbon.report.metrics import BASE, TRAINED, Metrics
+from bonbon.report.numbers import nats, percent, with_interval
 from bonbon.report.palette import is_best_of
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.parse import parse_tilt
 
 MAX_DRAWS = 1000.0
 
 
 def headline(metrics: Metrics) -> str:
-    """Say in one sentence whether training worked."""
-    row = metrics["methods"][TRAINED]
-    low, high = row["win_rate_ci"]
-    if low > 0.5:
-        return f"The trained model beats its base {percent(row['win_rate'])} of the time."
-    if high < 0.5:
-        return "The trained model answers worse than its base."
-    return "The trained model cannot be told apart from its base."
+    """Say in one sentence what became of the model."""
+    return finding(measured(metrics))
+
+
+def measured(metrics: Metrics) -> Measured:
+    """Return what the trained model's diagnosis rests on."""
+    row, goal, methods = metrics["methods"][TRAINED], metrics["theory"], metrics["methods"]
+    win_rate, interval = goal["win_rate"], (goal["win_rate"], goal["win_rate"])
+    tied, without_ties = goal["tie_corrected"], parse_tilt(tied_name(metrics)).kl
+    left_by_ties = min(1.0, tied["kl"] / without_ties) if without_ties else 1.0
+    if metrics["tilt"] in methods:
+        best = methods[metrics["tilt"]]
+        win_rate, interval = best["win_rate"], best["win_rate_ci"]
+    elif is_best_of(metrics["tilt"]):
+        win_rate, interval = tied["win_rate"], tied["win_rate_ci"]
+    return Measured(
+        win_rate=row["win_rate"],
+        win_rate_ci=row["win_rate_ci"],
+        kl=row["kl"],
+        kl_ci=row["kl_ci"],
+        num_prompts=row["num_prompts"],
+        goal=metrics["tilt"],
+        goal_win_rate=win_rate,
+        goal_win_rate_ci=interval,
+        goal_kl=goal["kl"],
+        goal_kl_with_ties=goal["kl"] * left_by_ties,
+    )
 
 
 def aim(metrics: Metrics) -> str:
-    """Say what was trained towards what."""
+    """Say what was trained towards what, by which settings."""
+    settings = f" ({in_force(metrics['training'])})" if "training" in metrics else ""
     return (
         f"The aim: one draw from {metrics['policy']} that is as good as {metrics['tilt']}. It was "
-        f"trained with the objective ‘{metrics['objective']}’ on {metrics['n']} draws per prompt, "
-        f"ranked by the reward ‘{metrics['reward']}’."
+        f"trained with the objective ‘{metrics['objective']}’{settings} on {metrics['n']} draws "
+        f"per prompt, ranked by the reward ‘{metrics['reward']}’."
     )
 
 
 def outcome(metrics: Metrics) -> str:
-    """Say what came out: win rate and KL with their intervals."""
+    """Say what came out: win rate and KL with their intervals, on how many of the prompts."""
     row = metrics["methods"][TRAINED]
+    held_out = metrics.get("num_held_out", row["num_prompts"])
+    on, rest = f"{row['num_prompts']} held-out prompts", ""
+    if held_out > row["num_prompts"]:
+        on = f"{row['num_prompts']} of {held_out} held-out prompts"
+        rest = " The other prompts have too few scored answers, and are left out."
     return (
-        f"On {row['num_prompts']} held-out prompts, {row['samples_per_prompt']} answers each, its "
+        f"On {on}, {row['samples_per_prompt']} answers each, its "
         f"win rate against the base is {with_interval(row['win_rate'], row['win_rate_ci'])}, "
         f"and its KL from the base is {with_interval(row['kl'], row['kl_ci'], digits=2)} nats."
+        f"{rest}"
     )
+
+
+_PRICED = {Diagnosis.ON_THE_WAY, Diagnosis.BELOW, Diagnosis.REACHED}
+"""What a model has to be for its win rate to be worth a number of draws."""
 
 
 def worth(metrics: Metrics) -> str:
-    """Translate the win rate into draws, beside what best-of-n costs and gets."""
-    row = metrics["methods"][TRAINED]
-    low, high = row["win_rate_ci"]
-    if high < 0.5:
-        return "Training moved it the wrong way: look at the training curves before anything else."
-    if low <= 0.5:
-        return (
-            "The interval holds 0.5, so this run does not show that training helped; "
-            "more prompts, in training or in evaluation, can settle it."
-        )
-    draws = (
-        f"In theory, one answer of it is worth the best of {draws_text(row['win_rate'])} draws of "
+    """Say what the win rate is worth in draws, beside what best-of-n costs, and what to change."""
+    found = measured(metrics)
+    said: list[str] = []
+    if diagnose(found) in _PRICED and not found.aims_down:
+        said = [_draws(found), *_against_best_of(metrics)]
+    advice = remedy(found, metrics.get("training"))
+    return " ".join([*said, *([advice] if advice else [])])
+
+
+def _draws(found: Measured) -> str:
+    low, high = found.win_rate_ci
+    return (
+        f"In theory, one answer of it is worth the best of {draws_text(found.win_rate)} draws of "
         f"the base (95 % interval {draws_text(low)} to {draws_text(high)}), "
         "for the price of one draw."
     )
-    return " ".join([draws, *_against_best_of(metrics)])
 
 
 def _against_best_of(metrics: Metrics) -> list[str]:
@@ -63,23 +97,38 @@ def _against_best_of(metrics: Metrics) -> list[str]:
     if name not in metrics["methods"]:
         return []
     selected = metrics["methods"][name]
-    measured = f"{name[0].upper()}{name[1:]} itself wins {selected['win_rate']:.3f}"
-    cost = f"at {metrics['n']} times the sampling cost"
+    begun = (
+        f"{name[0].upper()}{name[1:]} itself wins {selected['win_rate']:.3f}, at {metrics['n']} "
+        "times the sampling cost"
+    )
+    if row["win_rate_ci"][0] > selected["win_rate_ci"][1]:
+        return [f"{begun}; the trained model wins more often."]
     if row["win_rate_ci"][1] >= selected["win_rate_ci"][0]:
-        return [f"{measured}, {cost}: within the intervals, the trained model is as good."]
+        return [f"{begun}: within the intervals, the trained model wins as often."]
     share = (row["win_rate"] - 0.5) / (selected["win_rate"] - 0.5)
-    return [f"{measured}, {cost}; the trained model has {percent(share)} of that gain over 0.5."]
+    return [f"{begun}; the trained model has {percent(share)} of that gain over 0.5."]
 
 
-def room(metrics: Metrics) -> str:
-    """Say how much any policy could win at the trained model's KL."""
-    row = metrics["methods"][TRAINED]
-    most = highest_win_rate(row["kl"])
-    bound = f"No policy {row['kl']:.2f} nats from its base can win more than {most:.3f}"
-    if row["win_rate_ci"][1] >= most:
+def room(metrics: Metrics) -> str | None:
+    """Say how much any policy could win at the trained model's KL, where that is of use."""
+    found = measured(metrics)
+    if diagnose(found) in _BEYOND or found.aims_down:
+        return None
+    most = highest_win_rate(found.kl)
+    bound = f"No policy {nats(found.kl)} from its base can win more than {most:.3f}"
+    if found.win_rate_ci[1] >= most:
         return f"{bound}."
-    gain = most - row["win_rate"]
+    gain = most - found.win_rate
     return f"{bound}: the {gain:.3f} between is what better training can still gain at this KL."
+
+
+_BEYOND = {Diagnosis.IMPOSSIBLE, Diagnosis.UNMOVED, Diagnosis.DIVERGED, Diagnosis.OVERSHOT}
+"""Where the bound at the model's KL says nothing new."""
+
+
+def replaces_best_of(metrics: Metrics) -> bool:
+    """Return whether one draw of the model is shown to be as good as its goal."""
+    return diagnose(measured(metrics)) is Diagnosis.REACHED
 
 
 def unscored(metrics: Metrics) -> str | None:
@@ -125,22 +174,6 @@ def draws_text(win_rate: float) -> str:
 def tied_name(metrics: Metrics) -> str:
     """Name what is corrected for ties: the tilt where it is a best-of-n, else that of the draws."""
     return metrics["tilt"] if is_best_of(metrics["tilt"]) else f"best-of-{metrics['n']}"
-
-
-def percent(share: float) -> str:
-    """Write a share as whole percent, the sign kept on the number's line."""
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
-
-
-def with_interval(value: float, interval: Interval, *, digits: int = 3) -> str:
-    """Write an estimate and its 95 % interval."""
-    return f"{value:.{digits}f} {interval_text(interval, digits=digits)}"
-
-
-def interval_text(interval: Interval, *, digits: int = 3) -> str:
-    """Write an interval in brackets, kept on one line."""
-    low, high = interval
-    return f"[{low:.{digits}f},\N{NO-BREAK SPACE}{high:.{digits}f}]"
 
 
 def method_note(name: str) -> str:

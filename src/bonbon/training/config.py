@@ -135,6 +135,11 @@ class TrainingConfig(Config):
         """The α in force."""
         return DEFAULT_ALPHA.get(self.objective, 0.0) if self.alpha is None else self.alpha
 
+    @property
+    def reads_beta(self) -> bool:
+        """Whether the objective has a β of its own."""
+        return self.objective in ONLINE | {"dpo"}
+
     @model_validator(mode="after")
     def _settings_fit_the_objective(self) -> "TrainingConfig":
         if self.alpha is not None and self.objective not in DEFAULT_ALPHA:
@@ -161,8 +166,7 @@ class TrainingConfig(Config):
     @model_validator(mode="after")
     def _nothing_is_set_in_vain(self) -> "TrainingConfig":
         """Refuse what the objective would not read; defaults pass, as recipes write them out."""
-        reads_beta = self.objective in ONLINE | {"dpo"}
-        if self.beta != DEFAULT_BETA and not reads_beta:
+        if self.beta != DEFAULT_BETA and not self.reads_beta:
             raise ValueError(
                 f"beta = {self.beta} is set, but objective {self.objective!r} has no beta; only "
                 "dpo, rloo and grpo do"
