@@ -1,5 +1,6 @@
 """Inputs are framed as the tokenizer frames them, and cut where it hurts least."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,3 +147,18 @@ def test_an_empty_completion_loses_prompt_only(chats: PreTrainedTokenizerBase) -
 def test_each_input_is_cut_on_its_own(pairs: PreTrainedTokenizerBase) -> None:
     encodings = encode_pairs(pairs, [PROMPT] * 2, ["w4", "w4 w5 w6"], max_length=8)
     assert [encoding.prompt_tokens_cut for encoding in encodings] == [0, 1]
+
+
+def test_a_template_that_refuses_the_turns_is_told(chats: PreTrainedTokenizerBase) -> None:
+    picky = copy.deepcopy(chats)
+    picky.chat_template = "{{ raise_exception('No system, please') }}"
+    with pytest.raises(RewardError, match=r"'a' cannot be put to the reward model: .* says 'No"):
+        chat(picky, "w4", None)
+
+
+def test_a_score_does_not_change_with_the_day(chats: PreTrainedTokenizerBase) -> None:
+    dated = copy.deepcopy(chats)
+    dated.chat_template = "{{ strftime_now('%Y') }} {{ messages[-1].content }}"
+    fixed = copy.deepcopy(chats)
+    fixed.chat_template = "2024 {{ messages[-1].content }}"
+    assert chat(dated, "w4", None) == chat(fixed, "w4", None)

@@ -11,7 +11,7 @@ from bonbon.pipeline.job import Job
 from bonbon.pipeline.processes import is_main, refuse_several
 from bonbon.pipeline.run import run
 from bonbon.pipeline.second_reward import read_reward, score_also
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.workspace import Workspace, run_workspace
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.report.narrator import Narrator
 from bonbon.report.terminal import summary_lines, summary_table
@@ -58,7 +58,7 @@ def run_stage(
         if not is_main():
             Job(Workspace(directory, recipe, Narrator(Console(quiet=True)))).join_training()
             return
-        job = Job(Workspace(directory, recipe, Narrator()))
+        job = Job(run_workspace(directory, recipe, Narrator(), fresh=fresh))
         with job.workspace.opened(fresh=fresh):
             stage(job)
 
@@ -71,7 +71,7 @@ def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str
     recipe = load_recipe(path / "recipe.yaml" if path.is_dir() else path, overrides)
     directory = path if path.is_dir() else out or default_directory(recipe)
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
-        workspace = Workspace(directory, recipe, Narrator())
+        workspace = run_workspace(directory, recipe, Narrator())
         with workspace.opened():
             score_also(workspace, reward)
 

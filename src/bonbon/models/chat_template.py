@@ -1,5 +1,6 @@
 """A tokenizer's chat template: which one is in use, and what it makes of messages."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from bonbon.errors import PolicyError, PromptError
 from bonbon.records import Message
+
+DIRECTIVES = "aAbBcdDeFgGhHIjlkmMpPrRSTuUVwWxXyYzZ"
+"""What a format of a date may ask for, the letters of strftime."""
 
 TEMPLATE_FILE = ".jinja"
 """How the name of a file ends that holds a chat template."""
@@ -30,7 +34,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str, *, name: st
     found = cast("str | dict[str, str] | None", getattr(tokenizer, "chat_template", None))
     named = found if isinstance(found, dict) else {}
     if wanted.endswith(TEMPLATE_FILE):
-        found = _read_template(Path(wanted).expanduser())
+        found = read_template(wanted)
     elif wanted != "auto":
         found = _named_template(named, wanted, name)
     elif isinstance(found, dict):
@@ -38,6 +42,22 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str, *, name: st
     if found:
         cast("Any", tokenizer).chat_template = found
     return bool(found)
+
+
+def read_template(file: str) -> str:
+    """Return the chat template in a file.
+
+    Raises:
+        PolicyError: it cannot be read.
+    """
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise PolicyError(
+            f"policy.chat_template: {file} cannot be read ({reason}); expected a file that holds a "
+            "chat template"
+        ) from error
 
 
 def render_chat(
@@ -63,7 +83,7 @@ def render_chat(
             cast("Any", list(messages)),
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
-            strftime_now=clock.strftime,
+            chat_template=_at(clock, tokenizer.get_chat_template()),
         )
     except Exception as error:  # a template is code: it may fail in any way
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -72,6 +92,21 @@ def render_chat(
             f"the chat template refuses the turns {roles} and says {reason!r}"
         ) from error
     return cast("str", text)
+
+
+def _at(clock: datetime, template: str) -> str:
+    """Return a template that tells this moment where it asks for the present.
+
+    The moment is put in as a macro of the name of transformers' own function, which templates are
+    not given another of: it puts the moment's parts in place of each directive of a format.
+    """
+    if "strftime_now" not in template:
+        return template
+    codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in DIRECTIVES]
+    parts = [(json.dumps(code), json.dumps(clock.strftime(code))) for code in (*codes, "%%")]
+    told = "".join(f" | replace({code}, {part})" for code, part in parts)
+    # The line's end belongs to the block, and what follows begins a line as before.
+    return f"{{% macro strftime_now(format) %}}{{{{ format{told} }}}}{{% endmacro %}}\n{template}"
 
 
 def left_out(messages: Sequence[Message], text: str) -> Message | None:
@@ -108,14 +143,3 @@ def _named_template(named: dict[str, str], wanted: str, name: str) -> str:
         f"policy.chat_template is {wanted!r}, but {name} has the chat templates {known}; expected "
         f"one of them, auto, none or the path of a {TEMPLATE_FILE} file"
     )
-
-
-def _read_template(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise PolicyError(
-            f"policy.chat_template: {path} cannot be read ({reason}); expected a file that holds "
-            "a chat template"
-        ) from error

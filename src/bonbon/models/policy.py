@@ -1,12 +1,12 @@
 """A policy: a causal language model, its tokenizer and what sampling and training ask of them."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,6 +29,20 @@ from bonbon.models.weights import base_of, load_weights
 DType = Literal["float32", "bfloat16", "float16"]
 
 
+def _moment(value: object) -> object:
+    """Read a moment as YAML and JSON write it: a date alone is its midnight."""
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(
+                f"got {value!r}, expected a date or a moment such as 2026-01-31T12:00:00"
+            ) from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time())
+    return value
+
+
 class PolicyConfig(Config):
     """Which language model to align."""
 
@@ -43,7 +57,7 @@ class PolicyConfig(Config):
     chat_template: str = "auto"
     """`auto` applies the tokenizer's chat template if it has one, `none` feeds plain text as is;
     or the name of one of several templates, or the path of a `.jinja` file."""
-    clock: datetime | None = None
+    clock: Annotated[datetime | None, BeforeValidator(_moment)] = None
     """What a chat template that prints the date takes for the present, for every prompt; by default
     when the run began, which its recipe.yaml then records."""
     trust_remote_code: bool = False

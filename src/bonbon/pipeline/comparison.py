@@ -21,7 +21,7 @@ from bonbon.pipeline.comparison_results import comparison_numbers
 from bonbon.pipeline.job import Job
 from bonbon.pipeline.run import run
 from bonbon.pipeline.stage import recorded_settings
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.workspace import Workspace, run_workspace
 from bonbon.report.comparison_data import COMPARISON_FILE
 from bonbon.report.comparison_page import write_comparison
 from bonbon.report.narrator import Narrator
@@ -48,7 +48,7 @@ def compare(
         BonbonError: something the user can mend; what is done already stays done.
     """
     narrator = narrator or Narrator()
-    shared = Workspace(directory / SHARED, recipe.base, narrator)
+    shared = run_workspace(directory / SHARED, recipe.base, narrator)
     with shared.opened():
         job = Job(shared)
         narrator.heading("What all methods share")
@@ -75,7 +75,7 @@ def _run_method(shared: Workspace, recipe: ComparisonRecipe, name: str, seed: in
         stage.begin()
     _share(shared.directory, own)
     run(method, own, narrator=shared.narrator)
-    workspace = Workspace(own, method, shared.narrator)
+    workspace = run_workspace(own, method, shared.narrator)
     add_extra_scores(workspace, recipe, "eval-bonbon")
     measure_log_ratios(shared, workspace)
     stage.finish()

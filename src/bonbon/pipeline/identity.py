@@ -8,6 +8,7 @@ from typing import Any
 from bonbon.data.preferences import held_out_pairs, load_preferences
 from bonbon.data.store import CandidateKey
 from bonbon.errors import ConfigError
+from bonbon.models.chat_template import TEMPLATE_FILE, read_template
 from bonbon.models.policy import PolicyConfig, policy_name
 from bonbon.pipeline.fingerprint import fingerprint_function, fingerprint_model
 from bonbon.pipeline.stage import DIGEST, digest
@@ -176,6 +177,8 @@ def _drawing(config: SamplingConfig) -> dict[str, Any]:
 def _policy(config: PolicyConfig) -> dict[str, Any]:
     """Name a local directory by what is in it, so that it may move but not change."""
     settings = config.model_dump(mode="json", include={"revision", "dtype", "chat_template"})
+    if config.chat_template.endswith(TEMPLATE_FILE):
+        settings["chat_template"] = digest(read_template(config.chat_template))
     weights = fingerprint_model(config.model)
     if weights is None:
         return {"model": config.model, **settings}

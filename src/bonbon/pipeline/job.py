@@ -33,7 +33,7 @@ from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
 from bonbon.pipeline.scores import refuse_ties, score_plans
 from bonbon.pipeline.stage import Stage, digest
 from bonbon.pipeline.trained_model import METHODS, is_trained, prepare_training, train_model
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.workspace import Workspace, run_workspace
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
 from bonbon.rewards.config import compares_candidates, load_reward, reward_name
@@ -73,7 +73,7 @@ class Job:
         if is_drawn(self.workspace, plan, stage):
             self._say("Drawn already.")
         else:
-            self._refuse_long_prompts()
+            self._refuse_unreadable_prompts()
             self._say(
                 f"{policy_name(self.recipe.policy)} answers {_how(self.recipe.sampling)}; every "
                 "answer is stored with its token ids and log-probability."
@@ -121,6 +121,10 @@ class Job:
         """Help the process that trains; a launcher starts several."""
         for this in self._rounds:
             if agree(False):
+                # Only now is it recorded when the run began.
+                self.workspace = run_workspace(
+                    self.workspace.directory, self.recipe, self.workspace.narrator
+                )
                 stage = self.workspace.stage(this.stage_name, self._training_of(this))
                 train_model(self.workspace, this, self.reward_name, stage, lambda: self.reward)
 
@@ -137,7 +141,7 @@ class Job:
         if stage.changes:
             self._say(f"Done afresh: {'; '.join(stage.changes[:3])}.")
         stage.begin()
-        self._refuse_long_prompts()
+        self._refuse_unreadable_prompts()
         self._draw_base()
         self._draw(
             self._trained_plan,
@@ -311,8 +315,8 @@ class Job:
         compare_methods(self.workspace, self.reward_name, kl, num_prompts)
         stage.finish()
 
-    def _refuse_long_prompts(self) -> None:
-        """Refuse prompts that do not fit, those of all stages at once, before any is answered."""
+    def _refuse_unreadable_prompts(self) -> None:
+        """Refuse prompts that the policy cannot read, of all stages, before any is answered."""
         tokenizer = load_policy_tokenizer(self.recipe.policy)
         for prompt in self.prompts:
             tokenizer.encode(prompt, max_new_tokens=self.recipe.sampling.max_new_tokens)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bonbon.pipeline.job import Job
 from bonbon.pipeline.preflight import check_recipe
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.workspace import run_workspace
 from bonbon.recipe import Recipe
 from bonbon.report.metrics import Metrics, read_metrics
 from bonbon.report.narrator import Narrator
@@ -25,7 +25,7 @@ def run(
         BonbonError: something the user can mend; what is done already stays done.
     """
     check_recipe(recipe)
-    workspace = Workspace(directory, recipe, narrator or Narrator())
+    workspace = run_workspace(directory, recipe, narrator or Narrator(), fresh=fresh)
     job = Job(workspace)
     with workspace.opened(fresh=fresh):
         job.sample()

@@ -4,18 +4,21 @@ import fcntl
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
+from bonbon.models.policy import PolicyConfig
 from bonbon.pipeline.stage import Settings, Stage, stage_file
-from bonbon.recipe import Recipe, dump_recipe
+from bonbon.recipe import Recipe, dump_recipe, read_yaml
 from bonbon.report.narrator import Narrator
 
 LOCK = ".lock"
 SUPERSEDED = "superseded"
+RECIPE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Workspace:
 
     def write_recipe(self) -> None:
         """Record the recipe in force, every default spelled out."""
-        replace_text(self.directory / "recipe.yaml", dump_recipe(self.recipe))
+        replace_text(self.directory / RECIPE, dump_recipe(self.recipe))
 
     def set_aside(self, names: Sequence[str]) -> Path | None:
         """Move what there is of these into a new folder under `superseded/`: nothing is lost.
@@ -87,6 +90,45 @@ class Workspace:
         return target
 
 
+def run_workspace(
+    directory: Path, recipe: Recipe, narrator: Narrator, *, fresh: bool = False
+) -> Workspace:
+    """Return the workspace of a run; its recipe's clock stands where it stood when the run began.
+
+    A chat template may print the date, and the base and the trained model must read the same
+    prompts, however often the run is resumed.
+
+    Args:
+        directory: the run's, if there is one.
+        recipe: as the user gives it.
+        narrator: the voice that tells the user about it.
+        fresh: what the directory holds will be set aside.
+
+    Raises:
+        ConfigError: the recipe sets another clock than answers were drawn with.
+    """
+    wanted, begun = recipe.policy.clock, (directory / RECIPE).is_file() and not fresh
+    recorded = _recorded_clock(directory) if begun else None
+    drawn = begun and (directory / "candidates").is_dir()
+    if drawn and wanted not in (None, recorded):
+        told = "no clock was set" if recorded is None else f"the clock was {recorded.isoformat()}"
+        raise ConfigError(
+            f"policy.clock is {wanted}, but {told} when the answers in {directory} were drawn; "
+            "leave it out, give another directory with --out, or --fresh to draw new answers"
+        )
+    clock = wanted or recorded
+    if clock is None and not drawn:
+        clock = datetime.now().replace(microsecond=0)
+    policy = recipe.policy.model_copy(update={"clock": clock})
+    return Workspace(directory, recipe.model_copy(update={"policy": policy}), narrator)
+
+
+def _recorded_clock(directory: Path) -> datetime | None:
+    policy = read_yaml(directory / RECIPE).get("policy")
+    clock = cast("dict[str, Any]", policy).get("clock") if isinstance(policy, dict) else None
+    return PolicyConfig.model_validate({"clock": clock}).clock
+
+
 def _contents(directory: Path) -> list[str]:
     kept = {SUPERSEDED, LOCK}
     return [path.name for path in directory.iterdir() if path.name not in kept]
@@ -94,7 +136,7 @@ def _contents(directory: Path) -> list[str]:
 
 def _refuse_foreign(directory: Path) -> None:
     """Refuse to write a run into a directory that holds something else."""
-    if directory.is_dir() and not (directory / "recipe.yaml").exists():
+    if directory.is_dir() and not (directory / RECIPE).exists():
         others = [name for name in sorted(_contents(directory)) if not name.startswith(".")]
         if others:
             raise ConfigError(

@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, cast
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from bonbon.errors import RewardError
+from bonbon.errors import PromptError, RewardError
+from bonbon.models.chat_template import render_chat
 from bonbon.records import Message, Prompt
+
+CLOCK = datetime(2024, 7, 26)
+"""What chat templates that print the date take for the present, the day that Llama's own fall back
+to: a score must not change with the day."""
 
 Part = Literal["frame", "prompt", "completion"]
 """What a token belongs to; the frame (special tokens, closing turns) is never cut."""
@@ -68,10 +74,12 @@ def encode_chats(
     """Encode each prompt with the completion as the assistant's turn, by the chat template.
 
     Raises:
-        RewardError: an input is too long and cannot be cut.
+        RewardError: an input is too long and cannot be cut, or the template refuses it.
     """
     chats = [_chat(*pair) for pair in zip(prompts, completions, strict=True)]
-    texts = cast("list[str]", tokenizer.apply_chat_template(cast("Any", chats), tokenize=False))
+    texts = [
+        _rendered(tokenizer, prompt, chat) for prompt, chat in zip(prompts, chats, strict=True)
+    ]
     batch = tokenizer(texts, add_special_tokens=False, verbose=False)
     token_ids = cast("list[list[int]]", batch["input_ids"])
     return [
@@ -101,6 +109,16 @@ def _chat(prompt: Prompt, completion: str) -> list[Message]:
         else list(prompt.content)
     )
     return [*asked, Message(role="assistant", content=completion)]
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, chat: Sequence[Message]) -> str:
+    try:
+        return render_chat(tokenizer, chat, clock=CLOCK)
+    except PromptError as error:
+        raise RewardError(
+            f"prompt {prompt.id!r} cannot be put to the reward model: {error}; change the "
+            "messages, or set the reward's `input` to 'pair'"
+        ) from error
 
 
 def _parts_of_pair(batch: BatchEncoding, row: int) -> list[Part]:
