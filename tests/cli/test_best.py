@@ -187,3 +187,12 @@ def test_a_served_policy_answers_too_and_is_not_loaded_here(
     rewards = [total(row["text"]) for row in told["candidates"]]
     assert len(rewards) == 6
     assert total(told["answer"]) == max(rewards)
+
+
+def test_the_answer_is_printed_as_it_is(best: Command, tmp_path: Path) -> None:
+    """Text that looks like an emoji's name or like markup, and commands to a terminal."""
+    told = document(best(":smile: [red] 1\x1b[2J", "--n", "2", *WARM, "--json"))
+    assert told["prompt"] == ":smile: [red] 1\x1b[2J"
+    refused = best("1", "--n", "2", "--policy", str(tmp_path / ":smile:\x1b[2J"))
+    assert refused.code == 2
+    assert r":smile:\x1b[2J" in refused.err

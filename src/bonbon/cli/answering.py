@@ -15,6 +15,7 @@ from bonbon.pipeline.best import BestAnswer, answer_prompt
 from bonbon.recipe import Recipe, make_recipe
 from bonbon.records import Candidate, Message, Prompt
 from bonbon.report.narrator import Narrator
+from bonbon.report.plain_text import shown_json
 from bonbon.sampling.base import Progress
 from bonbon.selection.rule import Rule
 
@@ -49,7 +50,7 @@ def show_best(
         best = _answer(prompt, recipe, rule, reject)
     if as_json:
         document = _document(prompt, recipe, best)
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        typer.echo(shown_json(document))
     else:
         _print_sheet(Narrator(), best)
 

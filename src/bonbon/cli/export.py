@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bonbon.cli.options import RunDirectory
+from bonbon.report.plain_text import shown
 
 
 class ExportFormat(StrEnum):
@@ -53,4 +54,4 @@ def export(
         directory, file, format=format.value, set_name=candidates.value, reward=reward
     )
     tied = f", {count.num_tied_groups} tied prompts left out" if count.num_tied_groups else ""
-    typer.echo(f"{file}: {count.num_rows} rows{tied}")
+    typer.echo(shown(f"{file}: {count.num_rows} rows{tied}"))

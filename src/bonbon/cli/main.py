@@ -21,6 +21,7 @@ from bonbon.cli.score import score
 from bonbon.cli.theory import theory
 from bonbon.cli.train import train
 from bonbon.errors import BonbonError
+from bonbon.report.plain_text import shown
 
 MENDABLE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 """What the system says when a person has to make room or give a permission."""
@@ -85,5 +86,5 @@ def _run() -> None:
 
 
 def _refuse(problem: str) -> None:
-    typer.echo(f"bonbon: {' '.join(problem.split())}", err=True)
+    typer.echo(f"bonbon: {shown(' '.join(problem.split()))}", err=True)
     sys.exit(2)

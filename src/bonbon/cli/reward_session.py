@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from rich.table import Table
+from rich.text import Text
 
 from bonbon.cli.plain_words import in_plain_words
 from bonbon.data.labelled_texts import Comparisons, Ratings, load_labelled_texts
@@ -14,6 +15,7 @@ from bonbon.data.vader_ratings import VADER_RATINGS, Part, load_vader_ratings
 from bonbon.errors import ConfigError
 from bonbon.models.cache import cache_directory
 from bonbon.report.narrator import Bar, Narrator
+from bonbon.report.plain_text import shown
 from bonbon.setting_errors import one_line
 from bonbon.training.reward_agreement import Agreement, Estimate
 from bonbon.training.reward_fit import FittedReward, fit_reward
@@ -64,7 +66,7 @@ def agreement_table(fitted: FittedReward) -> Table:
         table.add_column(f"{HEADINGS[name]} (95 % interval)", justify="right")
     for agreement in fitted.held_out:
         cells = [_estimate(estimate) for estimate in agreement.estimates.values()]
-        table.add_row(agreement.source, _count(agreement), *cells)
+        table.add_row(Text(shown(agreement.source)), _count(agreement), *cells)
     return table
 
 

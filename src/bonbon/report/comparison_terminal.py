@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from bonbon.report.comparison_words import (
     advice,
@@ -14,20 +15,20 @@ from bonbon.report.comparison_words import (
     left_out,
     seed_lines,
 )
+from bonbon.report.plain_text import shown
+from bonbon.report.terminal import as_title
 
 
 def comparison_table(found: Mapping[str, Any]) -> Table:
     """Return the methods as rows, estimates with 95 % intervals."""
     title = f"Towards {found['tilt']} by {found['reward']}: {found['num_prompts']} held-out prompts"
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(title=as_title(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in ("win rate", "KL, nats", "KL(goal ‖ π)", "length"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in found["methods"].items():
         table.add_row(
-            name,
+            Text(shown(name)),
             _cell(row["win_rate"], 3),
             _cell(row["kl"], 2),
             _cell(row["kl_from_goal"], 2),

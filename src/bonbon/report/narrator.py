@@ -14,6 +14,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+from bonbon.report.plain_text import shown
 
 
 @dataclass
@@ -37,7 +40,10 @@ class Bar:
 
 
 class Narrator:
-    """Speaks on a terminal; on anything else it prints the same lines without moving bars."""
+    """Speaks on a terminal; on anything else it prints the same lines without moving bars.
+
+    What it says may hold text of users and models, in which nothing is markup or a command.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         """Speak on `console`, by default the standard output."""
@@ -45,14 +51,14 @@ class Narrator:
 
     def heading(self, text: str) -> None:
         """Begin a stage."""
-        self.console.print(f"\n[bold]{text}[/bold]")
+        self.console.print(Text(f"\n{shown(text)}", style="bold"))
 
     def say(self, text: str) -> None:
         """Explain something."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(Text(shown(text)), soft_wrap=True)
 
     def show(self, item: RenderableType) -> None:
-        """Print a table or another rich object."""
+        """Print a table or another rich object; it brings text of users as `Text`."""
         self.console.print(item)
 
     @contextmanager
@@ -62,14 +68,16 @@ class Narrator:
         It fits 80 columns, so that nothing is cut where there is no terminal to ask for its width.
         """
         columns = (
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console) as progress:
-            identity = progress.add_task(title, total=total, extra=0.0, counted=counted, rate="")
+            identity = progress.add_task(
+                shown(title), total=total, extra=0.0, counted=counted, rate=""
+            )
             yield Bar(progress, progress.tasks[identity])

@@ -2,9 +2,11 @@
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from bonbon.report.metrics import BASE, TRAINED, Interval, MethodMetrics, Metrics
 from bonbon.report.numbers import interval_text, percent
+from bonbon.report.plain_text import shown
 from bonbon.report.wording import (
     headline,
     outcome,
@@ -20,21 +22,26 @@ _COLUMNS = ("win rate", "KL, nats", "mean reward", "tokens", "cut")
 def summary_table(metrics: Metrics) -> Table:
     """Return the methods as rows, estimates with 95 % intervals, and below them the theory."""
     title = f"Towards {metrics['tilt']} by {metrics['reward']}: held-out prompts, 95 % intervals"
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(title=as_title(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in metrics["methods"].items():
-        table.add_row(name, *_cells(name, row), style="bold" if name == TRAINED else None)
+        table.add_row(
+            Text(shown(name)), *_cells(name, row), style="bold" if name == TRAINED else None
+        )
     table.add_section()
     theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
     plain = (f"{theory['win_rate']:.3f}", f"{theory['kl']:.2f}")
     ties = (_win_rate(tied["win_rate"], tied["win_rate_ci"]), _cell(tied["kl"], tied["kl_ci"]))
-    table.add_row(f"{metrics['tilt']}\nin theory", *plain, style="dim")
-    table.add_row(f"{tied_name(metrics)}\nwith ties", *ties, style="dim")
+    table.add_row(Text(shown(f"{metrics['tilt']}\nin theory")), *plain, style="dim")
+    table.add_row(Text(shown(f"{tied_name(metrics)}\nwith ties")), *ties, style="dim")
     return table
+
+
+def as_title(text: str) -> Text:
+    """Return the title of a table, which may hold names that users gave."""
+    return Text(shown(text), style="bold")
 
 
 def summary_lines(metrics: Metrics) -> list[str]:
