@@ -5,6 +5,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
+from bonbon.errors import ConfigError
+
 Item = TypeVar("Item")
 
 
@@ -35,12 +37,12 @@ def at_home(path: Path) -> Path:
     """Return a path with `~` replaced by the home directory, which no shell does in a setting.
 
     Raises:
-        ValueError: the user named after `~` has none.
+        ConfigError: the user named after `~` has none.
     """
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError(
+        raise ConfigError(
             f"got {str(path)!r}, but there is no home directory of that user; write the path out"
         ) from None
 

@@ -271,7 +271,7 @@ def test_arguments_that_typer_refuses(bonbon: Command, arguments: Sequence[str])
     outcome = bonbon(*arguments)
 
     assert outcome.code == 2
-    assert "Usage: " in outcome.err
+    assert "--help` says what it takes" in outcome.err
 
 
 def test_a_place_that_cannot_be_written(bonbon: Command, monkeypatch: pytest.MonkeyPatch) -> None:

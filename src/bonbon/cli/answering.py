@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -50,7 +51,8 @@ def show_best(
         best = _answer(prompt, recipe, rule, reject)
     if as_json:
         document = _document(prompt, recipe, best)
-        typer.echo(shown_json(document))
+        plain = not (sys.stdout.encoding or "").lower().startswith("utf")
+        typer.echo(shown_json(document, plain=plain))
     else:
         _print_sheet(Narrator(), best)
 

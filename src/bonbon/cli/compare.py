@@ -14,7 +14,7 @@ def compare(
         bool, typer.Option("--fast", help="Apply the recipe's `compare.fast` overrides.")
     ] = False,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Train each method so many times.")
+        int, typer.Option("--seeds", min=1, max=1000, help="Train each method so many times.")
     ] = 1,
     only: Annotated[
         list[str] | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bonbon.cli.options import RunDirectory
+from bonbon.cli.options import RunDirectory, path_at_home
 from bonbon.report.plain_text import shown
 
 
@@ -29,7 +29,12 @@ class CandidateSet(StrEnum):
 
 def export(
     directory: RunDirectory,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl, .parquet or .csv file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A .jsonl, .parquet or .csv file.", callback=path_at_home
+        ),
+    ],
     format: Annotated[
         ExportFormat,
         typer.Option(

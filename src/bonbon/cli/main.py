@@ -2,16 +2,24 @@
 
 import errno
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from bonbon import __version__
 from bonbon.cli.best import best
 from bonbon.cli.compare import compare
 from bonbon.cli.evaluate import evaluate
 from bonbon.cli.export import export
-from bonbon.cli.process import leaving_at_once, prepare_process
+from bonbon.cli.process import (
+    Stopped,
+    leaving_at_once,
+    let_go_of_output,
+    prepare_process,
+    stopped_by_signals,
+)
 from bonbon.cli.quickstart import quickstart
 from bonbon.cli.report import report
 from bonbon.cli.reward import reward
@@ -20,13 +28,36 @@ from bonbon.cli.sample import sample
 from bonbon.cli.score import score
 from bonbon.cli.theory import theory
 from bonbon.cli.train import train
+from bonbon.credentials import without_secrets
 from bonbon.errors import BonbonError
 from bonbon.report.plain_text import shown
 
-MENDABLE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
-"""What the system says when a person has to make room or give a permission."""
+MENDABLE = {
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+    errno.ETXTBSY,
+}
+"""What the system says of files that a person has to make room for, move or allow."""
 
-INTERRUPTED = 130
+MAX_LINE = 900
+"""Of an error's characters: its beginning says what is wrong, its end what to do."""
+
+UNREAD = "nobody reads the output any more; what is done stays done"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (
@@ -66,25 +97,69 @@ def bonbon(
 def main() -> None:
     """Run the command line; what the user can mend is one line and exit code 2."""
     prepare_process()
-    with leaving_at_once():
+    with leaving_at_once(), stopped_by_signals():
         _run()
 
 
 def _run() -> None:
     try:
-        app()
+        _invoke()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except TyperException as error:
+        _refuse(_usage(error))
     except BonbonError as error:
         _refuse(str(error))
+    except BrokenPipeError:
+        _refuse(UNREAD)
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
         _refuse(f"{error.filename or 'the disk'}: {error.strerror}; what is done stays done")
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            typer.echo("\nbonbon: stopped; the same command goes on from here", err=True)
-        raise
+    except Stopped as stop:
+        typer.echo("\nbonbon: stopped; the same command goes on from here", err=True)
+        sys.exit(stop.code)
+    except (SystemExit, KeyboardInterrupt) as error:
+        # Rich ends the process where nobody reads.
+        unread = isinstance(error.__context__, BrokenPipeError)
+        _refuse(UNREAD if unread else _ended_by(error))
+
+
+def _invoke() -> None:
+    """Do what the arguments say; unlike typer's own way, it leaves every ending to `_run`."""
+    command = typer.main.get_command(app)
+    with command.make_context("bonbon", sys.argv[1:]) as context:
+        command.invoke(context)
+    sys.stdout.flush()
+
+
+def _usage(error: TyperException) -> str:
+    """Say what is wrong with the arguments, and where they are explained."""
+    problem = error.format_message().rstrip(".")
+    if not problem:  # no arguments at all: typer has printed the help
+        sys.exit(2)
+    context = getattr(error, "ctx", None)
+    path = "bonbon" if context is None else context.command_path
+    return f"{problem[0].lower()}{problem[1:]}; `{path} --help` says what it takes"
+
+
+def _ended_by(error: BaseException) -> str:
+    """Say which code wanted to end the process; bonbon itself does not end so."""
+    from bonbon.rewards.base import raised_at  # noqa: PLC0415 - torch is loaded if code got here
+
+    said = f"({error})" if str(error) else ""
+    return (
+        f"{type(error).__name__}{said} was raised at {raised_at(error)}, as if to end the program; "
+        "mend that code and run the same command again: what is done stays done"
+    )
 
 
 def _refuse(problem: str) -> None:
-    typer.echo(f"bonbon: {shown(' '.join(problem.split()))}", err=True)
+    """End with one line on the error output, short and without secrets."""
+    line = shown(" ".join(without_secrets(problem).split()))
+    if len(line) > MAX_LINE:
+        line = f"{line[: MAX_LINE * 2 // 3]} … {line[-MAX_LINE // 3 :]}"
+    let_go_of_output()
+    with suppress(OSError):
+        typer.echo(f"bonbon: {line}", err=True)
     sys.exit(2)

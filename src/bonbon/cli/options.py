@@ -5,13 +5,32 @@ from typing import Annotated
 
 import typer
 
+from bonbon.config import at_home
+
+
+def path_at_home(path: Path | None) -> Path | None:
+    """Return a path option with `~` written out: shells leave it where it follows `--out=`."""
+    return path if path is None else at_home(path)
+
+
 RecipeFile = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML; every setting has a default.")
+    Path,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe in YAML; every setting has a default.",
+        callback=path_at_home,
+    ),
 ]
-RunDirectory = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A run directory.")]
+RunDirectory = Annotated[
+    Path, typer.Argument(metavar="DIRECTORY", help="A run directory.", callback=path_at_home)
+]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="The run directory; by default runs/ and the recipe's name."),
+    typer.Option(
+        "--out",
+        help="The run directory; by default runs/ and the recipe's name.",
+        callback=path_at_home,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bonbon.cli.options import path_at_home
 from bonbon.errors import ConfigError
 
 reward = typer.Typer(no_args_is_help=True, help="Fit a reward to texts that people judged.")
@@ -40,7 +41,10 @@ Data = Annotated[
         "rejected; or vader-ratings for 23,703 sentences with people's sentiment ratings.",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", help="The directory to write the reward to.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", help="The directory to write the reward to.", callback=path_at_home),
+]
 Kind = Annotated[
     RewardKind,
     typer.Option("--kind", help="Weighted words in seconds, or a fine-tuned model in minutes."),
@@ -76,7 +80,9 @@ BatchSize = Annotated[
 MaxLength = Annotated[
     int | None, typer.Option(help="Longest text of a classifier in tokens; by default 512.")
 ]
-Seed = Annotated[int, typer.Option(help="Decides what is held out, and all else.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Decides what is held out, and all else.")
+]
 
 
 @reward.callback()

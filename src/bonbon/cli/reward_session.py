@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bonbon.cli.plain_words import in_plain_words
+from bonbon.config import at_home
 from bonbon.data.labelled_texts import Comparisons, Ratings, load_labelled_texts
 from bonbon.data.vader_ratings import VADER_RATINGS, Part, load_vader_ratings
 from bonbon.errors import ConfigError
@@ -105,7 +106,7 @@ def _load(data: str, *, part: Part | None, split_by: str | None) -> Ratings | Co
         return load_vader_ratings(cache_directory(), part=part)
     if part is not None:
         raise ConfigError(f"--part is for {VADER_RATINGS}, got {data}; leave it out")
-    return load_labelled_texts(Path(data), split_by=split_by)
+    return load_labelled_texts(at_home(Path(data)), split_by=split_by)
 
 
 def _config(settings: Mapping[str, object]) -> ClassifierFitConfig:

@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from bonbon.cli.options import Out, Overrides
+from bonbon.cli.options import Out, Overrides, path_at_home
 
 
 def score(
     recipe: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE", help="A recipe in YAML; with --also, a run directory does too."
+            metavar="RECIPE",
+            help="A recipe in YAML; with --also, a run directory does too.",
+            callback=path_at_home,
         ),
     ],
     out: Out = None,

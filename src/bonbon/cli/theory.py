@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bonbon.cli.options import path_at_home
 from bonbon.errors import ConfigError
 from bonbon.theory.plan import Plan, plan_for_kl, plan_for_n, plan_for_win_rate
 
@@ -24,7 +25,10 @@ def theory(
     kl: Annotated[float | None, typer.Option(help="Distance from the base, in nats.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw best-of-n and the optimum: .svg, .png or .pdf.")
+        Path | None,
+        typer.Option(
+            help="Draw best-of-n and the optimum: .svg, .png or .pdf.", callback=path_at_home
+        ),
     ] = None,
 ) -> None:
     """Say what best-of-n reaches, what it costs and how far it is from the optimum.

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from bonbon.config import at_home
 from bonbon.errors import PolicyError, PromptError
 from bonbon.records import Message
 
@@ -51,7 +52,7 @@ def read_template(file: str) -> str:
         PolicyError: it cannot be read.
     """
     try:
-        return Path(file).expanduser().read_text(encoding="utf-8")
+        return at_home(Path(file)).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise PolicyError(

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bonbon.config import Config
+from bonbon.config import Config, at_home
 from bonbon.errors import BonbonError, ConfigError, PolicyError
 from bonbon.models.chat_template import choose_template
 from bonbon.models.embedded import EMBEDDED_POLICY, embedded_policy_directory
@@ -180,7 +180,7 @@ def policy_name(config: PolicyConfig) -> str:
     """Return the short name of a policy: the last part of its hub name or path."""
     if config.model == EMBEDDED_POLICY:
         return "SmolLM2-135M-Instruct"
-    return Path(config.model).expanduser().resolve().name
+    return at_home(Path(config.model)).resolve().name
 
 
 def policy_source(config: PolicyConfig) -> str:
@@ -194,7 +194,7 @@ def policy_source(config: PolicyConfig) -> str:
     looks_local = config.model.startswith((".", "/", "~")) or Path(config.model).is_dir()
     if not looks_local:
         return config.model
-    directory = Path(config.model).expanduser()
+    directory = at_home(Path(config.model))
     if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise PolicyError(
             f"policy {config.model}: no config.json there; expected a directory written by "

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 from pathlib import Path
 
+from bonbon.config import at_home
 from bonbon.pipeline.stage import DIGEST
 from bonbon.rewards.function import load_function
 
@@ -17,7 +18,7 @@ def fingerprint_model(model: str) -> str | None:
     Of large files evenly spaced blocks are read, so that it takes no time: training moves
     nearly every weight, and no change of weights leaves all of a million bytes as they were.
     """
-    directory = Path(model).expanduser()
+    directory = at_home(Path(model))
     if not directory.is_dir():
         return None
     total = hashlib.blake2b(digest_size=8)

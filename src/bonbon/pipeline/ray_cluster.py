@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Generator
@@ -59,12 +60,22 @@ def ray_cluster(engine: RayEngine, narrator: Narrator) -> Generator[None]:
     with _quiet():
         ours = not ray.is_initialized()
         try:
-            started = ours and _connect(engine.address)
+            with _stopped_as_before():
+                started = ours and _connect(engine.address)
             _check_room(engine, narrator, final=started)
             yield
         finally:
             if ours:
                 ray.shutdown()
+
+
+@contextmanager
+def _stopped_as_before() -> Generator[None]:
+    """Keep a handler of SIGTERM, which Ray replaces by one that ends the process at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before):
+        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(wanted: str | None) -> bool:

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
+from bonbon.config import at_home
 from bonbon.data.store import CandidateKey
 from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
@@ -150,7 +151,7 @@ def _setup(
     seed: str,
 ) -> WorkerSetup:
     """Return what the workers are told, every path absolute."""
-    place = Path(policy.model).expanduser()
+    place = at_home(Path(policy.model))
     if place.is_dir():
         policy = policy.model_copy(update={"model": str(place.resolve())})
     sampling = workspace.recipe.sampling

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bonbon.config import at_home
 from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
 from bonbon.pipeline.identity import prompts_digest, scoring_settings
@@ -29,7 +30,7 @@ def read_reward(text: str) -> RewardConfig:
     Raises:
         ConfigError: there is no such reward; one line, with what was expected.
     """
-    file = Path(text)
+    file = at_home(Path(text))
     if file.suffix not in {".yaml", ".yml"}:
         return make_recipe({}, [f"reward={text}"], where="--also: ").reward
     value = read_yaml_file(file, what="--also:")

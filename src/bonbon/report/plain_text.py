@@ -12,9 +12,14 @@ def shown(text: str) -> str:
     return _ACTIVE.sub(_written_out, text.replace("\r\n", "\n"))
 
 
-def shown_json(document: object) -> str:
-    """Return a document as JSON that is safe to show, and still the same document."""
-    text = json.dumps(document, ensure_ascii=False, indent=2)
+def shown_json(document: object, *, plain: bool = False) -> str:
+    """Return a document as JSON that is safe to show, and still the same document.
+
+    Args:
+        document: what to show.
+        plain: write out all that is not ASCII.
+    """
+    text = json.dumps(document, ensure_ascii=plain, indent=2)
     return _ACTIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -68,9 +68,9 @@ def checked_scores(
         )
     try:
         returned = reward.score(prompts, completions)
-    except BonbonError:
+    except (BonbonError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit() too: a reward does not end bonbon in silence
         raise RewardError(_raised_line(reward.name, error)) from error
     return as_scores(returned, reward_name=reward.name, prompts=prompts)
 
@@ -128,14 +128,14 @@ def _described(value: object) -> str:
     return f"a {type(value).__name__} ({' '.join(reprlib.repr(value).split())})"
 
 
-def _raised_line(reward_name: str, error: Exception) -> str:
+def _raised_line(reward_name: str, error: BaseException) -> str:
     message = " ".join(str(error).split())[:300]
     what = f"{type(error).__name__}: {message}" if message else type(error).__name__
     place = raised_at(error)
     return f"reward {reward_name!r} raised {what} ({place}), expected a list of scores; {_KEPT}"
 
 
-def raised_at(error: Exception) -> str:
+def raised_at(error: BaseException) -> str:
     """Return file:line of an error in the code we called: the deepest line of its own file.
 
     The libraries that this code calls in turn say less to the person who wrote it.

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from bonbon.config import at_home
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.policy import resolve_device
 from bonbon.models.weights import load_weights
@@ -135,7 +136,7 @@ def _options(config: SequenceClassifierConfig) -> dict[str, Any]:
 
 
 def _source(config: SequenceClassifierConfig) -> str:
-    directory = Path(config.model).expanduser()
+    directory = at_home(Path(config.model))
     if not (config.model.startswith((".", "/", "~")) or directory.is_dir()):
         return config.model
     if not (directory / "config.json").is_file():

@@ -6,6 +6,7 @@ from typing import Literal
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from bonbon.config import at_home
 from bonbon.errors import ConfigError
 from bonbon.rewards.checkpoint import (
     label_index,
@@ -39,7 +40,7 @@ def load_classifier(config: ClassifierConfig) -> ClassifierReward:
 
 def classifier_name(config: SequenceClassifierConfig) -> str:
     """Return the name a classifier's scores go by: the last part of its hub name or path."""
-    return config.name or name_from(Path(config.model).expanduser().resolve().name)
+    return config.name or name_from(at_home(Path(config.model)).resolve().name)
 
 
 def read_classifier(

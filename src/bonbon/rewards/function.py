@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator
 
 from bonbon.config import Config
-from bonbon.errors import ConfigError
+from bonbon.errors import BonbonError, ConfigError
 from bonbon.records import Message, Prompt
 from bonbon.rewards.base import as_scores, raised_at
 from bonbon.rewards.name import RewardName, name_from
@@ -76,9 +76,14 @@ def load_function(spec: str) -> RewardFunction:
         module_name, _, attribute = _is_function_spec(spec).partition(":")
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    found: object = _imported(module_name, spec)
-    for part in attribute.split("."):
-        found = _member(found, part, spec)
+    try:
+        found: object = _imported(module_name, spec)
+        for part in attribute.split("."):
+            found = _member(found, part, spec)
+    except (BonbonError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # sys.exit() too: a reward does not end bonbon in silence
+        raise ConfigError(_import_failed_line(spec, module_name, error)) from error
     if not callable(found):
         raise ConfigError(
             f"reward function {spec!r} is a {type(found).__name__}, expected a function of two "
@@ -102,17 +107,15 @@ def _imported(module_name: str, spec: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigError(_import_failed_line(spec, module_name, error)) from error
+            raise
         raise ConfigError(
             f"reward function {spec!r}: there is no module {error.name!r} in the current "
             f"directory ({here}) or among the installed packages; expected an importable "
             "module, so run where the file is, or install its package"
         ) from error
-    except Exception as error:
-        raise ConfigError(_import_failed_line(spec, module_name, error)) from error
 
 
-def _import_failed_line(spec: str, module_name: str, error: Exception) -> str:
+def _import_failed_line(spec: str, module_name: str, error: BaseException) -> str:
     message = " ".join(str(error).split())[:300]
     return (
         f"reward function {spec!r}: importing {module_name} raised {type(error).__name__}: "

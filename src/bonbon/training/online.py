@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from bonbon.errors import ConfigError, MissingExtraError, TrainingError
 from bonbon.models.policy import Policy
 from bonbon.records import Prompt, ScoredGroup
-from bonbon.rewards.base import Reward
+from bonbon.rewards.base import Reward, checked_scores
 from bonbon.sampling.config import SamplingConfig
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
@@ -52,7 +52,7 @@ def answer_reward(
     known = {group.prompt_id: np.array(group.rewards) for group in stored}
 
     def rated(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | None]:
-        scores = reward.score(prompts, texts)
+        scores = checked_scores(reward, prompts, texts)
         if not as_quantile:
             return scores
         return [

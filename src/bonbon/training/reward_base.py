@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from bonbon.config import at_home
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.embedded_encoder import EMBEDDED_ENCODER, embedded_encoder_directory
 from bonbon.models.weights import load_weights
@@ -105,7 +106,7 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
 def _source(name: str) -> str:
     if name == EMBEDDED_ENCODER:
         return str(embedded_encoder_directory())
-    directory = Path(name).expanduser()
+    directory = at_home(Path(name))
     if not (name.startswith((".", "/", "~")) or directory.is_dir()):
         return name
     if not (directory / "config.json").is_file():
