@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 from bonbon.report.card import model_card
 from bonbon.report.metrics import Metrics
@@ -68,3 +69,28 @@ def test_tables_are_rectangular(metrics: Metrics) -> None:
     rows = [line for line in model_card(RECIPE, metrics).splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(metrics["methods"]) + 2
     assert len({row.count("|") for row in rows}) == 1
+
+
+HOSTILE = "a | b\n---\n# *c* <script>d</script> [x](http://e) ![y](z) `f` &amp; $g$ \x1b[2J"
+
+
+def test_names_are_text_in_the_card(metrics: Metrics) -> None:
+    plain = model_card(RECIPE, metrics)
+    metrics["name"] = metrics["policy"] = metrics["reward"] = HOSTILE
+    recipe = {**RECIPE, "prompts": {"system": f"{HOSTILE}\n```\n# not a title\n````\n<b>"}}
+    card = model_card(recipe, metrics)
+    assert front_matter(card) == front_matter(plain)
+
+    markdown = MarkdownIt("commonmark").enable("table")
+    body = card.split("---\n", 2)[2]
+    html, expected = markdown.render(body), markdown.render(plain.split("---\n", 2)[2])
+    for tag in ("<h1>", "<h2>", "<tr>", "<td", "<a ", "<img", "<em>", "<code", "<hr", "<pre>"):
+        assert html.count(tag) == expected.count(tag), tag
+    assert "<script" not in html
+    assert "\x1b" not in card
+    assert (
+        "a | b --- # *c* &lt;script&gt;d&lt;/script&gt; [x](http://e) ![y](z) `f` &amp;amp;" in html
+    )
+
+    (fence,) = [token for token in markdown.parse(body) if token.type == "fence"]
+    assert yaml.safe_load(fence.content) == recipe

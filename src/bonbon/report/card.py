@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bonbon.report.metrics import Metrics
 from bonbon.report.numbers import interval_text, percent
+from bonbon.report.plain_text import shown
 from bonbon.report.wording import (
     GLOSSARY,
     aim,
@@ -23,6 +24,7 @@ from bonbon.yaml_text import dump_yaml
 HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Where the embedded policy comes from, since its short name says nothing on the hub."""
 
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]#|~!$]")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -35,6 +37,7 @@ def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
     """
     front_matter = dump_yaml(_front_matter(recipe, metrics)).strip()
     settings = dump_yaml(dict(recipe)).strip()
+    metrics = _as_markdown(metrics)
     sections = [
         f"---\n{front_matter}\n---",
         f"# {metrics['name']}: {metrics['policy']} towards {metrics['tilt']}",
@@ -43,10 +46,29 @@ def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
         _table(metrics),
         "\n".join(f"- *{term}*: {meaning}" for term, meaning in GLOSSARY.items()),
         f"## How to sample from it\n\n{_sampling(metrics)}",
-        f"## How it was made\n\nWith {_versions(metrics)}.\n\n```yaml\n{settings}\n```",
+        f"## How it was made\n\nWith {_versions(metrics)}.\n\n{_fenced(settings)}",
         f"## The method\n\n{_METHOD}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _as_markdown(metrics: Metrics) -> Metrics:
+    """Return metrics whose names stand for themselves in Markdown; a tilt has no other form."""
+    names = {key: _escaped(metrics[key]) for key in ("name", "policy", "reward")}
+    return cast("Metrics", {**metrics, **names})
+
+
+def _escaped(text: str) -> str:
+    """Return text in which no character is Markdown or HTML."""
+    text = _MARKDOWN.sub(r"\\\g<0>", " ".join(shown(text).split()))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _fenced(settings: str) -> str:
+    """Return YAML as a code block that no row of backticks inside can end."""
+    longest = max((len(row) for row in re.findall("`+", settings)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}yaml\n{settings}\n{fence}"
 
 
 def _measured(metrics: Metrics) -> str:
