@@ -4,9 +4,10 @@ import csv
 import difflib
 import json
 import math
+import re
 import stat
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
@@ -62,13 +63,38 @@ def iterate_rows(path: Path) -> Generator[PromptRow]:
     try:
         for row in reader(path):
             is_empty = False
-            yield row
+            values = {name: _chat_in(row, name) for name in row.values}
+            yield replace(row, values=values)
     except OSError as error:
         raise PromptError(f"{path} cannot be read ({error.strerror or error})") from error
     if is_empty:
         raise PromptError(
             f"{path} is empty; expected at least two prompts: to train and to evaluate"
         )
+
+
+def _chat_in(row: PromptRow, column: str) -> object:
+    """Return a value, chat messages that are written as a text of JSON as what they are.
+
+    Tables of texts, such as CSV, hold chats in no other way.
+    """
+    value = row.values[column]
+    if not isinstance(value, str) or not _CHAT.fullmatch(value):
+        return value
+    try:
+        turns = parse_json(value)
+    except (json.JSONDecodeError, JsonError) as error:
+        raise PromptError(
+            f"{row.place}: '{column}' looks like a list of chat messages, but is not JSON "
+            f"({error}); write it as JSON, with double quotes around names and texts"
+        ) from error
+    return turns
+
+
+_CHAT = re.compile(
+    r"""\s*\[\s*\{\s*["'](?:role|content|from|value)["']\s*:.*\}\s*\]\s*""", re.DOTALL
+)
+"""A text that begins and ends as a list of messages does, in JSON's quotes or in Python's."""
 
 
 def row_ids(rows: Sequence[PromptRow]) -> list[str]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from bonbon.models.attention_choice import attending, packed_attention_in
 from bonbon.models.hidden_states import completion_hidden_states
-from bonbon.models.logprobs import chunk_size, vocabulary_logits
+from bonbon.models.logprobs import chunk_size, require_numbers, vocabulary_logits
 from bonbon.models.packing import Layout, PromptGroup, pack
 from bonbon.records import ScoredGroup
 
@@ -55,6 +55,8 @@ def kl_from_samples(
         for start in range(0, len(groups), groups_per_batch):
             batch = groups[start : start + groups_per_batch]
             sequences = _sequence_estimates(policy, base, batch, temperature, layout)
+            named = ", ".join(repr(group.prompt_id) for group in batch)
+            require_numbers(sequences.flatten().tolist(), f"measuring KL on the prompts {named}")
             sizes = [len(group.candidates) for group in batch]
             estimates.extend(part.mean(dim=1) for part in sequences.split(sizes, dim=1))
             if on_progress is not None:

@@ -4,6 +4,8 @@ Only the places that predict a completion token reach the vocabulary projection,
 chunks, so the logits of a whole batch never exist at once.
 """
 
+import math
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from bonbon.errors import PolicyError
 from bonbon.models.head_logprobs import head_logprobs
 from bonbon.models.hidden_states import completion_hidden_states
 from bonbon.models.packing import PackedBatch
@@ -38,6 +41,24 @@ def completion_logprobs(
     hidden = completion_hidden_states(model, batch)
     tokens = token_logprobs(model, hidden, batch.target, temperature)
     return tokens.new_zeros(batch.num_sequences).index_add(0, batch.sequence, tokens)
+
+
+def require_numbers(logprobs: Iterable[float], place: str) -> None:
+    """Refuse log-probabilities that are no finite numbers; NaN would be taken for unknown.
+
+    Args:
+        logprobs: as the model gives them, or what is computed from them.
+        place: where they were met, in words.
+
+    Raises:
+        PolicyError: one of them is not a finite number.
+    """
+    if not all(map(math.isfinite, logprobs)):
+        raise PolicyError(
+            f"the model gives no finite numbers as probabilities ({place}): it holds weights that "
+            "are not numbers, or values too large for its precision; set policy.dtype to float32 "
+            "or bfloat16, or take another checkpoint"
+        )
 
 
 def token_logprobs(

@@ -9,7 +9,7 @@ import torch
 from bonbon.data.atomic_file import replace_text
 from bonbon.evaluation.kl import PromptKL
 from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.logprobs import completion_logprobs
+from bonbon.models.logprobs import completion_logprobs, require_numbers
 from bonbon.models.packing import PromptGroup, pack
 from bonbon.models.policy import Policy
 from bonbon.records import ScoredGroup
@@ -60,6 +60,7 @@ def group_logprobs(
             with torch.autocast(policy.device.type, torch.bfloat16, enabled=bfloat16):
                 logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
             numbers.extend(logprobs.double().tolist())
+            require_numbers(numbers[-len(tokens) :], f"reading prompt {group.prompt_id!r}")
             if on_group is not None:
                 on_group(sum(map(len, tokens)))
     return numbers

@@ -51,7 +51,7 @@ def draw_tokens(
     rows = torch.arange(mass.shape[0], device=mass.device)
     chosen = mass[rows, block[:, 0]].double()
     place, _ = _locate(chosen.cumsum(dim=-1), rest)
-    token = block * BLOCK + place
+    token = (block * BLOCK + place).clamp(max=logits.shape[-1] - 1)
     logprob = (chosen.gather(1, place) / total).log()
     return token[:, 0], logprob[:, 0]
 
@@ -68,10 +68,11 @@ def _locate(
 ) -> tuple[Int[Tensor, "rows 1"], Float[Tensor, "rows 1"]]:
     """Return the bin where the running sum passes the target, and what is left of the target.
 
-    The target is kept strictly below the total, so an empty bin is never chosen.
+    The target is kept strictly below the total, so an empty bin is never chosen. Where sums are not
+    numbers the bin is any: what is drawn then has no log-probability, which its caller sees.
     """
     total = running[:, -1:]
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    index = torch.searchsorted(running, target, right=True)
+    index = torch.searchsorted(running, target, right=True).clamp(max=running.shape[-1] - 1)
     before = torch.where(index > 0, running.gather(1, (index - 1).clamp(min=0)), 0.0)
     return index, target - before

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from bonbon.models.attention_choice import attending, choose_layout
-from bonbon.models.logprobs import completion_logprobs
+from bonbon.models.logprobs import completion_logprobs, require_numbers
 from bonbon.models.packing import Layout, PromptGroup, pack
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Candidate, Prompt
@@ -79,7 +79,9 @@ def rescored_candidates(
     batch = pack([group], layout).to(policy.device)
     with attending(policy.model, layout):
         logprobs = completion_logprobs(policy.model, batch, temperature=float(temperature))
+    numbers = logprobs.double().tolist()
+    require_numbers(numbers, f"reading the answers to prompt {candidates[0].prompt_id!r}")
     return [
         replace(candidate, logprob=logprob)
-        for candidate, logprob in zip(candidates, logprobs.double().tolist(), strict=True)
+        for candidate, logprob in zip(candidates, numbers, strict=True)
     ]

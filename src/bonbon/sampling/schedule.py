@@ -1,5 +1,6 @@
 """Which completion is drawn in which row, until all are drawn."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bonbon.models.logprobs import require_numbers
 from bonbon.models.policy import Policy
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.decoder import Decoder, PrefilledPrompt, moves_into_gaps
@@ -93,9 +95,10 @@ class Schedule(Generic[P]):
         numbers = [draft.uniform for draft, _ in rows]
         uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
         token, logprob = self._chosen(logits, uniform)
-        for (draft, _), one, its_logprob in zip(
-            rows, token.tolist(), logprob.tolist(), strict=True
-        ):
+        logprobs = logprob.tolist()
+        for (draft, group), one, its_logprob in zip(rows, token.tolist(), logprobs, strict=True):
+            if not math.isfinite(its_logprob):
+                require_numbers([its_logprob], f"answering prompt {group.prompt.id!r}")
             draft.token_ids.append(one)
             draft.logprob += its_logprob
             draft.ended = self._ending.reached(draft.token_ids)

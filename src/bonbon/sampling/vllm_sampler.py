@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 from bonbon.errors import ConfigError, EngineError
+from bonbon.models.logprobs import require_numbers
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
 from bonbon.models.tokenizer import PolicyTokenizer
 from bonbon.records import Candidate, Prompt
@@ -248,6 +249,9 @@ class VllmSampler:
                 f"vLLM gave up a completion of prompt {question.prompt.id!r} with the reason "
                 f"{output.finish_reason!r}, expected 'stop' or 'length'; its log says why"
             )
+        logprob = output.cumulative_logprob
+        if logprob is not None:
+            require_numbers([logprob], f"answering prompt {question.prompt.id!r}")
         token_ids = tuple(output.token_ids)
         return Candidate(
             prompt_id=question.prompt.id,
@@ -256,7 +260,7 @@ class VllmSampler:
             prompt_token_ids=question.token_ids,
             text=self._ending.text(token_ids),
             token_ids=token_ids,
-            logprob=math.nan if output.cumulative_logprob is None else output.cumulative_logprob,
+            logprob=math.nan if logprob is None else logprob,
             finish_reason=output.finish_reason,
         )
 

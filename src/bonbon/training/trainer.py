@@ -18,7 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from bonbon.errors import TrainingError
 from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.logprobs import completion_logprobs
+from bonbon.models.logprobs import completion_logprobs, require_numbers
 from bonbon.models.packing import Layout, PackedBatch, PromptGroup, pack
 from bonbon.models.policy import Policy
 from bonbon.training.arguments import split, training_arguments
@@ -313,6 +313,7 @@ class PreferenceTrainer(Trainer):
         scored: list[tuple[float, ...]] = []
         for part in cut(groups, self._shapes(groups), parts):
             flat = self.model(self._packed(part)).double().cpu()
+            require_numbers(flat.tolist(), "reading the candidates before training")
             numbers = flat.split([len(group.completions) for group in part])
             scored.extend(tuple(one.tolist()) for one in numbers)
         return scored
