@@ -6,15 +6,24 @@ answers, and with the faults that real servers have:
     logits: {"0 1": [...], ...}, one row per context; with `end`, the end-of-sequence id; the
         words are the ids. Draws exactly from softmax(logits / temperature).
     answers: {"a question": an answer's choice}; for judges.
+    words: for any prompt, answers of so many words, which the seed decides; text alone.
     fail: what happens to the first requests, one entry each: an HTTP status, `drop` (no answer),
         `cut` (half an answer), `garbage` (not JSON), `empty` (no choices), `html`, `html502`,
         `events` (a stream), `deep` (nested), `error` (one under status 200), `huge` (100 MB),
-        `bomb` (1 GB that is 1 MB of gzip), `packed` (an honest gzip), `drip` (a byte now and
+        `bomb` (200 MB that are 1 MB of gzip), `packed` (an honest gzip), `drip` (a byte now and
         then, without end).
+    only: {a prompt: what happens to the requests for it}, likewise, or the reason that a completion
+        of it ends with; the prompt as in `logits`, or as the text that it is asked with.
     retry_after: the header of that name beside these; by default a short one.
     always: what happens to every request, likewise.
     most: choices that one request gives at most; single: refuse requests for more than one.
     ids: how token ids are told: `vllm`, `llama.cpp` or `none`; tell_stop: name the stop string.
+    copies: the choices of a request are all the same, as where the seed is used for each.
+    short: {number of a request: choices that it gives at most}.
+    wrong: choices that cannot be: `beyond` or `below` (the ids of the vocabulary), `above` (a
+        log-probability of 0), `nan`, `infinite`, `unlikely` (−9999, as OpenAI says), `long` (more
+        tokens than asked for), `fewer` (log-probabilities than tokens), `other` (ids than text),
+        `null` (no text), `reasoning` (taken out of the text).
     knows: the only keys a request may hold; key: the API key it takes; delay: seconds.
     ends_with: says that completions end for this reason.
 
@@ -32,6 +41,7 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -52,6 +62,7 @@ BODIES = {
     "deep": (200, JSON, b"[" * 200_000),
 }
 """Faults that are an answer: status, type and content."""
+FAULTS = {*BODIES, "drop", "cut", "huge", "bomb", "drip"}
 
 
 @contextmanager
@@ -100,6 +111,7 @@ def draw(
 def choice(model: dict[str, Any], drawn: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """Write a completion as the servers do."""
     chat, told = "messages" in body, model.get("ids", "vllm")
+    drawn = spoilt(drawn, model.get("wrong"))
     made: dict[str, Any] = {"finish_reason": model.get("ends_with", drawn["end"])}
     made |= {"message": {"content": drawn["text"]}} if chat else {"text": drawn["text"]}
     if model.get("tell_stop", True):
@@ -109,7 +121,7 @@ def choice(model: dict[str, Any], drawn: dict[str, Any], body: dict[str, Any]) -
     if body.get("logprobs"):
         content = [
             {"token": str(token), "logprob": logprob, "top_logprobs": None}
-            for token, logprob in zip(drawn["ids"], drawn["logprobs"], strict=True)
+            for token, logprob in zip(drawn["ids"], drawn["logprobs"], strict=False)
         ]
         if told == "llama.cpp":
             content = [
@@ -119,7 +131,43 @@ def choice(model: dict[str, Any], drawn: dict[str, Any], body: dict[str, Any]) -
         made["logprobs"] = (
             {"content": content} if as_content else {"token_logprobs": drawn["logprobs"]}
         )
+    if model.get("wrong") == "reasoning":
+        made["message"]["reasoning_content"] = "Let me think."
     return made
+
+
+def spoilt(drawn: dict[str, Any], wrong: str | None) -> dict[str, Any]:
+    """Make of a completion what it cannot be."""
+    ids, logprobs = drawn["ids"], drawn["logprobs"]
+    changes: dict[str | None, dict[str, Any]] = {
+        "beyond": {"ids": [10**12, *ids[1:]]},
+        "below": {"ids": [-1, *ids[1:]]},
+        "above": {"logprobs": [0.5, *logprobs[1:]]},
+        "nan": {"logprobs": [math.nan, *logprobs[1:]]},
+        "infinite": {"logprobs": [-math.inf, *logprobs[1:]]},
+        "unlikely": {"logprobs": [-9999.0, *logprobs[1:]]},
+        "long": {"ids": [0, 0, 0, 0, *ids], "logprobs": [0.0] * 4 + logprobs, "text": ""},
+        "fewer": {"ids": [0, 0, 0], "logprobs": [-0.5], "text": "0 0 0"},
+        "other": {"text": "something else"},
+        "null": {"text": None},
+    }
+    return {**drawn, **changes.get(wrong, {})}
+
+
+def worded(model: dict[str, Any], body: dict[str, Any], index: int) -> dict[str, Any]:
+    """Return a choice of a few words, for any prompt."""
+    words = random.Random(f"{body.get('seed')}/{index}/{prompt_in(body)}").choices(
+        ["happy", "sad", "great", "awful", "day", "question"], k=model["words"]
+    )
+    ends_with = model.get("ends_with", "stop")
+    return {"index": index, "finish_reason": ends_with, "text": " ".join(words)}
+
+
+def prompt_in(body: dict[str, Any]) -> str:
+    """Return what a request asks: token ids as words, or the last message."""
+    if "messages" in body:
+        return body["messages"][-1]["content"]
+    return " ".join(map(str, body["prompt"]))
 
 
 def answer(model: dict[str, Any], body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -130,6 +178,8 @@ def answer(model: dict[str, Any], body: dict[str, Any]) -> tuple[int, dict[str, 
     count = body.get("n", 1)
     if count > 1 and model.get("single"):
         return 400, {"error": {"message": "Only one completion choice is allowed"}}
+    if "words" in model:
+        return 200, {"choices": [worded(model, body, index) for index in range(count)]}
     if "answers" in model:
         question = body["messages"][-1]["content"]
         if question not in model["answers"]:
@@ -142,14 +192,24 @@ def answer(model: dict[str, Any], body: dict[str, Any]) -> tuple[int, dict[str, 
         return 400, {"error": {"message": f"prompt: got {prompt!r}, expected token ids"}}
     if "logits" not in model or " ".join(map(str, prompt)) not in model["logits"]:
         return 400, {"error": {"message": f"no logits are known for the prompt {prompt}"}}
+    model["number"] = model.get("number", 0) + 1
+    most = model.get("short", {}).get(str(model["number"]), model.get("most", count))
     choices = [
-        {"index": index, **choice(model, draw(model, prompt, body, index), body)}
-        for index in range(min(count, model.get("most", count)))
+        {
+            "index": index,
+            **choice(model, draw(model, prompt, body, 0 if model.get("copies") else index), body),
+        }
+        for index in range(min(count, most))
     ]
     made: dict[str, Any] = {"choices": choices[::-1]}
     if "messages" in body and body.get("return_token_ids"):
         made["prompt_token_ids"] = prompt
     return 200, made
+
+
+@cache
+def bomb() -> bytes:
+    return gzip.compress(b" " * 200_000_000, compresslevel=1)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -189,6 +249,9 @@ class Handler(BaseHTTPRequestHandler):
             fail = model.get("always") if model else None
             if model and model.get("fail"):
                 fail = model["fail"].pop(0)
+            ends_with = model.get("only", {}).get(prompt_in(body)) if model else None
+            if ends_with in FAULTS or isinstance(ends_with, int):
+                fail, ends_with = ends_with, None
         if model is None:
             message = f"The model `{body['model']}` does not exist."
             self.send(404, {"error": {"message": message}})
@@ -201,6 +264,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             time.sleep(model.get("delay", 0))
             asked = {key: value for key, value in body.items() if key != "model"}
+            if ends_with is not None:
+                model = {**model, "ends_with": None if ends_with == "null" else ends_with}
             self.send(*answer(model, asked), packed=fail == "packed")
 
     def fail(self, kind: int | str) -> None:
@@ -211,8 +276,7 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "huge":
             self.send_content(200, JSON, b'{"choices": ["' + b"x" * 100_000_000)
         elif kind == "bomb":
-            bomb = gzip.compress(b" " * 2**20) * 1000  # members, as a gzip may have
-            self.send_content(200, JSON, bomb, packed=True)
+            self.send_content(200, JSON, bomb(), packed=True)
         elif kind == "drip":
             self.drip()
         else:

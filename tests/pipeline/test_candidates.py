@@ -1,6 +1,6 @@
 """What of a shard is kept when drawing it is cut short: paid answers, and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe
 from bonbon.records import Candidate, Prompt
 from bonbon.report.narrator import Narrator
-from bonbon.sampling.base import OnPrompt, Progress
+from bonbon.sampling.base import OnPrompt, OnUnanswered, Progress
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 
@@ -25,8 +25,7 @@ class Interrupted:
 
     gives_logprobs = True
 
-    def __init__(self, recipe: Recipe, *, paid_by_prompt: bool, after: int | None) -> None:
-        self.paid_by_prompt = paid_by_prompt
+    def __init__(self, recipe: Recipe, *, after: int | None) -> None:
         self.asked: list[str] = []
         self._left = after
         policy = load_policy(recipe.policy)
@@ -52,14 +51,37 @@ class Interrupted:
         return self._sampler.sample(prompts, n=n, on_progress=on_progress, on_prompt=count)
 
 
-def draw(
-    recipe: Recipe, directory: Path, *, paid_by_prompt: bool, after: int | None = None
-) -> list[str]:
+class InterruptedPaid(Interrupted):
+    """The same, as if it were paid for."""
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        known: Mapping[str, Sequence[Candidate]],
+        on_part: OnPrompt,
+        on_prompt: OnPrompt,
+        on_unanswered: OnUnanswered,
+        on_progress: Progress,
+    ) -> None:
+        def keep(group: Sequence[Candidate]) -> None:
+            on_part(group)
+            on_prompt(group)
+
+        for prompt in prompts:
+            if prompt.id in known:
+                on_prompt(known[prompt.id])
+        left = [prompt for prompt in prompts if prompt.id not in known]
+        self.sample(left, n=n, on_progress=on_progress, on_prompt=keep)
+
+
+def draw(recipe: Recipe, directory: Path, *, paid: bool, after: int | None = None) -> list[str]:
     """Draw the training set, and return the ids of the prompts that the engine was given."""
     prompts = [each for each in load_prompts(recipe.prompts) if each.split == "train"]
     plan = SetPlan("train", prompts, 4, sampling_settings(recipe, "train", prompts, 4), keep=True)
     workspace = Workspace(directory, recipe, Narrator(Console(quiet=True)))
-    sampler = Interrupted(recipe, paid_by_prompt=paid_by_prompt, after=after)
+    sampler = (InterruptedPaid if paid else Interrupted)(recipe, after=after)
     with workspace.opened():
         workspace.write_recipe()
         try:
@@ -69,18 +91,18 @@ def draw(
     return sampler.asked
 
 
-@pytest.mark.parametrize("paid_by_prompt", [True, False])
+@pytest.mark.parametrize("paid", [True, False])
 def test_only_paid_answers_of_an_unfinished_shard_are_kept(
-    recipe: Recipe, tmp_path: Path, finished_run: Path, paid_by_prompt: bool
+    recipe: Recipe, tmp_path: Path, finished_run: Path, paid: bool
 ) -> None:
     """Other neighbours in a batch would give what is left of the shard other floating point."""
-    draw(recipe, tmp_path / "run", paid_by_prompt=paid_by_prompt, after=20)
-    assert (tmp_path / "run" / "candidates" / "train.journal").exists() == paid_by_prompt
-    asked = draw(recipe, tmp_path / "run", paid_by_prompt=paid_by_prompt)
+    draw(recipe, tmp_path / "run", paid=paid, after=20)
+    assert (tmp_path / "run" / "candidates" / "train.journal").exists() == paid
+    asked = draw(recipe, tmp_path / "run", paid=paid)
 
     # Of 40 prompts the first shard holds 16; of the second, 4 were answered.
-    assert len(asked) == (20 if paid_by_prompt else 24)
+    assert len(asked) == (20 if paid else 24)
     assert not (tmp_path / "run" / "candidates" / "train.journal").exists()
-    if not paid_by_prompt:
+    if not paid:
         ours, theirs = CandidateStore(tmp_path / "run"), CandidateStore(finished_run)
         assert ours.read("train") == theirs.read("train")

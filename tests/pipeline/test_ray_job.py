@@ -160,7 +160,6 @@ class Stopping:
 
     def __init__(self, sampler: TransformersSampler, stop_after: int | None) -> None:
         self.gives_logprobs = True
-        self.paid_by_prompt = False
         self._sampler = sampler
         self._left = stop_after
 

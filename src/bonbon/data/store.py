@@ -190,7 +190,7 @@ class CandidateStore:
         for folder, pattern in (
             (self._rewards, re.compile(rf"{set_name}\..+\.parquet")),
             (self._candidates, shards),
-            (self._candidates, re.compile(rf"{set_name}\.json")),
+            (self._candidates, re.compile(rf"{set_name}\.(unanswered\.)?json")),
         ):
             for path in folder.glob("*"):
                 if pattern.fullmatch(intended_name(path)):

@@ -16,6 +16,7 @@ try:
     import openai
 
     from bonbon.models.openai_failure import (
+        RequestRefusedError,
         UnansweredError,
         failure,
         may_be_the_question,
@@ -91,6 +92,7 @@ class OpenaiClient:
             default_headers={"Accept-Encoding": "gzip"},
         )
         self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self._control = asyncio.Lock()
         self._failure = None
         return self
 
@@ -136,6 +138,7 @@ class OpenaiClient:
         optional: frozenset[str],
         read: Callable[[Answer], Result],
         control: Mapping[str, Any] | None = None,
+        refusal_is_final: bool = True,
     ) -> Result:
         """Send a request and read its answer.
 
@@ -146,6 +149,7 @@ class OpenaiClient:
             read: turns the answer into what is wanted; its ValueError means another try.
             control: what makes of `body` a question that any server can answer. Where a question
                 fails and no other was answered meanwhile, it tells which of the two is at fault.
+            refusal_is_final: judge a refusal likewise; else the caller knows what to ask instead.
 
         Raises:
             UnansweredError: this question gets no answer, while others do.
@@ -155,18 +159,36 @@ class OpenaiClient:
         async with self._slots:
             if self._failure is not None:
                 raise _GivenUpError
-            before = self._num_answered
+            before, max_retries = self._num_answered, self._endpoint.max_retries
             try:
-                result = await self._known(path, body, optional, read)
+                result = await self._known(path, body, optional, read, max_retries=max_retries)
             except _FailedError as failed:
                 line = await self._line(failed)
-                if control is not None and may_be_the_question(failed.last):
-                    others = self._num_answered > before
-                    if others or await self._is_answered(path, {**body, **control}, optional, read):
-                        raise UnansweredError(str(line), reason=reason_of(failed.last)) from None
+                if isinstance(line, RequestRefusedError) and not refusal_is_final:
+                    raise line from None
+                async with self._control:  # so that one question tells for all that fail
+                    if control is not None and may_be_the_question(failed.last):
+                        others = self._num_answered > before
+                        asked = {**body, **control}
+                        if others or await self._is_answered(path, asked, optional, read):
+                            reason = self._without_key(reason_of(failed.last))
+                            line = UnansweredError(str(line), reason=reason)
+                    if not isinstance(line, UnansweredError):
+                        self._failure = self._failure or line
                 raise line from None
             self._num_answered += 1
             return result
+
+    async def all_of(self, parts: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+        """Run the parts of one job side by side and return what they return, in order.
+
+        Those that have begun come to their end before a failure is raised.
+        """
+        results = await asyncio.gather(*parts, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures:
+            raise self._failure or failures[0]
+        return [result for result in results if not isinstance(result, BaseException)]
 
     async def _is_answered(
         self,
@@ -175,10 +197,14 @@ class OpenaiClient:
         optional: frozenset[str],
         read: Callable[[Answer], Result],
     ) -> bool:
+        """Return whether there is an answer; once one has failed for good no other is asked for."""
+        if self._failure is not None:
+            return False
         try:
-            await self._known(path, body, optional, read)
+            await self._known(path, body, optional, read, max_retries=1)
         except _FailedError:
             return False
+        self._num_answered += 1
         return True
 
     async def _line(self, failed: _FailedError) -> EngineError:
@@ -191,9 +217,12 @@ class OpenaiClient:
             has_key=self._key != NO_KEY,
             served=served,
         )
+        return type(line)(self._without_key(str(line)))
+
+    def _without_key(self, text: str) -> str:
         if self._key == NO_KEY:
-            return line
-        return type(line)(str(line).replace(self._key, f"${self._endpoint.api_key_env}"))
+            return text
+        return text.replace(self._key, f"${self._endpoint.api_key_env}")
 
     async def _known(
         self,
@@ -201,12 +230,14 @@ class OpenaiClient:
         body: Mapping[str, Any],
         optional: frozenset[str],
         read: Callable[[Answer], Result],
+        *,
+        max_retries: int,
     ) -> Result:
         """Post what the server knows of a body, finding out what that is on the way."""
         while True:
             sent = {key: value for key, value in body.items() if key not in self._left_out}
             try:
-                return await self._tried(path, sent, read)
+                return await self._tried(path, sent, read, max_retries)
             except _FailedError as failed:
                 error = failed.last
                 if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
@@ -218,17 +249,24 @@ class OpenaiClient:
                 self._left_out |= named
 
     async def _tried(
-        self, path: str, body: Mapping[str, Any], read: Callable[[Answer], Result]
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        read: Callable[[Answer], Result],
+        max_retries: int,
     ) -> Result:
         """Post until there is an answer that can be used."""
-        tries = 0
+        tries, before = 0, self._num_answered
         while True:
             tries += 1
             try:
                 return read(await self._answer(path, body))
             except (openai.APIError, TimeoutError, ValueError, RecursionError) as error:
+                # As long as a server lets others through, there is hope for this one.
+                if isinstance(error, openai.RateLimitError) and self._num_answered > before:
+                    tries, before = 1, self._num_answered
                 wait = wait_before_next_try(error, tries)
-                if wait is None or tries > self._endpoint.max_retries:
+                if wait is None or tries > max_retries:
                     raise _FailedError(error, tries) from None
             await asyncio.sleep(wait)
 

@@ -71,15 +71,18 @@ async def _content(response: Any, *, most: int) -> bytes:  # noqa: ANN401 - http
 
 
 def _unpacked(packed: bytes, *, most: int) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        content = unpacker.decompress(packed, most + 1)
-    except zlib.error as error:
-        raise ValueError(f"it is not the gzip that it says it is: {error}") from None
-    if len(content) > most:
-        raise AnswerSizeError(_too_long(most))
-    if not unpacker.eof:
-        raise ValueError("its gzip ends too early")
+    content = b""
+    while packed:  # a gzip may have several members
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            content += unpacker.decompress(packed, most + 1 - len(content))
+        except zlib.error as error:
+            raise ValueError(f"it is not the gzip that it says it is: {error}") from None
+        if len(content) > most:
+            raise AnswerSizeError(_too_long(most))
+        if not unpacker.eof:
+            raise ValueError("its gzip ends too early")
+        packed = unpacker.unused_data
     return content
 
 

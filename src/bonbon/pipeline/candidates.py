@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from bonbon.data.journal import CandidateJournal
+from bonbon.data.unanswered import UnansweredPrompts, listed
 from bonbon.errors import ConfigError
+from bonbon.pipeline.paid_shards import PaidShards
 from bonbon.pipeline.stage import Stage, digest
 from bonbon.pipeline.versions import versions
 from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Candidate, Prompt
-from bonbon.report.narrator import Bar
-from bonbon.sampling.base import Sampler
+from bonbon.sampling.base import PaidSampler, Sampler
 
 PROMPTS_PER_SHARD = 32
 """The least a shard holds: some seconds of work on a CPU, and rows enough to keep it busy."""
+
+SAME_SHARE = 0.25
+"""Prompts whose answers are all the same that are too many to pass over."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class SetPlan:
         num_samples: answers per prompt.
         settings: everything the draws depend on.
         keep: refuse to throw the set away when a setting has changed.
+        beside: the set that it is compared with; prompts without an answer there are left out.
     """
 
     name: str
@@ -36,6 +41,7 @@ class SetPlan:
     num_samples: int
     settings: Mapping[str, Any]
     keep: bool
+    beside: str | None = None
 
 
 def open_set(workspace: Workspace, plan: SetPlan) -> Stage:
@@ -87,6 +93,7 @@ def draw_set(
         write_set_manifest(workspace, plan, runs_on)
         _draw_shards(workspace, plan, stage, sampler)
     stage.finish()
+    say_what_was_drawn(workspace, plan)
 
 
 def write_set_manifest(workspace: Workspace, plan: SetPlan, runs_on: Mapping[str, Any]) -> None:
@@ -96,46 +103,72 @@ def write_set_manifest(workspace: Workspace, plan: SetPlan, runs_on: Mapping[str
 
 
 def _draw_shards(workspace: Workspace, plan: SetPlan, stage: Stage, sampler: Sampler) -> None:
-    shards, missing = divide(plan.prompts), missing_shards(workspace, plan)
-    journal = CandidateJournal(
-        workspace.directory / "candidates" / f"{plan.name}.journal",
-        settings=digest(dict(plan.settings)),
-    )
-    total = len(plan.prompts) * plan.num_samples
+    shards = _asked(workspace, plan)
+    missing = {index: shards[index] for index in sorted(missing_shards(workspace, plan))}
+    num_prompts = sum(map(len, shards))
+    num_stored = num_prompts - sum(map(len, missing.values()))
+    began = time.perf_counter()
+
+    def write(index: int, candidates: list[Candidate]) -> None:
+        nonlocal began
+        workspace.store.write_shard(plan.name, index, len(shards), candidates)
+        tokens = sum(len(candidate.token_ids) for candidate in candidates)
+        now = time.perf_counter()
+        stage.count(seconds=now - began, work=tokens)
+        began = now
+
+    total = num_prompts * plan.num_samples
     with workspace.narrator.bar(f"draw {plan.name}", total=total) as bar:
-        for index, prompts in enumerate(shards):
-            if index not in missing:
-                bar.advance(len(prompts) * plan.num_samples)
-                continue
-            began = time.perf_counter()
-            candidates = _draw_shard(
-                sampler, prompts, plan.num_samples, bar, journal if sampler.paid_by_prompt else None
+        bar.advance(num_stored * plan.num_samples)
+        if isinstance(sampler, PaidSampler):
+            paid = PaidShards(
+                missing,
+                journal=CandidateJournal(
+                    workspace.directory / "candidates" / f"{plan.name}.journal",
+                    settings=digest(dict(plan.settings)),
+                ),
+                unanswered=UnansweredPrompts(workspace.directory, plan.name),
+                write=write,
+                num_before=num_stored,
             )
-            workspace.store.write_shard(plan.name, index, len(shards), candidates)
-            journal.clear()
-            tokens = sum(len(candidate.token_ids) for candidate in candidates)
-            stage.count(seconds=time.perf_counter() - began, work=tokens)
+            paid.draw(sampler, plan.num_samples, bar)
+            return
+        for index, prompts in missing.items():
+            candidates = sampler.sample(
+                prompts,
+                n=plan.num_samples,
+                on_progress=lambda tokens, ended: bar.advance(ended, extra=tokens),
+            )
+            write(index, candidates)
 
 
-def _draw_shard(
-    sampler: Sampler,
-    prompts: Sequence[Prompt],
-    num_samples: int,
-    bar: Bar,
-    journal: CandidateJournal | None,
-) -> list[Candidate]:
-    """Draw a shard: what the journal does not hold; prompts are noted there as they end."""
-    drawn = {} if journal is None else journal.read()
-    left = [prompt for prompt in prompts if prompt.id not in drawn]
-    bar.advance((len(prompts) - len(left)) * num_samples)
-    for candidate in sampler.sample(
-        left,
-        n=num_samples,
-        on_progress=lambda tokens, ended: bar.advance(ended, extra=tokens),
-        on_prompt=None if journal is None else journal.add,
-    ):
-        drawn.setdefault(candidate.prompt_id, []).append(candidate)
-    return [candidate for prompt in prompts for candidate in drawn[prompt.id]]
+def say_what_was_drawn(workspace: Workspace, plan: SetPlan) -> None:
+    """Say what is odd about a set: prompts without an answer, and answers that are all the same."""
+    reasons = UnansweredPrompts(workspace.directory, plan.name).read()
+    if reasons:
+        workspace.narrator.say(
+            f"  {len(reasons)} of the {len(plan.prompts)} prompts of {plan.name} are left out, as "
+            f"they get no answer: {listed(reasons)}. All that follows goes without them."
+        )
+    answers: dict[str, set[tuple[int, ...]]] = {}
+    for candidate in workspace.store.read(plan.name):
+        answers.setdefault(candidate.prompt_id, set()).add(candidate.token_ids)
+    same = sum(len(each) == 1 for each in answers.values())
+    if plan.num_samples > 1 and same > SAME_SHARE * len(answers):
+        workspace.narrator.say(
+            f"  All {plan.num_samples} answers are the same for {same} of the {len(answers)} "
+            f"prompts of {plan.name}: either the policy is certain of them, or what draws ignores "
+            "the temperature or uses a seed more than once."
+        )
+
+
+def _asked(workspace: Workspace, plan: SetPlan) -> list[list[Prompt]]:
+    """Return the prompts of every shard that are asked."""
+    without = UnansweredPrompts(workspace.directory, plan.beside).read() if plan.beside else {}
+    return [
+        [prompt for prompt in prompts if prompt.id not in without]
+        for prompts in divide(plan.prompts)
+    ]
 
 
 def missing_shards(workspace: Workspace, plan: SetPlan) -> set[int]:

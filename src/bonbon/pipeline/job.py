@@ -194,7 +194,9 @@ class Job:
         base = self._base_plan
         settings = trained_sampling_settings(self.recipe, base.settings, self._training)
         num_samples = self.recipe.evaluation.policy_samples
-        return SetPlan("eval-bonbon", base.prompts, num_samples, settings, keep=False)
+        return SetPlan(
+            "eval-bonbon", base.prompts, num_samples, settings, keep=False, beside=base.name
+        )
 
     def _plan_of_base(self, name: str, prompts: Sequence[Prompt], num_samples: int) -> SetPlan:
         settings = sampling_settings(self.recipe, name, prompts, num_samples)
@@ -215,7 +217,9 @@ class Job:
             model=self._training_of(self._rounds[this.number - 2]),
         )
         plan = self._train_plan
-        return SetPlan(this.set_name, plan.prompts, plan.num_samples, settings, keep=False)
+        return SetPlan(
+            this.set_name, plan.prompts, plan.num_samples, settings, keep=False, beside=plan.name
+        )
 
     def _training_of(self, this: Round) -> dict[str, Any]:
         """Return what a round's model depends on."""

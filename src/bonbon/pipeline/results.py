@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bonbon.data.atomic_file import replace_text
+from bonbon.data.unanswered import UnansweredPrompts
 from bonbon.errors import ConfigError
 from bonbon.evaluation.evaluator import Evaluator, MethodResult
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
@@ -94,6 +95,9 @@ def compare_methods(
         "training": _training(recipe, num_prompts["train"]),
         "num_held_out": num_prompts["eval"],
         "no_score": {name: num_unscored(workspace.store, name, reward_name) for name in SPLITS},
+        "unanswered": {
+            name: len(UnansweredPrompts(workspace.directory, name).read()) for name in SPLITS
+        },
         "methods": {name: _row(result) for name, result in methods.items()},
         "timing": timing(workspace),
         "versions": versions(),

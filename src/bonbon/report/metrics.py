@@ -69,7 +69,8 @@ class Metrics(TypedDict):
 
     `num_held_out` counts the prompts that were held out, also those that the model could not be
     compared on. `no_score` counts the candidates of each set that the reward gave no score, and
-    which are therefore in no ranking and no mean.
+    which are therefore in no ranking and no mean. `unanswered` counts the prompts of each set that
+    a server gave no answer to, and which are therefore in no stage.
     """
 
     schema: int
@@ -82,10 +83,11 @@ class Metrics(TypedDict):
     temperature: float
     seed: int
     theory: Theory
-    # Metrics of earlier versions do without these three.
+    # Metrics of earlier versions do without these four.
     training: NotRequired[Training]
     num_held_out: NotRequired[int]
     no_score: NotRequired[dict[str, int]]
+    unanswered: NotRequired[dict[str, int]]
     methods: dict[str, MethodMetrics]
     timing: dict[str, float]
     versions: dict[str, str]

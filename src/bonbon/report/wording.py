@@ -1,5 +1,7 @@
 """What the numbers mean, in sentences that claim no more than the intervals allow."""
 
+from collections.abc import Mapping
+
 from bonbon.report.bounds import highest_win_rate
 from bonbon.report.diagnosis import Diagnosis, Measured, diagnose
 from bonbon.report.findings import finding, in_force, remedy
@@ -132,12 +134,23 @@ def replaces_best_of(metrics: Metrics) -> bool:
 
 
 def unscored(metrics: Metrics) -> str | None:
-    """Say how many answers the reward gave no score, None if there are none."""
-    counts = {name: count for name, count in metrics.get("no_score", {}).items() if count}
-    if not counts:
-        return None
-    listed = ", ".join(f"{count} of the set {name}" for name, count in counts.items())
-    return f"The reward gave no score to {listed}: those answers are in no ranking and no mean."
+    """Say how many prompts have no answer and how many answers no score, None if there are none."""
+    prompts = _counted(metrics.get("unanswered", {}))
+    answers = _counted(metrics.get("no_score", {}))
+    said = [
+        f"The server gave no answer to prompts: {prompts}. They are left out everywhere."
+        if prompts
+        else "",
+        f"The reward gave no score to {answers}: those answers are in no ranking and no mean."
+        if answers
+        else "",
+    ]
+    return " ".join(filter(None, said)) or None
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """List the sets with how many of each, empty if there are none."""
+    return ", ".join(f"{count} of the set {name}" for name, count in counts.items() if count)
 
 
 GLOSSARY = {

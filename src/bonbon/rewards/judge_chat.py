@@ -6,6 +6,7 @@ from typing import Any
 from bonbon.models.endpoint import Endpoint
 from bonbon.models.openai_answer import Answer, Choice
 from bonbon.models.openai_client import OpenaiClient, run_to_end
+from bonbon.models.openai_failure import UnansweredError
 from bonbon.rewards.judge import JudgeConfig
 
 TOP_LOGPROBS = 20
@@ -34,7 +35,9 @@ class JudgeChat:
         )
 
     def answers(self, questions: Iterable[str]) -> dict[str, Choice]:
-        """Return the judge's answer to every question; equal questions are asked once.
+        """Return the judge's answers by question; equal questions are asked once.
+
+        A question that gets no answer while others do has an empty one: no verdict.
 
         Raises:
             EngineError: the judge cannot be asked.
@@ -54,9 +57,16 @@ class JudgeChat:
             "logprobs": True,
             "top_logprobs": TOP_LOGPROBS,
         }
-        return await self._client.post(
-            "/chat/completions", body, optional=_OPTIONAL, read=_first_choice
-        )
+        try:
+            return await self._client.post(
+                "/chat/completions",
+                body,
+                optional=_OPTIONAL,
+                read=_first_choice,
+                control={"messages": [{"role": "user", "content": "Hi"}]},
+            )
+        except UnansweredError:
+            return Choice()
 
 
 def _first_choice(answer: Answer) -> Choice:

@@ -6,7 +6,7 @@ from typing import Any
 
 from bonbon.errors import ConfigError
 from bonbon.models.policy import Policy, PolicyConfig, load_policy, load_policy_tokenizer
-from bonbon.sampling.base import Sampler
+from bonbon.sampling.base import PaidSampler, Sampler
 from bonbon.sampling.config import (
     OpenaiEngine,
     RayEngine,
@@ -14,7 +14,7 @@ from bonbon.sampling.config import (
     TransformersEngine,
     VllmEngine,
 )
-from bonbon.sampling.rescored import RescoredSampler
+from bonbon.sampling.rescored import RescoredPaidSampler, RescoredSampler, Rescorer
 from bonbon.sampling.transformers_sampler import TransformersSampler
 
 RunsOn = Mapping[str, Any]
@@ -44,24 +44,26 @@ def open_sampler(
     loaded = load or (lambda: load_policy(policy))
     sampler, runs_on = _open(policy, config, seed, loaded)
     try:
-        if config.logprobs == "rescored" or (config.logprobs == "auto" and _lacks(sampler)):
-            yield (
-                RescoredSampler(sampler, policy, config.temperature),
-                {
-                    **runs_on,
-                    "logprobs": "rescored",
-                },
-            )
-        else:
-            yield sampler, {**runs_on, "logprobs": "sampler"}
+        yield _with_logprobs(sampler, policy, config, runs_on)
     finally:
         close = getattr(sampler, "close", None)
         if close is not None:
             close()
 
 
-def _lacks(sampler: Sampler) -> bool:
-    return not sampler.gives_logprobs
+def _with_logprobs(
+    sampler: Sampler, policy: PolicyConfig, config: SamplingConfig, runs_on: dict[str, Any]
+) -> tuple[Sampler, RunsOn]:
+    """Add what computes the log-probabilities that the config asks for and the engine lacks."""
+    always = config.logprobs == "rescored" or not sampler.gives_logprobs
+    paid = sampler if isinstance(sampler, PaidSampler) else None
+    # A server may turn out to tell none of some answers, or of all.
+    if config.logprobs == "sampler" or not (always or paid):
+        return sampler, {**runs_on, "logprobs": "sampler"}
+    rescorer = Rescorer(policy, config.temperature, only_unknown=not always)
+    rescored = RescoredPaidSampler(paid, rescorer) if paid else RescoredSampler(sampler, rescorer)
+    named = "rescored" if always else "sampler's, rescored where it gives none"
+    return rescored, {**runs_on, "logprobs": named}
 
 
 def _open(

@@ -30,10 +30,22 @@ class Completion:
     prompt_token_ids: tuple[int, ...] | None
 
 
+_TOLD_FOR_UNKNOWN = -9999.0
+"""What servers tell, in place of a log-probability, of tokens beyond those they look at."""
+
+_ROUNDING = 1e-4
+"""By which a log-probability may be above 0."""
+
+
 def read_completion(
-    choice: Choice, tokenizer: PolicyTokenizer, ending: Ending, *, stop: tuple[str, ...] = ()
+    choice: Choice,
+    tokenizer: PolicyTokenizer,
+    ending: Ending,
+    *,
+    limit: int,
+    stop: tuple[str, ...] = (),
 ) -> Completion:
-    """Turn a server's choice into a completion.
+    """Turn a server's choice into a completion of at most `limit` tokens.
 
     Where the server gives token ids they are kept, up to the policy's end if the server went on.
     Where it gives text alone, the text is encoded, the end-of-sequence id is appended if the
@@ -41,21 +53,29 @@ def read_completion(
     log-probability is not known: NaN.
 
     Raises:
-        ValueError: it ended for a reason other than its end or the length limit, or is empty.
+        ValueError: it ended for a reason other than its end or the length limit, is empty, or
+            cannot be what was drawn.
     """
     if choice.finish_reason not in _ENDS:
         raise ValueError(
             f"a completion ended with {choice.finish_reason!r}, expected 'stop' or 'length'"
         )
+    given = choice.prompt_token_ids
+    _refuse_unknown_tokens((*(choice.token_ids or ()), *(given or ())), tokenizer)
     reason, stopped_at = _ENDS[choice.finish_reason], _stop_string(choice, stop)
     drawn = _drawn_ids(choice, tokenizer)
     if drawn is None:
+        _refuse_text_that_is_not_all(choice)
         ended = reason == "stop" and stopped_at is None
         written = tokenizer.encode_completion(choice.content + (stopped_at or ""), ended=ended)
         token_ids = ending.within(written)
         text = choice.content if token_ids == written else ending.text(token_ids)
         logprob = math.nan
+        most = limit + limit // 4 + 4  # encoded again, a text may take a few tokens more
+        _refuse_length(len(token_ids), most=most, limit=limit)
     else:
+        _refuse_length(len(drawn), most=limit, limit=limit)
+        _refuse_other_text(choice, drawn, tokenizer)
         kept = ending.within(drawn)
         text = ending.text(kept)
         over = bool(kept) and (ending.reached(kept) or _told_end(choice, kept))
@@ -64,7 +84,6 @@ def read_completion(
         logprob = _summed_logprob(choice, len(drawn), token_ids)
     if not token_ids:
         raise ValueError("a completion is empty and did not end by itself")
-    given = choice.prompt_token_ids
     return Completion(
         text=text,
         token_ids=token_ids,
@@ -91,7 +110,57 @@ def _summed_logprob(choice: Choice, num_drawn: int, token_ids: tuple[int, ...]) 
     if len(logprobs) == num_drawn:  # the tokens behind an end are no part of it
         logprobs = logprobs[: len(token_ids)]
     known = [logprob for logprob in logprobs if logprob is not None]
-    return math.fsum(known) if len(known) == len(token_ids) else math.nan
+    for logprob in known:
+        if not -math.inf < logprob <= _ROUNDING:
+            raise ValueError(f"a token that was drawn has the log-probability {logprob}")
+    if known and len(known) not in {num_drawn, num_drawn - 1, len(token_ids)}:
+        raise ValueError(f"{num_drawn} tokens have {len(known)} log-probabilities")
+    if not known or len(known) != len(token_ids) or min(known) <= _TOLD_FOR_UNKNOWN:
+        return math.nan
+    return min(math.fsum(known), 0.0)
+
+
+def _refuse_unknown_tokens(token_ids: tuple[int, ...], tokenizer: PolicyTokenizer) -> None:
+    words = tokenizer.tokenizer
+    for token_id in token_ids:
+        # Ids at the end of a vocabulary may have gaps.
+        if not 0 <= token_id < len(words) and token_id not in words.get_vocab().values():
+            raise ValueError(
+                f"the token {token_id} is none of the {len(words)} that {tokenizer.name} knows"
+            )
+
+
+def _refuse_text_that_is_not_all(choice: Choice) -> None:
+    """Refuse a choice that tells nothing but its text, if that is not all that was drawn."""
+    if choice.told is None:
+        raise ValueError("a completion has no text")
+    if choice.without_reasoning:
+        raise ValueError(
+            "reasoning was taken out of a completion's text, so that its tokens are not known; "
+            "start the server without a parser of reasoning"
+        )
+
+
+def _refuse_length(number: int, *, most: int, limit: int) -> None:
+    if number > most:
+        raise ValueError(f"a completion has {number} tokens, at most {limit} were asked for")
+
+
+def _refuse_other_text(choice: Choice, drawn: tuple[int, ...], tokenizer: PolicyTokenizer) -> None:
+    """Refuse a text that is no part of what the ids say; servers cut it and take blanks out."""
+    said, whole = _inked(choice.content), tokenizer.decode(drawn)
+    if said not in _inked(whole) and said not in _inked(
+        str(tokenizer.tokenizer.decode(list(drawn), skip_special_tokens=False))
+    ):
+        raise ValueError(
+            f"the text {choice.content[:40]!r} is not what its tokens say to {tokenizer.name}, "
+            f"{whole[:40]!r}"
+        )
+
+
+def _inked(text: str) -> str:
+    """Return what of a text can be seen; a character that was cut in two cannot."""
+    return "".join(text.split()).replace("\ufffd", "")
 
 
 def _stop_string(choice: Choice, stop: tuple[str, ...]) -> str | None:

@@ -1,22 +1,24 @@
 """A served policy: any server that speaks OpenAI's API draws, over the network."""
 
+import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from typing import Any
 
-from bonbon.errors import ConfigError
+from bonbon.errors import ConfigError, EngineError
 from bonbon.models.endpoint import Endpoint
-from bonbon.models.openai_answer import Answer
+from bonbon.models.openai_answer import Answer, Choice
 from bonbon.models.openai_client import OpenaiClient, run_to_end
-from bonbon.models.openai_failure import RequestRefusedError
+from bonbon.models.openai_failure import RequestRefusedError, UnansweredError
 from bonbon.models.tokenizer import PolicyTokenizer
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.base import OnPrompt, Progress
+from bonbon.sampling.base import OnPrompt, OnUnanswered, Progress
 from bonbon.sampling.config import OpenaiEngine, SamplingConfig
 from bonbon.sampling.ending import Ending
+from bonbon.sampling.openai_choices import ChoicesPerRequest
 from bonbon.sampling.openai_completion import Completion, read_completion
 
 _OPTIONAL = frozenset(
@@ -25,10 +27,40 @@ _OPTIONAL = frozenset(
 """What a request can do without where a server does not know it."""
 
 
-@dataclass(frozen=True, slots=True)
+_CONTROL = Prompt(id="control", content="Hi", split="train")
+"""What any server can answer: where it does not, the fault is not a prompt's."""
+
+
+@dataclass(slots=True)
 class _Question:
+    """A prompt that is being answered, with its candidates so far by sample index."""
+
     prompt: Prompt
     token_ids: tuple[int, ...]
+    drawn: dict[int, Candidate]
+    unanswered: bool = False
+
+
+@dataclass(frozen=True)
+class _Audience:
+    """Who is told of answers while they come in; what takes its time is told one at a time."""
+
+    on_part: OnPrompt
+    on_prompt: OnPrompt
+    on_unanswered: OnUnanswered
+    on_progress: Progress
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def finished(self, question: _Question) -> None:
+        """Tell that a prompt has all its candidates, without keeping the network waiting."""
+        candidates = [question.drawn[index] for index in sorted(question.drawn)]
+        async with self.turn:
+            await asyncio.to_thread(self.on_prompt, candidates)
+
+    async def unanswered(self, question: _Question, reason: str) -> None:
+        """Tell that a prompt gets no answer."""
+        async with self.turn:
+            await asyncio.to_thread(self.on_unanswered, question.prompt, reason)
 
 
 class OpenaiSampler:
@@ -38,8 +70,6 @@ class OpenaiSampler:
     apply by default are switched off. Its random numbers are its own, so a set is drawn again
     exactly only if the server keeps to the seed of each request.
     """
-
-    paid_by_prompt = True
 
     def __init__(
         self,
@@ -73,7 +103,9 @@ class OpenaiSampler:
         self._ending = Ending(tokenizer, config.stop)
         self._engine = engine
         self._client = OpenaiClient(_endpoint(engine, model_name))
-        self._most: int | None = None  # choices per request, once the server was seen to cap them
+        self._choices = ChoicesPerRequest()
+        # A tokenizer of a few words may know none of it.
+        self._control = tokenizer.encode(_CONTROL) or tokenizer.eos_token_ids[:1]
 
     @property
     def gives_logprobs(self) -> bool:
@@ -104,85 +136,156 @@ class OpenaiSampler:
 
         Raises:
             PromptError: a prompt leaves no room for a completion in the model's context.
+            EngineError: the server cannot be reached, refuses, or answers nonsense; or a prompt
+                gets no answer.
+        """
+        groups: dict[str, Sequence[Candidate]] = {}
+
+        def keep(candidates: Sequence[Candidate]) -> None:
+            groups[candidates[0].prompt_id] = candidates
+            if on_prompt is not None:
+                on_prompt(candidates)
+
+        def refuse(prompt: Prompt, reason: str) -> None:
+            raise EngineError(
+                f"prompt {prompt.id!r} gets no answer, while others do: {reason}; change it, or "
+                "ask another server"
+            )
+
+        self.answer(
+            prompts,
+            n=n,
+            known={},
+            on_part=_nobody,
+            on_prompt=keep,
+            on_unanswered=refuse,
+            on_progress=on_progress or _nobody,
+        )
+        return [candidate for prompt in prompts for candidate in groups[prompt.id]]
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        known: Mapping[str, Sequence[Candidate]],
+        on_part: OnPrompt,
+        on_prompt: OnPrompt,
+        on_unanswered: OnUnanswered,
+        on_progress: Progress,
+    ) -> None:
+        """Draw what is missing of n candidates for every prompt; see `PaidSampler`.
+
+        Raises:
+            PromptError: a prompt leaves no room for a completion in the model's context.
             EngineError: the server cannot be reached, refuses, or answers nonsense.
         """
         limit = self.config.max_new_tokens
         questions = [
-            _Question(prompt, self._tokenizer.encode(prompt, max_new_tokens=limit))
+            _Question(
+                prompt,
+                self._tokenizer.encode(prompt, max_new_tokens=limit),
+                {candidate.sample_index: candidate for candidate in known.get(prompt.id, ())},
+            )
             for prompt in prompts
         ]
-        groups = run_to_end(self._sample(questions, n, on_progress, on_prompt))
-        return [candidate for group in groups for candidate in group]
+        told = _Audience(on_part, on_prompt, on_unanswered, on_progress)
+        run_to_end(self._answer_all(questions, n, told))
 
-    async def _sample(
-        self,
-        questions: Sequence[_Question],
-        n: int,
-        on_progress: Progress | None,
-        on_prompt: OnPrompt | None,
-    ) -> list[list[Candidate]]:
+    async def _answer_all(self, questions: Sequence[_Question], n: int, told: _Audience) -> None:
         async with self._client:
-            return await self._client.gather(
-                self._answer(question, n, on_progress, on_prompt) for question in questions
-            )
+            await self._client.gather(self._answer(question, n, told) for question in questions)
 
-    async def _answer(
-        self,
-        question: _Question,
-        n: int,
-        on_progress: Progress | None,
-        on_prompt: OnPrompt | None,
-    ) -> list[Candidate]:
-        completions = await self._draw(question, 0, n, on_progress)
-        candidates = [
-            self._candidate(question, index, completion)
-            for index, completion in enumerate(completions)
-        ]
-        if on_prompt is not None:
-            on_prompt(candidates)
-        return candidates
+    async def _answer(self, question: _Question, n: int, told: _Audience) -> None:
+        missing = [index for index in range(n) if index not in question.drawn]
+        try:
+            await self._draw(question, missing, told, in_full=self._choices.asks_in_full())
+        except UnansweredError as error:
+            await told.unanswered(question, error.reason)
+        else:
+            await told.finished(question)
 
     async def _draw(
-        self, question: _Question, first: int, count: int, on_progress: Progress | None
-    ) -> list[Completion]:
-        """Draw samples `first` … `first + count − 1`, in as many requests as the server needs."""
-        most = self._most or count
-        if count > most:
-            parts = await self._client.gather(
-                self._draw(question, start, min(most, first + count - start), on_progress)
-                for start in range(first, first + count, most)
-            )
-            return [completion for part in parts for completion in part]
+        self, question: _Question, missing: Sequence[int], told: _Audience, *, in_full: bool
+    ) -> None:
+        """Draw the samples with these indices, in as many requests as the server needs."""
+        while missing and not question.unanswered:
+            most = len(missing) if in_full else self._choices.most(len(missing))
+            if len(missing) > most:
+                parts = [missing[start : start + most] for start in range(0, len(missing), most)]
+                await self._client.all_of(
+                    self._draw(question, part, told, in_full=False) for part in parts
+                )
+                return
+            in_full = False
+            completions = await self._several(question, missing)
+            came = [
+                self._candidate(question, index, completion)
+                for index, completion in zip(missing, completions, strict=False)
+            ]
+            question.drawn |= {candidate.sample_index: candidate for candidate in came}
+            told.on_part(came)
+            told.on_progress(sum(len(each.token_ids) for each in came), len(came))
+            missing = missing[len(came) :]
+
+    async def _several(self, question: _Question, indices: Sequence[int]) -> list[Completion]:
+        """Ask for samples at once, and take what the server gives: at least the first of them.
+
+        Raises:
+            UnansweredError: the prompt gets no answer.
+        """
+        wanted = len(indices)
+        if wanted == 1:
+            return await self._one(question, indices[0])
         try:
-            drawn = await self._ask(question, first, count)
-        except RequestRefusedError:
-            if count == 1:
-                raise
-            self._most = 1  # many servers take no `n`, and say so in many ways
-            return await self._draw(question, first, count, on_progress)
-        if on_progress is not None:
-            on_progress(sum(len(completion.token_ids) for completion in drawn), len(drawn))
-        missing = count - len(drawn)
-        if missing:
-            self._most = len(drawn)
-            drawn += await self._draw(question, first + len(drawn), missing, on_progress)
+            drawn = await self._ask(question, wanted, self._seed(question, indices[0]))
+        except RequestRefusedError:  # many servers take no `n`, and say so in many ways
+            drawn = await self._one(question, indices[0])
+            self._choices.gives_one()
+            return drawn
+        if not self._choices.looks_copied(drawn):
+            return drawn
+        # With another seed, copies of one are copies of another; a policy that is nearly certain
+        # of its answer gives that answer again.
+        check = await self._ask(question, 2, self._seed(question, f"{indices[0]}/again"))
+        if self._choices.looks_copied(check) and check[0].token_ids != drawn[0].token_ids:
+            self._choices.gives_one()
+            return drawn[:1]
         return drawn
 
-    async def _ask(self, question: _Question, first: int, count: int) -> list[Completion]:
-        """Send one request; the server may return fewer completions than asked for."""
-        path, prompt = "/completions", {"prompt": list(question.token_ids)}
-        if self._engine.api == "chat":
-            messages = self._tokenizer.messages(question.prompt)
-            path, prompt = "/chat/completions", {"messages": messages}
+    async def _one(self, question: _Question, index: int) -> list[Completion]:
+        try:
+            return await self._ask(question, 1, self._seed(question, index))
+        except UnansweredError:
+            question.unanswered = True
+            raise
+
+    async def _ask(self, question: _Question, count: int, seed: int) -> list[Completion]:
+        """Send one request; fewer completions may come than asked for.
+
+        Raises:
+            RequestRefusedError: the server refuses, though it may take a request for fewer.
+            UnansweredError: the prompt gets no answer.
+        """
+        path = "/chat/completions" if self._engine.api == "chat" else "/completions"
         optional = _OPTIONAL if self.config.top_k is not None else _OPTIONAL | {"top_k"}
-        return await self._client.post(
+        drawn, given = await self._client.post(
             path,
-            {**prompt, **self._settings(question.prompt.id, first, count)},
+            {**self._said(question.prompt, question.token_ids), **self._settings(count, seed)},
             optional=optional,
             read=partial(self._completions, count=count),
+            control={**self._said(_CONTROL, self._control), "n": 1},
+            refusal_is_final=count == 1,
         )
+        self._choices.gave(given, count)
+        return drawn
 
-    def _settings(self, prompt_id: str, first: int, count: int) -> dict[str, Any]:
+    def _said(self, prompt: Prompt, token_ids: tuple[int, ...]) -> dict[str, Any]:
+        if self._engine.api == "chat":
+            return {"messages": self._tokenizer.messages(prompt)}
+        return {"prompt": list(token_ids)}
+
+    def _settings(self, count: int, seed: int) -> dict[str, Any]:
         """Return what a request says besides the prompt.
 
         Servers differ in what they do unasked: vLLM follows the model's generation_config, and
@@ -197,7 +300,7 @@ class OpenaiSampler:
             "top_k": -1 if config.top_k is None else config.top_k,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
-            "seed": _request_seed(self.seed, prompt_id, first),
+            "seed": seed,
             "return_token_ids": True,
             # A server may know fewer ends than the policy, and finds no special token in its text.
             "stop_token_ids": list(self._ending.token_ids),
@@ -208,20 +311,41 @@ class OpenaiSampler:
             settings["stop"] = list(config.stop)
         return settings
 
-    def _completions(self, answer: Answer, *, count: int) -> list[Completion]:
+    def _seed(self, question: _Question, first: int | str) -> int:
+        """Return the seed of a request: 31 bits, as some servers take no more."""
+        place = f"{self.seed}\x1f{question.prompt.id}\x1f{first}".encode()
+        return int.from_bytes(blake2b(place, digest_size=4).digest(), "little") >> 1
+
+    def _completions(self, answer: Answer, *, count: int) -> tuple[list[Completion], int]:
+        """Return the completions of an answer that can be used, and the number of all.
+
+        Raises:
+            ValueError: there is none.
+        """
         choices = sorted(answer.choices, key=lambda choice: choice.index)[:count]
         told = answer.prompt_token_ids  # vLLM gives a chat's once, for all choices
-        return [
-            read_completion(
-                choice
-                if choice.prompt_token_ids is not None or told is None
-                else choice.model_copy(update={"prompt_token_ids": told}),
-                self._tokenizer,
-                self._ending,
-                stop=self.config.stop,
-            )
-            for choice in choices
-        ]
+        usable: list[Completion] = []
+        problems: list[ValueError] = []
+        for choice in choices:
+            if choice.prompt_token_ids is None and told is not None:
+                choice = choice.model_copy(update={"prompt_token_ids": told})
+            try:
+                usable.append(self._completion(choice))
+            except ValueError as problem:
+                problems.append(problem)
+        if not usable:
+            raise problems[0]
+        return usable, len(choices)
+
+    def _completion(self, choice: Choice) -> Completion:
+        config = self.config
+        return read_completion(
+            choice,
+            self._tokenizer,
+            self._ending,
+            limit=config.max_new_tokens,
+            stop=config.stop,
+        )
 
     def _candidate(self, question: _Question, index: int, completion: Completion) -> Candidate:
         return Candidate(
@@ -248,7 +372,5 @@ def _endpoint(engine: OpenaiEngine, model_name: str) -> Endpoint:
     )
 
 
-def _request_seed(seed: int | str, prompt_id: str, first: int) -> int:
-    """Return a request's seed: 31 bits, as some servers take no more."""
-    place = f"{seed}\x1f{prompt_id}\x1f{first}".encode()
-    return int.from_bytes(blake2b(place, digest_size=4).digest(), "little") >> 1
+def _nobody(*_: object) -> None:
+    """Stand in for who is told nothing."""

@@ -1,6 +1,7 @@
 """Any engine's draws, with the log-probabilities of a full float32 forward of the policy."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -11,7 +12,40 @@ from bonbon.models.logprobs import completion_logprobs, require_numbers
 from bonbon.models.packing import Layout, PromptGroup, pack
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.base import OnPrompt, Progress, Sampler
+from bonbon.sampling.base import OnPrompt, OnUnanswered, PaidSampler, Progress, Sampler
+
+
+class Rescorer:
+    """Computes the log-probabilities of a prompt's candidates."""
+
+    def __init__(
+        self, policy: PolicyConfig, temperature: float | int, *, only_unknown: bool = False
+    ) -> None:
+        """Take the policy that has drawn them; it loads when first used.
+
+        Args:
+            policy: what has drawn them.
+            temperature: divides its logits.
+            only_unknown: leave prompts alone whose candidates all have one.
+        """
+        self._policy_config = policy
+        self._temperature = temperature
+        self._only_unknown = only_unknown
+
+    def __call__(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return a prompt's candidates with their log-probabilities."""
+        unknown = any(math.isnan(candidate.logprob) for candidate in candidates)
+        if self._only_unknown and not unknown:
+            return list(candidates)
+        return rescored_candidates(self._policy, candidates, self._temperature, self._layout)
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return load_policy(self._policy_config, dtype="float32")
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return choose_layout(self._policy.model)
 
 
 class RescoredSampler:
@@ -19,16 +53,10 @@ class RescoredSampler:
 
     gives_logprobs = True
 
-    def __init__(self, sampler: Sampler, policy: PolicyConfig, temperature: float | int) -> None:
-        """Take what draws, and the policy that it draws from; that loads when first used."""
+    def __init__(self, sampler: Sampler, rescored: Rescorer) -> None:
+        """Take what draws, and what computes."""
         self._sampler = sampler
-        self._policy_config = policy
-        self._temperature = temperature
-
-    @property
-    def paid_by_prompt(self) -> bool:
-        """Whether the engine that draws is."""
-        return self._sampler.paid_by_prompt
+        self._rescored = rescored
 
     def sample(
         self,
@@ -42,9 +70,7 @@ class RescoredSampler:
         done: dict[str, list[Candidate]] = {}
 
         def rescore(candidates: Sequence[Candidate]) -> None:
-            rescored = rescored_candidates(
-                self._policy, candidates, self._temperature, self._layout
-            )
+            rescored = self._rescored(candidates)
             done[rescored[0].prompt_id] = rescored
             if on_prompt is not None:
                 on_prompt(rescored)
@@ -52,13 +78,36 @@ class RescoredSampler:
         self._sampler.sample(prompts, n=n, on_progress=on_progress, on_prompt=rescore)
         return [candidate for prompt in prompts for candidate in done[prompt.id]]
 
-    @cached_property
-    def _policy(self) -> Policy:
-        return load_policy(self._policy_config, dtype="float32")
 
-    @cached_property
-    def _layout(self) -> Layout:
-        return choose_layout(self._policy.model)
+class RescoredPaidSampler(RescoredSampler):
+    """The same for an engine whose completions are paid for."""
+
+    def __init__(self, sampler: PaidSampler, rescored: Rescorer) -> None:
+        """Take what draws, and what computes."""
+        super().__init__(sampler, rescored)
+        self._paid = sampler
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        known: Mapping[str, Sequence[Candidate]],
+        on_part: OnPrompt,
+        on_prompt: OnPrompt,
+        on_unanswered: OnUnanswered,
+        on_progress: Progress,
+    ) -> None:
+        """Draw what is missing, see `PaidSampler`; only `on_prompt` is given what was computed."""
+        self._paid.answer(
+            prompts,
+            n=n,
+            known=known,
+            on_part=on_part,
+            on_prompt=lambda candidates: on_prompt(self._rescored(candidates)),
+            on_unanswered=on_unanswered,
+            on_progress=on_progress,
+        )
 
 
 @torch.inference_mode()

@@ -35,7 +35,6 @@ class TransformersSampler:
     """
 
     gives_logprobs = True
-    paid_by_prompt = False
 
     def __init__(self, policy: Policy, config: SamplingConfig, *, seed: int | str) -> None:
         """Take the policy to draw from; `seed` starts every random number."""

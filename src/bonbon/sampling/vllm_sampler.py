@@ -101,8 +101,6 @@ class VllmSampler:
     end-of-sequence ids, not those that vLLM finds, end a completion.
     """
 
-    paid_by_prompt = False
-
     def __init__(
         self,
         llm: OfflineLlm,
