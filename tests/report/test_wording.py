@@ -83,6 +83,31 @@ def test_the_settings_in_force_are_told_where_they_are_known(metrics: Metrics) -
     assert "‘rank’ (learning rate 2.5e-4, α = 0.05, epochs = 2) on 8 draws" in aim(metrics)
 
 
+@pytest.mark.parametrize(
+    ("objective", "num_prompts", "end"),
+    [
+        ("dpo", 12, "on 8 draws per prompt, ranked by the reward ‘vader’."),
+        ("dpo", None, "on pairs from a file, and is measured by the reward ‘vader’."),
+        ("rloo", 12, "on answers that it drew itself, scored by the reward ‘vader’."),
+    ],
+)
+def test_what_a_beta_leads_has_a_yardstick_and_no_goal(
+    metrics: Metrics, objective: str, num_prompts: int | None, end: str
+) -> None:
+    metrics["objective"] = objective
+    metrics["training"] = {
+        "learning_rate": 2e-5,
+        "epochs": 1.0,
+        "tilt": "best-of-8",
+        "num_prompts": num_prompts,
+        "beta": 0.1,
+    }
+    assert aim(metrics).endswith(f"‘{objective}’ (learning rate 2e-5, β = 0.1, epochs = 1) {end}")
+    assert "The aim" not in aim(metrics)
+    assert "(best-of-8: 1.20 nats)" in headline(metrics)
+    assert "goal" not in headline(metrics)
+
+
 def test_prompts_that_were_left_out_are_counted(metrics: Metrics) -> None:
     assert "left out" not in outcome(metrics)
     metrics["num_held_out"] = 9

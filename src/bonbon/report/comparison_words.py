@@ -6,6 +6,7 @@ from typing import Any
 
 from bonbon.report.diagnosis import Measured
 from bonbon.report.findings import finding, remedy
+from bonbon.report.metrics import Training
 from bonbon.report.numbers import interval_text, nats
 from bonbon.theory.parse import parse_tilt
 
@@ -26,9 +27,12 @@ def headline(found: Found) -> str:
 
 def advice(found: Found) -> str | None:
     """Say which of the leader's settings to change, None where nothing is amiss."""
-    leader = found["leader"]
-    # Comparisons of earlier versions do not tell the settings.
-    return remedy(measured(found, leader), found.get("training", {}).get(leader))
+    return remedy(measured(found, found["leader"]), _training(found, found["leader"]))
+
+
+def _training(found: Found, name: str) -> Training | None:
+    """Return the settings of a method; comparisons of earlier versions do not tell them."""
+    return found.get("training", {}).get(name)
 
 
 def measured(found: Found, name: str) -> Measured:
@@ -51,6 +55,7 @@ def measured(found: Found, name: str) -> Measured:
         goal_win_rate_ci=(low, high),
         goal_kl=goal.kl,
         goal_kl_with_ties=with_ties,
+        aimed="beta" not in (_training(found, name) or {}),
     )
 
 

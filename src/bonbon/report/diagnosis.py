@@ -27,11 +27,12 @@ class Measured:
     """What a diagnosis rests on; intervals are 95 % over prompts, KL is in nats.
 
     Attributes:
-        goal: what the model was to become, such as `best-of-8`.
+        goal: what the model is held against, such as `best-of-8`.
         goal_win_rate: the goal's, measured where it could be; below one half it aims down.
         goal_win_rate_ci: its interval, of width zero where it is theory's.
         goal_kl: the goal's, on a reward without ties.
         goal_kl_with_ties: the same with the ties of this reward, which leave less to move for.
+        aimed: training aimed at the goal, and was not led by a β of its own.
     """
 
     win_rate: float
@@ -44,6 +45,7 @@ class Measured:
     goal_win_rate_ci: Interval
     goal_kl: float
     goal_kl_with_ties: float
+    aimed: bool = True
 
     @property
     def aims_down(self) -> bool:

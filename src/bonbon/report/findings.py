@@ -28,7 +28,7 @@ FINDINGS = {
     Diagnosis.NO_GAIN: "{name} has moved without a gain: it is {place} and {wins}.",
     Diagnosis.DIVERGED: "{name} is {place} and {wins}: training has diverged.",
     Diagnosis.ON_THE_WAY: (
-        "{name} {beats} its base {share} of the time, short of the goal: it is only {place}."
+        "{name} {beats} its base {share} of the time, short of {goal}: it is only {place}."
     ),
     Diagnosis.BELOW: (
         "{name} {beats} its base {share} of the time and is {place}; {goal} reaches {goal_share}."
@@ -74,6 +74,7 @@ REMEDIES = {
 def finding(measured: Measured, *, name: str = MODEL) -> str:
     """Say in a sentence what became of a model, with the numbers that tell."""
     towards = measured.turned() if measured.aims_down else measured
+    yardstick = "goal" if measured.aimed else measured.goal
     most, count = highest_win_rate(measured.kl_ci[1]), measured.num_prompts
     return FINDINGS[diagnose(measured)].format(
         name=name,
@@ -82,7 +83,7 @@ def finding(measured: Measured, *, name: str = MODEL) -> str:
         wins=f"wins {_share(measured)} of comparisons",
         share=_share(towards),
         goal_share=percent(towards.goal_win_rate),
-        place=f"{nats(measured.kl)} from its base (goal: {nats(measured.goal_kl)})",
+        place=f"{nats(measured.kl)} from its base ({yardstick}: {nats(measured.goal_kl)})",
         reach=nats(measured.kl_ci[1]),
         bound=f"more than {percent(most)}"
         if measured.win_rate > 0.5

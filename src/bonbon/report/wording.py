@@ -10,6 +10,7 @@ from bonbon.report.numbers import nats, percent, with_interval
 from bonbon.report.palette import is_best_of
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.parse import parse_tilt
+from bonbon.training.config import ONLINE
 
 MAX_DRAWS = 1000.0
 
@@ -41,17 +42,23 @@ def measured(metrics: Metrics) -> Measured:
         goal_win_rate_ci=interval,
         goal_kl=goal["kl"],
         goal_kl_with_ties=goal["kl"] * left_by_ties,
+        aimed="beta" not in metrics.get("training", {}),
     )
 
 
 def aim(metrics: Metrics) -> str:
-    """Say what was trained towards what, by which settings."""
-    settings = f" ({in_force(metrics['training'])})" if "training" in metrics else ""
-    return (
-        f"The aim: one draw from {metrics['policy']} that is as good as {metrics['tilt']}. It was "
-        f"trained with the objective ‘{metrics['objective']}’{settings} on {metrics['n']} draws "
-        f"per prompt, ranked by the reward ‘{metrics['reward']}’."
-    )
+    """Say what was trained towards what, on what, by which settings."""
+    training = metrics.get("training")
+    settings = f" ({in_force(training)})" if training else ""
+    begun = f"The aim: one draw from {metrics['policy']} that is as good as {metrics['tilt']}."
+    if not measured(metrics).aimed:
+        begun = f"One draw from {metrics['policy']} after training, beside {metrics['tilt']}."
+    on = f"on {metrics['n']} draws per prompt, ranked by the reward ‘{metrics['reward']}’"
+    if training and training["num_prompts"] is None:
+        on = f"on pairs from a file, and is measured by the reward ‘{metrics['reward']}’"
+    elif metrics["objective"] in ONLINE:
+        on = f"on answers that it drew itself, scored by the reward ‘{metrics['reward']}’"
+    return f"{begun} It was trained with the objective ‘{metrics['objective']}’{settings} {on}."
 
 
 def outcome(metrics: Metrics) -> str:
