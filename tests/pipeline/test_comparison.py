@@ -197,6 +197,10 @@ def test_best_of_n_has_no_interval_where_it_is_known(found: dict[str, Any]) -> N
 def test_the_table_is_written_for_others_to_read(done: Path, found: dict[str, Any]) -> None:
     rows = list(csv.DictReader((done / "comparison.csv").read_text().splitlines()))
     assert (done / "comparison.csv").read_text() == as_csv(found)
+    methods = {f"={name}": row for name, row in found["methods"].items()}
+    duels = {**found["duels"], "methods": [f"={name}" for name in found["duels"]["methods"]]}
+    _, *lines = as_csv({**found, "methods": methods, "duels": duels}).splitlines()
+    assert all(line.startswith("'=") for line in lines)  # no spreadsheet reckons with them
     assert [row["method"] for row in rows] == list(found["methods"])
     rank = next(row for row in rows if row["method"] == "rank")
     assert float(rank["win_rate"]) == found["methods"]["rank"]["win_rate"][0]

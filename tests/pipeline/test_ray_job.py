@@ -149,7 +149,7 @@ class Place:
     def score(self) -> None:
         """Run the scoring stage."""
         workspace = self.workspace()
-        settings = scoring_settings(self.recipe, self.plan.settings)
+        settings = scoring_settings(self.recipe, self.plan.settings, prompts=self.plan.prompts)
         with workspace.opened():
             reward = load_reward(self.recipe.reward)
             score_set(workspace, "train", self.prompts, lambda: reward, settings)

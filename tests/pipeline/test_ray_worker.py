@@ -1,5 +1,6 @@
 """A worker of the Ray job, without Ray: what it draws, and what it refuses in one line."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bonbon.pipeline.ray_worker import (
     WorkerSetup,
     tries_directory,
 )
-from bonbon.recipe import Recipe
+from bonbon.recipe import Recipe, make_recipe
 from bonbon.records import Prompt
 from bonbon.sampling.config import RayEngine
 
@@ -72,6 +73,25 @@ def test_a_worker_leaves_scores_to_the_scoring_stage(setup: WorkerSetup) -> None
     assert isinstance(result, FinishedShard)
     assert result.scores == []
     assert result.num_tokens > 0
+
+
+def test_a_worker_hands_a_reward_the_columns_of_its_prompts(
+    setup: WorkerSetup, tmp_path: Path
+) -> None:
+    (tmp_path / "worker_columns.py").write_text(
+        "def length(completions, answer):\n"
+        "    return [len(text) - free for text, free in zip(completions, answer)]\n"
+    )
+    reward = make_recipe({"reward": "worker_columns:length"}).reward
+    prompt = Prompt(id="p", content="1 2 3", split="train", columns={"answer": 100})
+    shard = pickle.loads(pickle.dumps(Shard(2, [prompt])))
+    result = ShardWorker(replace(setup, reward=reward))({"item": shard})["item"]
+
+    assert isinstance(result, FinishedShard)
+    assert len(result.scores) == 4
+    assert all(score is not None and score < -50 for score in result.scores)
+    unanswered = draw_here(replace(setup, reward=reward))
+    assert "asks for the column 'answer', but the prompts have no columns" in error_of(unanswered)
 
 
 def test_a_shard_that_kills_its_workers_is_given_up(setup: WorkerSetup) -> None:

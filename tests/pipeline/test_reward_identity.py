@@ -9,6 +9,7 @@ import pytest
 
 from bonbon.pipeline.identity import scoring_settings
 from bonbon.recipe import make_recipe
+from bonbon.records import Prompt
 
 Settings = dict[str, Any]
 
@@ -18,7 +19,7 @@ def nested(inner: object, **changes: object) -> Settings:
     penalised = {"kind": "length-penalty", "reward": inner, "penalty": 1.0, **changes}
     parts = [{"reward": "vader"}, {"reward": {"kind": "z-score", "reward": penalised}}]
     recipe = make_recipe({"reward": {"kind": "sum", "parts": parts}})
-    return scoring_settings(recipe, {"n": 4})
+    return scoring_settings(recipe, {"n": 4}, prompts=())
 
 
 @pytest.fixture
@@ -80,6 +81,7 @@ def test_settings_and_weights_of_the_parts() -> None:
                 {"reward": {"kind": "sum", "parts": [{"reward": "vader", "weight": weight}]}}
             ),
             {"n": 4},
+            prompts=(),
         )
         for weight in (1.0, 2.0)
     ]
@@ -97,5 +99,34 @@ def test_how_a_judge_is_reached_does_not_matter_but_what_it_is_asked_does() -> N
 def test_sets_that_are_scored_as_one_depend_on_each_other() -> None:
     recipe = make_recipe({"reward": "vader"})
     alone, other = {"set": "a"}, {"set": "b"}
-    assert scoring_settings(recipe, alone, other) != scoring_settings(recipe, alone)
-    assert scoring_settings(recipe, alone, other) != scoring_settings(recipe, alone, {"set": "c"})
+    one, two, others = (
+        scoring_settings(recipe, *sets, prompts=())
+        for sets in ([alone], [alone, other], [alone, {"set": "c"}])
+    )
+    assert two != one
+    assert two != others
+
+
+def test_the_columns_that_a_function_reads_and_no_others(
+    write: Callable[[str, str], Path],
+) -> None:
+    write(
+        "columns_reward.py",
+        "def right(prompts, completions, answer): return completions\n"
+        "def maybe(prompts, completions, answer=None): return completions\n"
+        "def every(prompts, completions, **columns): return completions\n"
+        "def none(prompts, completions): return completions\n",
+    )
+
+    def settings(function: str, **columns: object) -> Settings:
+        prompts = [Prompt(id="a", content="Why?", split="train", columns=columns)]
+        summed = {"kind": "sum", "parts": [{"reward": f"columns_reward:{function}"}]}
+        return scoring_settings(make_recipe({"reward": summed}), {"n": 4}, prompts=prompts)
+
+    for function in ("right", "maybe", "every"):
+        assert settings(function, answer=1) != settings(function, answer=2)
+        assert settings(function, answer=[1]) == settings(function, answer=[1])
+    assert settings("right", answer=1, topic="x") == settings("right", answer=1, topic="y")
+    assert settings("every", answer=1, topic="x") != settings("every", answer=1, topic="y")
+    assert settings("none", answer=1) == settings("none") == settings("none", answer=2)
+    assert "columns" not in settings("none", answer=1)

@@ -71,6 +71,9 @@ def test_the_python_scores() -> None:
     prompts = [Prompt(id="a", content="?", split="train")] * 2
     brevity = FunctionReward(names["brevity"])
     assert checked_scores(brevity, prompts, ["two words", ""]) == [-2.0, None]
+    correct = FunctionReward(names["correct"])
+    asked = [Prompt(id="a", content="?", split="train", columns={"answer": "42"})] * 2
+    assert checked_scores(correct, asked, ["It is 42", "43"]) == [1.0, 0.0]
     own = names["Exclamations"]()
     assert isinstance(own, Reward)
     assert checked_scores(own, prompts, ["Oh!!", "no"]) == [2.0, 0.0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bonbon.errors import ConfigError, RewardError
+from bonbon.errors import ConfigError, PromptError, RewardError
 from bonbon.records import Message, Prompt
 from bonbon.rewards.base import checked_scores
 from bonbon.rewards.function import FunctionReward, load_function
@@ -154,3 +154,81 @@ def test_what_cannot_be_called_is_refused(write_module: WriteModule) -> None:
     assert "'rewards_number:warmth' is a float, expected a function" in problem(
         "rewards_number:warmth"
     )
+
+
+# ---------------------------------------------------------------------- columns
+
+
+def with_columns(**columns: object) -> Prompt:
+    return Prompt(id="a", content="Hello?", split="train", columns=columns)
+
+
+ADDED = [with_columns(answer=4, topic="sums"), with_columns(answer=5, topic="sums")]
+
+
+def scores_of(function: Callable[..., object], prompts: list[Prompt] = ADDED) -> list[float | None]:
+    return checked_scores(FunctionReward(function, name="f"), prompts, ["4", "4"])
+
+
+def test_columns_come_as_lists_by_name() -> None:
+    def correct(prompts: list[str], completions: list[str], answer: list[int]) -> list[float]:
+        assert prompts == ["Hello?", "Hello?"]
+        return [float(int(text) == right) for text, right in zip(completions, answer, strict=True)]
+
+    assert scores_of(correct) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda completions, answer, **_: answer,
+        lambda prompts, completions, **columns: columns["answer"],
+        lambda completions, prompts, answer: [len(p) - 6 + a for p, a in zip(prompts, answer)],  # noqa: B905
+        lambda *, answer, prompts, completions: answer,
+        lambda **given: [a for a, _ in zip(given["answer"], given["completions"], strict=True)],
+        lambda p, c, answer: [a for a, _ in zip(answer, c, strict=True)],
+        lambda p, c, /, answer=None: answer,
+        lambda texts, completions, answer=None, other=3: answer,
+        lambda p, c, **columns: columns["answer"],
+    ],
+)
+def test_ways_to_ask_for_a_column(function: Callable[..., object]) -> None:
+    assert scores_of(function) == [4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda prompts, completions: [float(text) for text in completions],
+        lambda p, c: [float(text) for text in c],
+        lambda question, completions: [float(text) for text in completions],
+        lambda prompts, texts: [float(text) for text in texts],
+        lambda prompts, completions, answer=None: [float(text) for text in completions],
+        lambda *both: [float(text) for text in both[1]],
+        lambda completions: [float(text) for text in completions],
+    ],
+)
+def test_functions_without_columns(function: Callable[..., object]) -> None:
+    assert scores_of(function, [PLAIN, PLAIN]) == [4.0, 4.0]
+    assert scores_of(function, [with_columns(p=1, c=2, completions=3, prompts=4)] * 2) == [4.0, 4.0]
+
+
+def test_a_missing_column_is_named_with_those_there_are() -> None:
+    def correct(prompts: object, completions: object, answer: object, hint: object) -> object:
+        raise AssertionError("not called")
+
+    with pytest.raises(PromptError, match="'f' asks for the column 'hint', but the prompts ha"):
+        scores_of(correct)
+    with pytest.raises(PromptError, match="the prompts have no columns: they are from no file"):
+        scores_of(correct, [PLAIN, PLAIN])
+
+
+def test_what_a_function_does_to_its_columns_stays_with_it() -> None:
+    tests = [[1, 2], [3]]
+
+    def vandal(completions: object, tests: list[list[int]]) -> list[float]:
+        tests[0].clear()
+        return [0.0, 0.0]
+
+    scores_of(vandal, [with_columns(tests=one) for one in tests])
+    assert tests == [[1, 2], [3]]

@@ -11,9 +11,15 @@ import pyarrow.parquet as pq
 from bonbon.data.atomic_file import replacing
 from bonbon.errors import BonbonError, ConfigError
 
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What begins a cell that a spreadsheet may take for a formula."""
+
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table, whole or not at all, in the format that the file's ending names.
+
+    In CSV, texts that begin with a sign of a formula get a single quote before it; the other
+    formats hold every text as it is.
 
     Raises:
         ConfigError: the ending is not .parquet, .jsonl or .csv, or CSV is asked to hold lists.
@@ -21,6 +27,11 @@ def write_table(path: Path, table: pa.Table) -> None:
     writer = _table_writer(path, table.schema)
     with replacing(path) as partial:
         writer(table, partial)
+
+
+def plain_cell(text: str) -> str:
+    """Return a text as a spreadsheet shows it and does not reckon: no formula, as OWASP advises."""
+    return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
 
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
@@ -94,4 +105,9 @@ def _write_jsonl(table: pa.Table, path: Path) -> None:
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts = table[place].to_pylist()
+            cells = [None if text is None else plain_cell(text) for text in texts]
+            table = table.set_column(place, field, pa.array(cells, field.type))
     pa_csv.write_csv(table, path)

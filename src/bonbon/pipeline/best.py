@@ -17,6 +17,7 @@ from bonbon.pipeline.speculative import SpeculativeRejection, check_fraction, re
 from bonbon.recipe import Recipe
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, checked_scores
+from bonbon.rewards.columns import check_reward_columns
 from bonbon.rewards.config import load_reward
 from bonbon.sampling.base import Progress, Sampler
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
@@ -108,6 +109,8 @@ def answer_prompt(
     if reject is not None:
         _check_rejection(recipe, reject)
     reward = load_reward(recipe.reward) if rule.needs_rewards or reject is not None else None
+    if reward is not None:
+        check_reward_columns(recipe.reward, [prompt])
     load = cache(partial(load_policy, recipe.policy))
     sampling = _sampling_for(rule, recipe.sampling)
     with open_sampler(recipe.policy, sampling, seed=recipe.seed, load=load) as (sampler, _):

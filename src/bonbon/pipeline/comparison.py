@@ -12,6 +12,7 @@ from bonbon.pipeline.comparison_measures import (
     SHARED,
     add_extra_scores,
     compared_stage,
+    extra_rewards,
     measure_log_ratios,
     method_directory,
     seeded,
@@ -25,6 +26,7 @@ from bonbon.pipeline.workspace import Workspace, run_workspace
 from bonbon.report.comparison_data import COMPARISON_FILE
 from bonbon.report.comparison_page import write_comparison
 from bonbon.report.narrator import Narrator
+from bonbon.rewards.columns import check_reward_columns
 
 
 def compare(
@@ -51,6 +53,8 @@ def compare(
     shared = run_workspace(directory / SHARED, recipe.base, narrator)
     with shared.opened():
         job = Job(shared)
+        for reward in extra_rewards(recipe).values():
+            check_reward_columns(reward, job.prompts)
         narrator.heading("What all methods share")
         job.sample()
         job.score()

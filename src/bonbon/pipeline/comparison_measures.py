@@ -61,7 +61,7 @@ def compared_stage(directory: Path, recipe: ComparisonRecipe, name: str, seed: i
         "answers": digest(answers),
         "draws read": _num_read(recipe.base),
         "rewards": {
-            score: digest(scoring_settings(_with_reward(recipe.base, reward), answers))
+            score: digest(scoring_settings(_with_reward(recipe.base, reward), answers, prompts=()))
             for score, reward in rewards.items()
         },
     }
@@ -92,7 +92,8 @@ def add_extra_scores(workspace: Workspace, recipe: ComparisonRecipe, set_name: s
     prompts = [one for one in load_prompts(workspace.recipe.prompts) if one.split == "eval"]
     sampling = recorded_settings(workspace.directory, f"sample-{set_name}")
     for name, reward in extra_rewards(recipe).items():
-        settings = scoring_settings(_with_reward(workspace.recipe, reward), sampling)
+        with_reward = _with_reward(workspace.recipe, reward)
+        settings = scoring_settings(with_reward, sampling, prompts=prompts)
         load = cache(lambda reward=reward: load_reward(reward))
         add_scores(workspace, {set_name: settings}, prompts, load, name=extra_table(name))
 

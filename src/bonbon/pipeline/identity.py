@@ -15,6 +15,7 @@ from bonbon.pipeline.stage import DIGEST, digest
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
 from bonbon.rewards.classifier import ClassifierConfig
+from bonbon.rewards.columns import columns_read
 from bonbon.rewards.config import (
     LengthPenaltyConfig,
     RewardConfig,
@@ -69,15 +70,28 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
     return digest([[prompt.id, prompt.content] for prompt in prompts])
 
 
-def scoring_settings(recipe: Recipe, *samplings: Mapping[str, Any]) -> dict[str, Any]:
+def scoring_settings(
+    recipe: Recipe, *samplings: Mapping[str, Any], prompts: Sequence[Prompt]
+) -> dict[str, Any]:
     """Return what rewards of a set depend on, or of several sets that are scored as one.
+
+    Args:
+        recipe: its reward is used.
+        samplings: what the draws of each set depend on.
+        prompts: that the draws answer; the reward may read columns of them.
 
     Raises:
         ConfigError: the reward's function cannot be found.
     """
     draws = [dict(sampling) for sampling in samplings]
     candidates = digest(draws if len(draws) > 1 else draws[0])
-    return {"reward": _reward(recipe.reward), "candidates": candidates}
+    names = columns_read(recipe.reward, prompts)
+    columns = [[one.id, *(repr(one.columns.get(name)) for name in names)] for one in prompts]
+    return {
+        "reward": _reward(recipe.reward),
+        "candidates": candidates,
+        **({"columns": digest([names, columns])} if names else {}),
+    }
 
 
 def training_settings(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +37,7 @@ from bonbon.pipeline.trained_model import METHODS, is_trained, prepare_training,
 from bonbon.pipeline.workspace import Workspace, run_workspace
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
+from bonbon.rewards.columns import check_reward_columns
 from bonbon.rewards.config import compares_candidates, load_reward, reward_name
 from bonbon.sampling.config import RayEngine, SamplingConfig
 from bonbon.sampling.engines import open_sampler
@@ -65,6 +67,8 @@ class Job:
         check_sampling(self.recipe)
         if self._pairs_are_given:
             return
+        with suppress(ConfigError):  # a machine that draws need not have the reward's function
+            check_reward_columns(self.recipe.reward, self.prompts)
         plan = self._train_plan
         self._heading(
             f"Sample: {plan.num_samples} answers to each of {len(plan.prompts)} training prompts"
@@ -84,6 +88,7 @@ class Job:
     def score(self) -> None:
         """Score the training candidates."""
         check_scoring(self.recipe)
+        check_reward_columns(self.recipe.reward, self.prompts)
         if self._pairs_are_given:
             return
         self._require_candidates()
@@ -244,7 +249,7 @@ class Job:
             "name": self.recipe.name,
             "draws of the base": digest(self._base_plan.settings),
             "draws of the trained model": digest(self._trained_plan.settings),
-            "their rewards": digest(scoring_settings(self.recipe, self._base_plan.settings)),
+            "their rewards": digest(self._scoring_of(self._base_plan)),
             "evaluation": self.recipe.evaluation.model_dump(
                 mode="json", exclude={"groups_per_batch"}
             ),
@@ -305,6 +310,10 @@ class Job:
                 lambda: open_sampler(policy, sampling, seed=seed, load=load),
             )
 
+    def _scoring_of(self, plan: SetPlan) -> dict[str, Any]:
+        """Return what the rewards of a set depend on that is scored by itself."""
+        return scoring_settings(self.recipe, plan.settings, prompts=plan.prompts)
+
     def _score(self, *plans: SetPlan) -> None:
         score_plans(self.workspace, plans, lambda: self.reward)
 
@@ -340,7 +349,7 @@ class Job:
         if self._pairs_are_given:
             return
         self._require_candidates()
-        settings = scoring_settings(self.recipe, self._train_plan.settings)
+        settings = self._scoring_of(self._train_plan)
         scored = self.workspace.stage("score-train", settings).finished
         if not scored or self.workspace.store.read_scores("train", self.reward_name) is None:
             raise self._unfinished("scores", "score")

@@ -197,7 +197,7 @@ class _Scores:
         self._plan = plan
         self._store = workspace.store
         self._reward_name = reward_name(workspace.recipe.reward)
-        settings = scoring_settings(workspace.recipe, plan.settings)
+        settings = scoring_settings(workspace.recipe, plan.settings, prompts=plan.prompts)
         self._stage = workspace.stage(f"score-{plan.name}", settings)
         if not self._stage.started:
             self._store.write_scores(plan.name, self._reward_name, [], [])

@@ -38,7 +38,8 @@ def score_plans(workspace: Workspace, plans: Sequence[SetPlan], load: Callable[[
     recipe = workspace.recipe
     as_one = compares_candidates(recipe.reward)
     for part in [plans] if as_one else [[plan] for plan in plans]:
-        settings = scoring_settings(recipe, *(plan.settings for plan in part))
+        samplings = [plan.settings for plan in part]
+        settings = scoring_settings(recipe, *samplings, prompts=part[0].prompts)
         name = reward_name(recipe.reward)
         tables = [_Table(workspace, plan.name, name, settings, of_recipe=True) for plan in part]
         _complete(workspace, tables, part[0].prompts, load)

@@ -14,6 +14,7 @@ from bonbon.pipeline.stage import is_finished, recorded_settings
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import make_recipe
 from bonbon.records import Prompt, Split
+from bonbon.rewards.columns import check_reward_columns
 from bonbon.rewards.config import (
     RewardConfig,
     check_reward,
@@ -59,12 +60,14 @@ def score_also(workspace: Workspace, reward: RewardConfig) -> None:
     prompts = load_prompts(recipe.prompts)
     for set_name, settings in sampled.items():
         _refuse_other_prompts(workspace, prompts, set_name, settings)
+    check_reward_columns(reward, prompts)
     workspace.narrator.heading(f"Score: {name} rates every answer")
     load = cache(lambda: load_reward(reward))
     with_reward = recipe.model_copy(update={"reward": reward})
     for names in _scored_together(reward, list(sampled)):
         samplings = [sampled[set_name] for set_name in names]
-        settings = scoring_settings(with_reward, *samplings)
+        asked = [one for one in prompts if one.split == SPLITS[names[0]]]
+        settings = scoring_settings(with_reward, *samplings, prompts=asked)
         add_scores(workspace, dict.fromkeys(names, settings), prompts, load, name=name)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bonbon.data.table_file import plain_cell
 from bonbon.errors import ConfigError
 
 COMPARISON_FILE = "comparison.json"
@@ -56,7 +57,7 @@ def as_csv(comparison: Comparison) -> str:
     extras = list(next(iter(rows.values()))["extra"])
     names = [*ESTIMATES, *extras]
     header = ["method", "family"]
-    header += [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    header += [f"{plain_cell(name)}{end}" for name in names for end in ("", "_low", "_high")]
     header += ["effective_prompts", "detectable"]
     header += ["bradley_terry", "bradley_terry_low", "bradley_terry_high"]
     header += ["tokens_sampled", "tokens_trained", "train_seconds", "seed", "bonbon_version"]
@@ -72,8 +73,8 @@ def as_csv(comparison: Comparison) -> str:
         paid = ("sampled_tokens", "trained_tokens", "train_seconds")
         writer.writerow(
             [
-                method,
-                row["family"],
+                plain_cell(method),
+                plain_cell(row["family"]),
                 *cells,
                 row["effective_prompts"],
                 row["detectable"],

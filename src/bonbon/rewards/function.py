@@ -2,22 +2,28 @@
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator
 
 from bonbon.config import Config
-from bonbon.errors import BonbonError, ConfigError
+from bonbon.errors import BonbonError, ConfigError, PromptError
 from bonbon.records import Message, Prompt
 from bonbon.rewards.base import as_scores, raised_at
 from bonbon.rewards.name import RewardName, name_from
 
-RewardFunction = Callable[[list[Any], list[str]], Any]
-"""Takes prompts and completions, returns a number or None per completion."""
+RewardFunction = Callable[..., Any]
+"""Takes prompts, completions and columns, returns a number or None per completion."""
+
+HANDED_OVER = ("prompts", "completions")
+"""What every function may take; all else that it takes by name is a column of the prompt file."""
 
 
 def _is_function_spec(spec: str) -> str:
@@ -32,7 +38,7 @@ def _is_function_spec(spec: str) -> str:
 
 
 class FunctionConfig(Config):
-    """A Python function of lists of prompts and completions."""
+    """A Python function of lists of prompts and completions, and of the prompts' columns."""
 
     kind: Literal["function"] = "function"
     """Marks this kind."""
@@ -42,26 +48,132 @@ class FunctionConfig(Config):
     """Name of the score in every table; by default the function's own."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What a reward function takes.
+
+    Attributes:
+        by_name: which of prompts and completions it is given by their names, as TRL's reward
+            functions are; if neither, both are its first two arguments.
+        required: columns that it cannot be called without.
+        optional: columns that it takes where there are any.
+        takes_all: it takes every column there is.
+        taken: names that are no columns.
+    """
+
+    by_name: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    takes_all: bool = False
+    taken: frozenset[str] = frozenset(HANDED_OVER)
+
+    def columns(self, known: Iterable[str]) -> tuple[str, ...]:
+        """Return which of the columns that there are the function is given."""
+        named = {*self.required, *self.optional}
+        return tuple(
+            name for name in known if name in named or (self.takes_all and name not in self.taken)
+        )
+
+
+def arguments_of(function: RewardFunction) -> Arguments:
+    """Read from a function's signature what it takes.
+
+    One of two arguments without regard to their names, as bonbon called all of them once, goes on
+    being called so.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some functions that are not written in Python
+        return Arguments()
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        return Arguments()
+    placed = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, _EITHER)]
+    named = [one for one in parameters if one.kind in (one.KEYWORD_ONLY, _EITHER)]
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    names = [one.name for one in named]
+    asks_by_name = "completions" in names or (takes_all and len(placed) < 2)
+    if asks_by_name and placed[:1] in ([], ["prompts"], ["completions"]):
+        by_name = tuple(name for name in HANDED_OVER if takes_all or name in names)
+        taken = frozenset(HANDED_OVER)
+    else:
+        by_name = ()
+        taken = frozenset((*HANDED_OVER, *placed[:2]))
+    columns = [one for one in named if one.name not in taken]
+    return Arguments(
+        by_name=by_name,
+        required=tuple(one.name for one in columns if one.default is one.empty),
+        optional=tuple(one.name for one in columns if one.default is not one.empty),
+        takes_all=takes_all,
+        taken=taken,
+    )
+
+
+_EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
 class FunctionReward:
-    """Calls `function(prompts, completions)` with two lists and takes a list of scores back.
+    """Calls a function of prompts and completions and takes a list of scores back.
 
     A plain-text prompt is handed over as a string, a chat as a list of message dicts with
-    `role` and `content`. The function may return None for a completion that has no score.
+    `role` and `content`. Whatever else the function takes are columns of the prompt file, lists as
+    long as the completions; with `**kwargs` it gets all of them. The function may return None for
+    a completion that has no score.
     """
 
     def __init__(self, function: RewardFunction, *, name: str | None = None) -> None:
         """Wrap a function; the name defaults to the function's own."""
         self.name = name or name_from(getattr(function, "__name__", "function"))
         self._function = function
+        self._arguments = arguments_of(function)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """Return what the function returned, as plain floats and None.
 
         Raises:
+            PromptError: the prompts lack a column.
             RewardError: the function did not return one finite number or None per completion.
         """
-        returned = self._function([_handed_over(prompt) for prompt in prompts], list(completions))
+        check_columns(self.name, self._arguments, prompts)
+        asked = self._arguments
+        columns = {
+            name: [deepcopy(prompt.columns.get(name)) for prompt in prompts]
+            for name in asked.columns(columns_among(prompts))
+        }
+        handed: dict[str, list[Any]] = {
+            "prompts": [_handed_over(prompt) for prompt in prompts],
+            "completions": list(completions),
+        }
+        if asked.by_name:
+            returned = self._function(**{name: handed[name] for name in asked.by_name}, **columns)
+        else:
+            returned = self._function(*handed.values(), **columns)
         return as_scores(returned, reward_name=self.name, prompts=prompts)
+
+
+def columns_among(prompts: Sequence[Prompt]) -> list[str]:
+    """Return the names of the columns that prompts have."""
+    return list(dict.fromkeys(name for prompt in prompts for name in prompt.columns))
+
+
+def check_columns(name: str, arguments: Arguments, prompts: Sequence[Prompt]) -> None:
+    """Refuse prompts without a column that a function needs.
+
+    Args:
+        name: of the function.
+        arguments: that it takes.
+        prompts: to be scored; without any there is nothing to refuse.
+
+    Raises:
+        PromptError: a column is missing.
+    """
+    known = columns_among(prompts)
+    missing = [each for each in arguments.required if each not in known]
+    if prompts and missing:
+        raise PromptError(
+            f"reward function {name!r} asks for the column {missing[0]!r}, but the prompts have "
+            f"{', '.join(map(repr, known)) or 'no columns: they are from no file'}; add the column "
+            "to the prompt file, or give the argument a default"
+        )
 
 
 def load_function(spec: str) -> RewardFunction:
