@@ -59,7 +59,7 @@ def _parse(text: str, position: int) -> tuple[object, int]:
     except (json.JSONDecodeError, JsonError):
         raise
     except ValueError:  # Python's own limit, whose message speaks of Python's settings
-        raise JsonError("holds a number of too many digits; expected it as a text") from None
+        raise JsonError("holds a number of too many digits; put it in quotes") from None
     _refuse_depth(value)
     return value, end
 
