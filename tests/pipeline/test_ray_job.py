@@ -320,6 +320,7 @@ def test_workers_for_which_there_is_no_room_are_announced() -> None:
 
 
 CONNECTIONS = """
+import signal
 import ray
 from bonbon.errors import BonbonError
 from bonbon.pipeline.ray_cluster import ray_cluster
@@ -336,17 +337,35 @@ for engine in (
     except BonbonError as error:
         print(error)
 print(ray.is_initialized())
+
+def stop(number, frame):
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+def interrupted_init(*arguments, **options):
+    signal.raise_signal(signal.SIGTERM)
+    init(*arguments, **options)
+    print("started", ray.is_initialized())
+
+signal.signal(signal.SIGTERM, stop)
+init, ray.init = ray.init, interrupted_init
+try:
+    with ray_cluster(RayEngine(address="local"), Narrator()):
+        raise AssertionError
+except KeyboardInterrupt as error:
+    print(error, ray.is_initialized(), signal.getsignal(signal.SIGTERM) is stop)
 """
 
 
 def test_a_cluster_of_our_own_is_quiet_and_ends() -> None:
+    """Its start is not interrupted halfway; what interrupts is heard as soon as it is there."""
     done = finished([sys.executable, "-c", CONNECTIONS])
-    nobody, no_room, connected = done.stdout.splitlines()
+    nobody, no_room, connected, started, stopped = done.stdout.splitlines()
 
     assert nobody.startswith("no Ray cluster answers at 127.0.0.1:1; start one")
     assert "a worker takes 1 CPUs and 99 GPUs, but this machine has" in no_room
     assert connected == "False"
-    assert done.stderr == ""
+    assert (started, stopped) == ("started True", "SIGTERM False True")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

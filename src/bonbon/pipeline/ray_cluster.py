@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
@@ -26,6 +27,7 @@ _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _LOGGERS = ("ray", "ray.data")
 _PRINTING = "_worker_logs_enabled"
 _STDERR = 2
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def require_ray() -> None:
@@ -60,22 +62,12 @@ def ray_cluster(engine: RayEngine, narrator: Narrator) -> Generator[None]:
     with _quiet():
         ours = not ray.is_initialized()
         try:
-            with _stopped_as_before():
-                started = ours and _connect(engine.address)
+            started = ours and _connect(engine.address)
             _check_room(engine, narrator, final=started)
             yield
         finally:
             if ours:
                 ray.shutdown()
-
-
-@contextmanager
-def _stopped_as_before() -> Generator[None]:
-    """Keep a handler of SIGTERM, which Ray replaces by one that ends the process at once."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before):
-        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(wanted: str | None) -> bool:
@@ -87,13 +79,13 @@ def _connect(wanted: str | None) -> bool:
     address = _address(wanted or os.environ.get("RAY_ADDRESS"))
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
-        with _muted_stderr():
+        with _muted_stderr(), _undisturbed():
             ray.init(
                 "local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet
             )
         return True
     try:
-        with _muted_stderr():
+        with _muted_stderr(), _undisturbed():
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -176,6 +168,31 @@ def _quiet() -> Generator[None]:
         setattr(printer, _PRINTING, printing)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """Let signals that have handlers wait until Ray is connected, and keep the handlers.
+
+    An interrupted start of Ray may lose the interrupt, or go on in threads that crash the process
+    at its end; and Ray sets a handler of its own for SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals go to that one
+        yield
+        return
+    received: list[int] = []
+    handlers = {
+        number: handler for number in _ENDING if callable(handler := signal.getsignal(number))
+    }
+    for number in handlers:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in received:
+        signal.raise_signal(number)
 
 
 @contextmanager
