@@ -35,6 +35,28 @@ def with_odds(before: str, odds: dict[str, float], after: str = "") -> Choice:
 
 
 SCORES: list[tuple[str, float | None]] = [
+    ("Score out of 5: 4", 4),
+    ("{'score': 4}", 4),
+    ("Score: four (4)", 4),
+    ("4 (four)", 4),
+    ("Score (1 = worst, 5 = best): 4", 4),
+    ("Score: 4/5\nConfidence: 5/5", 4),
+    ("**Final Score: 3**\n\n(previously 4)", 3),
+    ("Rating: 2 stars", 2),
+    ("I'd give this answer a 4.", 4),
+    ("Score (out of 5): 4", 4),
+    ("score:4", 4),
+    ("Score：４", 4),
+    ("Score out of 10: 4", None),
+    ("Score (out of 10): 4", None),
+    ("Score (1-10): 4", None),
+    ("Score (0-5): 4", None),
+    ("Scale: 1-10\nScore: 4", None),
+    ("On a scale of 1 to 10: 4", None),
+    ("It meets 7 out of 10 points. Score: 4", None),
+    ("Score: 4\n\nHowever, I would lower it to 3.", None),
+    ("Score: 4 -> 3", None),
+    ("The score is not 4.", None),
     ("4 (good)", 4),
     ("<|channel|>analysis<|message|>Score: 2<|end|><|channel|>final<|message|>4", 4),
     ("[THINK]Score: 2[/THINK]4", 4),
@@ -193,6 +215,13 @@ CUT_SCORES: list[tuple[str, float | None]] = [
 ]
 
 PREFERENCES: list[tuple[str, float | None]] = [
+    ("A is better.\nB is worse.", 1),
+    ("A\n\nB is worse than A in tone.", 1),
+    ("Verdict: A\n\nA beats B on facts.", 1),
+    ("B is actually better.", 0),
+    ("B is better in tone. [[A]]", 1),
+    ("A\n\nBut B is better.", None),
+    ("A. On the other hand B is better", None),
     ("A because it is better", 1),
     ("Worst: A\nBest: B", 0),
     ("A", 1),

@@ -36,7 +36,7 @@ LEAD = (
 
 ASIDE = (
     r"(?:\s+(?:for|of)\s+(?:it|this|(?:this|the)\s+(?:answer|response|reply)))?"
-    r"(?:\s*[(\[](?!\s*\w\s*[)\]])[^()\[\]]*[)\]])?"
+    r"(?:\s*[(\[](?!\s*\w\s*[)\]])(?P<reminder>[^()\[\]]*)[)\]])?"
 )
 """What may come after the name of a verdict: of what it is, or a reminder of the scale."""
 

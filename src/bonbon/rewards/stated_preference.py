@@ -27,7 +27,10 @@ _FIRST, _OTHER = rf"{_OF}(?P<word>[AB])\b[)\]]*", rf"{_OF}(?P<other>[AB])\b[)\]]
 _KIND = r"(?:answer|response|reply|option|one)"
 _BETTER = r"(?P<better>better|best|stronger|superior|preferable|preferred|the\s+winner)"
 _WORSE = r"(?P<worse>worse|worst|weaker|inferior)"
-_HOW = r"(?:\s+(?:much|far|clearly|slightly|definitely|significantly|somewhat|overall|the))*"
+_HOW = (
+    r"(?:\s+(?:much|far|clearly|slightly|definitely|significantly|somewhat|overall|actually|really"
+    r"|also|still|the))*"
+)
 _DENIED = re.compile(
     rf",?\s*\(?(?i:\b(?:not|rather than|instead of))\s+{_OF}[ABC]\b\)?(?=\s*(?:[.,;!)\n]|$))"
 )
@@ -37,6 +40,13 @@ _CONTRARY = re.compile(
 # After a colon, an answer may be reviewed instead of chosen; after a comma, others may follow it.
 _AFTER = reason(r",(?!\s*(?:and\s+)?[ABC]\b)")
 
+_COMPARISONS = (
+    rf"{_FIRST}(?i:\s+is{_HOW}\s+(?:{_BETTER}|{_WORSE})\b(?:\s+{_KIND}\b)?)"
+    rf"(?:(?i:\s+(?:than|to))\s+{_OTHER})?",
+    rf"{_FIRST}(?i:\s+(?:beats|wins(?:\s+over)?|outperforms|(?P<worse>loses(?:\s+to)?))\b)"
+    rf"(?:\s+{_OTHER})?",
+)
+_CLAIMS = [re.compile(rf"\b{comparison}") for comparison in _COMPARISONS]
 _BARE = re.compile(rf"\s*{_ONE}{_AFTER}")
 _NAMED = [
     re.compile(form)
@@ -45,11 +55,7 @@ _NAMED = [
         rf"{_ONE}{_AFTER}",
         rf"(?i:{LEAD}(?:an?\s+)?(?:{_BETTER}|winning|{_WORSE})\b(?:\s+{_KIND}\b)?{IS})"
         rf"{_ONE}{_AFTER}",
-        rf"(?i:{LEAD}){_FIRST}(?i:\s+is{_HOW}\s+(?:{_BETTER}|{_WORSE})\b(?:\s+{_KIND}\b)?)"
-        rf"(?:(?i:\s+(?:than|to))\s+{_OTHER})?{_AFTER}",
-        rf"(?i:{LEAD}){_FIRST}"
-        r"(?i:\s+(?:beats|wins(?:\s+over)?|outperforms|(?P<worse>loses(?:\s+to)?))\b)"
-        rf"(?:\s+{_OTHER})?{_AFTER}",
+        *(rf"(?i:{LEAD}){comparison}{_AFTER}" for comparison in _COMPARISONS),
         rf"(?i:{LEAD}i(?:\s+(?:would|will)|['’]d|['’]ll)?"
         rf"\s+(?:prefer|choose|pick|select|favou?r|go\s+with|vote\s+for)\s+){_FIRST}"
         rf"(?:(?i:\s+(?:over|to))\s+{_OTHER})?{_AFTER}",
@@ -67,7 +73,13 @@ def stated_preference(reply: Reply) -> Verdict | None:
         for found in form.finditer(reply.marked)
         if (verdict := _verdict(found)) is not None
     ]
-    return the_one(marked or reply.without(_DENIED).verdicts(_NAMED, _BARE, _only))
+    if marked:
+        return the_one(marked)
+    verdict = the_one(reply.without(_DENIED).verdicts(_NAMED, _BARE, _only))
+    claims = [_verdict(found) for form in _CLAIMS for found in form.finditer(reply.text)]
+    if verdict is None or any(claim and claim.value != verdict.value for claim in claims):
+        return None
+    return verdict
 
 
 def _only(found: re.Match[str]) -> Verdict | None:

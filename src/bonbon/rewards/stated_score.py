@@ -18,6 +18,12 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 
+_REVISED = re.compile(
+    r"\b(?:lower|raise|change|revise|adjust|reduce|increase|drop|downgrade|upgrade)d?\b[^.\n]*"
+    rf"\bto\s+(?:an?\s+)?{_ANY}",
+    re.IGNORECASE,
+)
+
 _KEY = r"(?:(?:final|overall)_)?(?:score|rating)"
 _MARKED = [
     re.compile(form, re.IGNORECASE)
@@ -25,7 +31,7 @@ _MARKED = [
         rf"\[\[\s*{_NUMBER}\s*\]\]",
         rf"\\boxed\{{\s*{_NUMBER}\s*\}}",
         rf"<(?P<tag>{_KEY})>\s*{_NUMBER}\s*</(?P=tag)>",
-        rf"\"{_KEY}\"\s*:\s*(?P<quote>\"?){_NUMBER}(?P=quote)\s*(?=[,}}\n])",
+        rf"[\"']{_KEY}[\"']\s*:\s*(?P<quote>[\"']?){_NUMBER}(?P=quote)\s*(?=[,}}\n])",
     )
 ]
 """Forms that nothing but a verdict has."""
@@ -38,6 +44,8 @@ _A = r"(?:(?:an?|as|at|with)\s+)*(?:(?:score|rating|grade|mark)\s+of\s+)?"
 def stated_score(reply: Reply, *, scale: int) -> Verdict | None:
     """Return the score from 1 to `scale` that a reply states, or None if that can be doubted."""
     marked = [_verdict(found) for form in _MARKED for found in form.finditer(reply.marked)]
+    if not marked and (_REVISED.search(reply.text) or _other_scale(scale).search(reply.text)):
+        return None
     verdict = the_one(marked or _worded(reply, scale))
     return verdict if verdict is not None and 1 <= verdict.value <= scale else None
 
@@ -50,7 +58,7 @@ def _worded(reply: Reply, scale: int) -> list[Verdict]:
         rf"\s*[)\]}}]*{reason('[,:]')}"
     )
     named = (
-        rf"{LEAD}{_NAME}{ASIDE}{IS}",
+        rf"{LEAD}{_NAME}(?:\s+out\s+of\s+{best})?{ASIDE}{IS}",
         rf"{LEAD}(?:i|we)(?:\s+(?:would|will|do)|['’]d|['’]ll)?\s+"
         rf"(?:give|rate|score|grade|award|assign|say)\s+(?:{_IT}\s+)?{_A}",
         rf"{LEAD}{_IT}\s+(?:deserves|merits|earns|gets|receives|rates)\s+{_A}",
@@ -78,16 +86,33 @@ def _scale(best: str) -> re.Pattern[str]:
     )
 
 
+def _other_scale(scale: int) -> re.Pattern[str]:
+    """Return what another scale looks like: a number on it says nothing on this one."""
+    ends = rf"(?!{scale}\b)\d+"
+    return re.compile(
+        r"(?:\bout\s+of|/|\bscale\s+of)\s*(?:10|100)\b"
+        rf"|\b(?:scale|score|rating|rated?|from|between)\b[^\n.\d]{{0,20}}"
+        rf"(?:0\s*(?:-|–|—|\bto\b)\s*\d+|1\s*(?:-|–|—|\bto\b)\s*{ends})",
+        re.IGNORECASE,
+    )
+
+
 def _only(found: re.Match[str]) -> Verdict | None:
     """Return the score that a form states, None where its reason tells another number."""
-    return None if _ANOTHER.search(reason_in(found)) else _verdict(found)
+    verdict = _verdict(found)
+    others = {_value(number) for number in _ANOTHER.findall(reason_in(found))}
+    return verdict if others <= {verdict.value} else None
 
 
 def _verdict(found: re.Match[str]) -> Verdict:
     word = found["word"]
     return Verdict(
-        _WORDS.get(word.lower()) or float(word),
+        _value(word),
         found.start("word"),
         word,
         final=bool(found.groupdict().get("final")),
     )
+
+
+def _value(number: str) -> float:
+    return _WORDS.get(number.lower()) or float(number)
