@@ -186,6 +186,12 @@ def test_one_prompt_shows_nothing_but_that_training_diverged() -> None:
     )
 
 
+def test_few_prompts_that_all_agree_contradict_nothing() -> None:
+    """Their interval has no width, whatever the truth is."""
+    assert diagnose(measured(WIN_RATES["always"], KLS["near"], num_prompts=3)) is Diagnosis.REACHED
+    assert diagnose(measured(WIN_RATES["always"], KLS["near"])) is Diagnosis.IMPOSSIBLE
+
+
 def test_ties_shorten_the_way() -> None:
     """Where the reward's ties leave a third of the goal's KL, that third is all of the way."""
     kl = (0.35, 0.40, 0.45)

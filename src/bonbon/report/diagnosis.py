@@ -18,6 +18,9 @@ DIVERGING = 3.0
 TIED = 0.02
 """Share of the goal's KL that ties have to leave for there to be something to learn."""
 
+SURE = 10
+"""Prompts from which on intervals are wide enough to contradict each other."""
+
 _ROUNDING = 0.01
 """By how much a win rate may seem to exceed what its KL allows."""
 
@@ -129,7 +132,7 @@ def diagnose(measured: Measured) -> Diagnosis:
         return diagnose(measured.turned())
     moved, (low, high) = _moved(measured), measured.win_rate_ci
     most = highest_win_rate(measured.kl_ci[1]) + _ROUNDING
-    if measured.num_prompts > 1 and (low > most or high < 1 - most):
+    if measured.num_prompts >= SURE and (low > most or high < 1 - most):
         return Diagnosis.IMPOSSIBLE
     if moved is not _Moved.FAR and measured.goal_kl_with_ties <= TIED * measured.goal_kl:
         return Diagnosis.NOTHING_TO_LEARN
