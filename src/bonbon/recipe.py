@@ -1,5 +1,6 @@
 """The recipe: one validated configuration for the whole run, read from and written to YAML."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,15 @@ from bonbon.setting_errors import one_line, shown
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import Tilt
+from bonbon.theory.worst_of import WorstOf
 from bonbon.training.config import ONLINE, RoundsConfig, TrainingConfig
 from bonbon.yaml_text import dump_yaml, parse_yaml, read_yaml_file
+
+MAX_GOAL, MAX_KL = 10**9, 20
+"""The farthest goals: best-of-a-billion, and as many nats."""
+
+MAX_NAME = 200
+"""Bytes: file systems take 255."""
 
 
 class Recipe(Config):
@@ -46,9 +54,11 @@ class Recipe(Config):
     def _name_is_a_folder(cls, text: str) -> str:
         if not re.fullmatch(r"\w[\w .+-]*", text):
             raise ValueError(
-                f"got {text!r}, expected letters, digits, spaces and `. + - _`, a letter or digit "
-                "first, since it names the run's directory"
+                f"got {shown(text)}, expected letters, digits, spaces and `. + - _`, a letter or "
+                "digit first, since it names the run's directory"
             )
+        if len(text.encode()) > MAX_NAME:
+            raise ValueError(f"got {shown(text)}, expected at most {MAX_NAME} bytes")
         return text
 
     @field_validator("tilt")
@@ -79,6 +89,23 @@ class Recipe(Config):
                 f"evaluation.base_samples = {base_samples} must be more than sampling.n = {n}, so "
                 f"that best-of-{n} has an opponent to win against"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _goal_is_in_sight(self) -> "Recipe":
+        """Refuse a best-of-n that no number of draws tells from a larger one."""
+        goal, rounds = self.goal, self.rounds
+        if isinstance(goal, BestOf | WorstOf):
+            times = rounds.count if rounds.kind == "compounding" else 1
+            if times * math.log(goal.n) > math.log(MAX_GOAL):
+                raise ValueError(
+                    f"got {goal.name} in {times} rounds, expected at most best-of-{MAX_GOAL} in "
+                    "all; lower the tilt or the rounds"
+                    if times > 1
+                    else f"tilt: got {goal.name}, expected at most best-of-{MAX_GOAL}"
+                )
+        elif goal.kl > MAX_KL:
+            raise ValueError(f"tilt: got {goal.name}, expected at most {MAX_KL} nats")
         return self
 
     @model_validator(mode="after")

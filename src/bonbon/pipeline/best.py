@@ -13,6 +13,7 @@ from bonbon.models.attention_choice import packed_attention_in
 from bonbon.models.certainty import completion_certainties
 from bonbon.models.packing import PromptGroup, pack
 from bonbon.models.policy import Policy, load_policy
+from bonbon.pipeline.amount import check_amount
 from bonbon.pipeline.speculative import SpeculativeRejection, check_fraction, rejection_lengths
 from bonbon.recipe import Recipe
 from bonbon.records import Candidate, Prompt
@@ -108,6 +109,7 @@ def answer_prompt(
     """
     if reject is not None:
         _check_rejection(recipe, reject)
+    check_amount(recipe, [prompt])
     reward = load_reward(recipe.reward) if rule.needs_rewards or reject is not None else None
     if reward is not None:
         check_reward_columns(recipe.reward, [prompt])

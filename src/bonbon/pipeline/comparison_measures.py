@@ -15,13 +15,13 @@ from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.pipeline.comparison_recipe import ComparisonRecipe
 from bonbon.pipeline.distances import group_logprobs
 from bonbon.pipeline.identity import scoring_settings
-from bonbon.pipeline.scores import add_scores
+from bonbon.pipeline.scores import add_scores, load_told
 from bonbon.pipeline.stage import Stage, digest, recorded_settings, stage_file
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe, dump_recipe
 from bonbon.records import first_candidates
 from bonbon.report.comparison_data import GOLD
-from bonbon.rewards.config import RewardConfig, load_reward, reward_name
+from bonbon.rewards.config import RewardConfig, reward_name
 from bonbon.theory.best_of import BestOf
 
 SHARED = "shared"
@@ -94,7 +94,7 @@ def add_extra_scores(workspace: Workspace, recipe: ComparisonRecipe, set_name: s
     for name, reward in extra_rewards(recipe).items():
         with_reward = _with_reward(workspace.recipe, reward)
         settings = scoring_settings(with_reward, sampling, prompts=prompts)
-        load = cache(lambda reward=reward: load_reward(reward))
+        load = cache(lambda reward=reward: load_told(reward, workspace.narrator))
         add_scores(workspace, {set_name: settings}, prompts, load, name=extra_table(name))
 
 

@@ -1,12 +1,11 @@
 """Fingerprints of what a setting names but does not hold: model files, a reward's source."""
 
 import hashlib
-import inspect
 from pathlib import Path
 
 from bonbon.config import at_home
 from bonbon.pipeline.stage import DIGEST
-from bonbon.rewards.function import load_function
+from bonbon.rewards.function import source_file
 
 BLOCK = 4096
 NUM_BLOCKS = 256
@@ -36,13 +35,10 @@ def fingerprint_function(spec: str) -> str | None:
     Raises:
         ConfigError: there is no such function.
     """
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(load_function(spec)))
-    except TypeError:
+    file = source_file(spec)
+    if file is None:
         return None
-    if file is None or not Path(file).is_file():
-        return None
-    return DIGEST + hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()
+    return DIGEST + hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
 
 
 def _blocks(path: Path) -> bytes:

@@ -15,6 +15,7 @@ from bonbon.models.policy import (
     load_policy_tokenizer,
     policy_name,
 )
+from bonbon.pipeline.amount import check_amount
 from bonbon.pipeline.candidates import SetPlan, draw_set, is_drawn, open_set
 from bonbon.pipeline.identity import (
     preference_training_settings,
@@ -31,14 +32,14 @@ from bonbon.pipeline.ray_job import draw_set_on_ray
 from bonbon.pipeline.reports import report_run
 from bonbon.pipeline.results import compare_methods, measure_kl
 from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
-from bonbon.pipeline.scores import refuse_ties, score_plans
+from bonbon.pipeline.scores import load_told, refuse_ties, score_plans
 from bonbon.pipeline.stage import Stage, digest
 from bonbon.pipeline.trained_model import METHODS, is_trained, prepare_training, train_model
 from bonbon.pipeline.workspace import Workspace, run_workspace
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
 from bonbon.rewards.columns import check_reward_columns
-from bonbon.rewards.config import compares_candidates, load_reward, reward_name
+from bonbon.rewards.config import compares_candidates, reward_name
 from bonbon.sampling.config import RayEngine, SamplingConfig
 from bonbon.sampling.engines import open_sampler
 
@@ -65,6 +66,7 @@ class Job:
     def sample(self) -> None:
         """Draw n completions of every training prompt."""
         check_sampling(self.recipe)
+        check_amount(self.recipe, self.prompts, self.workspace.directory)
         if self._pairs_are_given:
             return
         with suppress(ConfigError):  # a machine that draws need not have the reward's function
@@ -136,6 +138,7 @@ class Job:
     def evaluate(self) -> None:
         """Compare base, best-of-n and the trained model on held-out prompts."""
         self._require_model()
+        check_amount(self.recipe, self.prompts, self.workspace.directory)
         prompts = self._of_split("eval")
         self._heading(f"Evaluate: {len(prompts)} held-out prompts")
         self.workspace.write_recipe()
@@ -168,7 +171,7 @@ class Job:
     @cached_property
     def reward(self) -> Reward:
         """The recipe's reward."""
-        return load_reward(self.recipe.reward)
+        return load_told(self.recipe.reward, self.workspace.narrator)
 
     @cached_property
     def base(self) -> Policy:

@@ -16,6 +16,9 @@ from bonbon.rewards.config import check_reward
 from bonbon.sampling.config import OpenaiEngine, RayEngine
 from bonbon.training.config import ONLINE
 
+LEAST_KL = 1e-6
+"""Of a goal from the base, in nats: less than any training reaches."""
+
 
 def check_recipe(recipe: Recipe) -> None:
     """Find what would keep any stage from working, without loading a model.
@@ -60,20 +63,10 @@ def check_training(recipe: Recipe) -> None:
     """Find what would keep the policy from being trained.
 
     Raises:
-        ConfigError: n < 2, draws with top-k or top-p, or a tracker that nobody knows.
+        ConfigError: the candidates carry nothing to learn, or a tracker that nobody knows.
         MissingExtraError: an optional package is not installed.
     """
-    if recipe.sampling.n < 2:
-        raise ConfigError(
-            f"sampling.n = {recipe.sampling.n}, but training compares candidates of one prompt: "
-            "expected at least 2 (8 is usual)"
-        )
-    if recipe.sampling.truncated:
-        raise ConfigError(
-            f"sampling.top_k = {recipe.sampling.top_k}, sampling.top_p = {recipe.sampling.top_p}, "
-            "but training needs draws from the whole policy: leave both out "
-            "(`bonbon sample` and `bonbon score` take them)"
-        )
+    _check_candidates(recipe)
     lora = recipe.training.lora
     if lora is not None:
         _check_package("peft", wanted_by="training.lora", extra="lora")
@@ -93,6 +86,27 @@ def check_training(recipe: Recipe) -> None:
         refuse_several("training in rounds, which draws in between,")
     for tracker in recipe.training.report_to:
         _check_tracker(tracker)
+
+
+def _check_candidates(recipe: Recipe) -> None:
+    """Find what would leave the candidates without anything to learn, or of another policy."""
+    if recipe.sampling.n < 2:
+        raise ConfigError(
+            f"sampling.n = {recipe.sampling.n}, but training compares candidates of one prompt: "
+            "expected at least 2 (8 is usual)"
+        )
+    if recipe.training.preferences is None and recipe.final_goal.kl < LEAST_KL:
+        raise ConfigError(
+            f"tilt = {recipe.tilt}, which is the base itself, so there is nothing to learn; "
+            "expected one that asks for more, such as best-of-8 (`bonbon theory` says what a goal "
+            "reaches)"
+        )
+    if recipe.sampling.truncated:
+        raise ConfigError(
+            f"sampling.top_k = {recipe.sampling.top_k}, sampling.top_p = {recipe.sampling.top_p}, "
+            "but training needs draws from the whole policy: leave both out "
+            "(`bonbon sample` and `bonbon score` take them)"
+        )
 
 
 def _check_package(package: str, *, wanted_by: str, extra: str) -> None:

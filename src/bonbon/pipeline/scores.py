@@ -10,8 +10,15 @@ from bonbon.pipeline.identity import scoring_settings
 from bonbon.pipeline.stage import Settings, Stage, digest
 from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Candidate, Prompt, Split
+from bonbon.report.narrator import Narrator
 from bonbon.rewards.base import Reward, checked_scores, prompts_at_once
-from bonbon.rewards.config import compares_candidates, reward_name
+from bonbon.rewards.config import (
+    RewardConfig,
+    compares_candidates,
+    function_files,
+    load_reward,
+    reward_name,
+)
 from bonbon.selection.ranks import is_tied
 
 SPLITS: Mapping[str, Split] = {"train": "train", "eval-base": "eval", "eval-bonbon": "eval"}
@@ -43,6 +50,17 @@ def score_plans(workspace: Workspace, plans: Sequence[SetPlan], load: Callable[[
         name = reward_name(recipe.reward)
         tables = [_Table(workspace, plan.name, name, settings, of_recipe=True) for plan in part]
         _complete(workspace, tables, part[0].prompts, load)
+
+
+def load_told(config: RewardConfig, narrator: Narrator) -> Reward:
+    """Load a reward, and say from which files the functions in it come: they are run here.
+
+    Raises:
+        BonbonError: it cannot be loaded.
+    """
+    for spec, file in function_files(config).items():
+        narrator.say(f"  The reward {spec} is the code in {file}.")
+    return load_reward(config)
 
 
 def score_set(

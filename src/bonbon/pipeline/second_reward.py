@@ -9,7 +9,7 @@ from bonbon.config import at_home
 from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
 from bonbon.pipeline.identity import prompts_digest, scoring_settings
-from bonbon.pipeline.scores import SPLITS, add_scores
+from bonbon.pipeline.scores import SPLITS, add_scores, load_told
 from bonbon.pipeline.stage import is_finished, recorded_settings
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import make_recipe
@@ -19,7 +19,6 @@ from bonbon.rewards.config import (
     RewardConfig,
     check_reward,
     compares_candidates,
-    load_reward,
     reward_name,
 )
 from bonbon.yaml_text import read_yaml_file
@@ -62,7 +61,7 @@ def score_also(workspace: Workspace, reward: RewardConfig) -> None:
         _refuse_other_prompts(workspace, prompts, set_name, settings)
     check_reward_columns(reward, prompts)
     workspace.narrator.heading(f"Score: {name} rates every answer")
-    load = cache(lambda: load_reward(reward))
+    load = cache(lambda: load_told(reward, workspace.narrator))
     with_reward = recipe.model_copy(update={"reward": reward})
     for names in _scored_together(reward, list(sampled)):
         samplings = [sampled[set_name] for set_name in names]

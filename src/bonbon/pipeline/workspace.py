@@ -1,6 +1,7 @@
 """A run directory: whose it is, what it holds, and where its parts are."""
 
 import fcntl
+import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from bonbon.report.narrator import Narrator
 LOCK = ".lock"
 SUPERSEDED = "superseded"
 RECIPE = "recipe.yaml"
+FOLDERS = ("candidates", "checkpoints", "model", "rewards", "rounds", "stages", SUPERSEDED)
+FILES = (RECIPE, LOCK, "metrics.json", "report.html", "training.jsonl")
+"""What a run directory holds, and may not hold otherwise."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Workspace:
         """
         _refuse_foreign(self.directory)
         _make(self.directory)
+        _refuse_misplaced(self.directory)
         with (self.directory / LOCK).open("w", encoding="utf-8") as stream:
             _lock(self.directory, stream)
             try:
@@ -142,6 +147,27 @@ def _refuse_foreign(directory: Path) -> None:
             raise ConfigError(
                 f"{directory} holds {others[0]!r} and no recipe.yaml, so it is not a run "
                 "directory; give an empty or new one with --out"
+            )
+
+
+def _refuse_misplaced(directory: Path) -> None:
+    """Refuse what no run could be written to, before it is paid for."""
+    for name in FOLDERS:
+        if (directory / name).exists() and not (directory / name).is_dir():
+            raise ConfigError(
+                f"{directory / name} is no folder, and the run's files go there; move it away, or "
+                "give another directory with --out"
+            )
+    for name in FILES:
+        if (directory / name).is_dir():
+            raise ConfigError(
+                f"{directory / name} is a folder, and a file of the run goes there; move it away, "
+                "or give another directory with --out"
+            )
+    for folder in (directory, *(directory / name for name in FOLDERS)):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{folder} cannot be written to; allow it, or give another directory with --out"
             )
 
 

@@ -5,6 +5,7 @@ each of them and the union need one another.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -20,7 +21,7 @@ from bonbon.rewards.classifier_checkpoint import (
     read_classifier,
 )
 from bonbon.rewards.ensemble import Combine, EnsembleReward
-from bonbon.rewards.function import FunctionConfig, FunctionReward, load_function
+from bonbon.rewards.function import FunctionConfig, FunctionReward, load_function, source_file
 from bonbon.rewards.judge import JudgeConfig, check_judge, judge_name, load_judge
 from bonbon.rewards.kinds import check_keys, check_part_keys
 from bonbon.rewards.length_penalty import (
@@ -290,6 +291,19 @@ def rewards_within(config: RewardConfig) -> tuple[RewardConfig, ...]:
             return config.members
         case _:
             return ()
+
+
+def function_files(config: RewardConfig) -> dict[str, Path]:
+    """Return the files that the functions in a reward come from, by the functions' names.
+
+    Raises:
+        ConfigError: a function cannot be found.
+    """
+    inner = {
+        spec: file for each in rewards_within(config) for spec, file in function_files(each).items()
+    }
+    file = source_file(config.function) if isinstance(config, FunctionConfig) else None
+    return inner if file is None else {cast("FunctionConfig", config).function: file, **inner}
 
 
 def compares_candidates(config: RewardConfig) -> bool:

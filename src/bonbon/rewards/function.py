@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, cast
 
@@ -202,6 +203,19 @@ def load_function(spec: str) -> RewardFunction:
             "lists, prompts and completions"
         )
     return cast("RewardFunction", found)
+
+
+def source_file(spec: str) -> Path | None:
+    """Return the file that a reward function stands in, None if it has none.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(load_function(spec)))
+    except (TypeError, ValueError):  # built in, or wrapped in itself
+        return None
+    return None if file is None or not Path(file).is_file() else Path(file)
 
 
 def _handed_over(prompt: Prompt) -> str | list[Message]:
