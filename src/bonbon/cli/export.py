@@ -55,8 +55,11 @@ def export(
     """Write a run's scored candidates as other trainers, such as TRL's, read them."""
     from bonbon.pipeline.exports import export_run  # noqa: PLC0415 - loads when a verb runs
 
-    count = export_run(
+    written = export_run(
         directory, file, format=format.value, set_name=candidates.value, reward=reward
     )
+    count = written.count
     tied = f", {count.num_tied_groups} tied prompts left out" if count.num_tied_groups else ""
     typer.echo(shown(f"{file}: {count.num_rows} rows{tied}"))
+    if written.remark is not None:
+        typer.echo(shown(written.remark))

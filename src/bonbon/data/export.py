@@ -1,6 +1,6 @@
 """Scored candidates in the forms that other trainers read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,40 +9,17 @@ import pyarrow as pa
 
 from bonbon.data.store import CANDIDATE_SCHEMA
 from bonbon.data.table_file import write_table
-from bonbon.records import ScoredGroup
+from bonbon.records import Message, ScoredGroup
 
-PAIR_SCHEMA = pa.schema(
-    {
-        "prompt_id": pa.string(),
-        "prompt": pa.string(),
-        "chosen": pa.string(),
-        "rejected": pa.string(),
-        "chosen_score": pa.float64(),
-        "rejected_score": pa.float64(),
-    }
-)
-"""One row per prompt; `prompt`, `chosen`, `rejected` as TRL's preference trainers take them."""
+MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+"""Chat messages, as TRL's trainers and the chat templates take them."""
 
-SFT_SCHEMA = pa.schema(
-    {
-        "prompt_id": pa.string(),
-        "prompt": pa.string(),
-        "completion": pa.string(),
-        "score": pa.float64(),
-    }
-)
-"""One row per prompt; `prompt`, `completion` as TRL's SFT trainer takes them."""
 
-UNPAIRED_SCHEMA = pa.schema(
-    {
-        "prompt_id": pa.string(),
-        "prompt": pa.string(),
-        "completion": pa.string(),
-        "label": pa.bool_(),
-        "score": pa.float64(),
-    }
-)
-"""Two rows per prompt; `prompt`, `completion`, `label` as TRL's KTO trainer takes them."""
+def _schema(texts: Sequence[str], others: Mapping[str, pa.DataType], *, chats: bool) -> pa.Schema:
+    """Return a schema of columns that hold texts, or messages in their place, and of others."""
+    kind = MESSAGES if chats else pa.string()
+    return pa.schema({"prompt_id": pa.string(), **dict.fromkeys(texts, kind), **others})
+
 
 RANKED_CANDIDATE_SCHEMA = pa.schema(
     [*CANDIDATE_SCHEMA, pa.field("reward", pa.float64()), pa.field("rank", pa.int32())]
@@ -51,6 +28,10 @@ RANKED_CANDIDATE_SCHEMA = pa.schema(
 
 Order = Sequence[int]
 """Indices into a group's candidates in increasing order of reward, ties broken by the caller."""
+
+Chats = Mapping[str, Sequence[Message]]
+"""The messages of every prompt, by its id, where the policy read chats; rows then hold messages in
+place of texts, so that a trainer puts them through the chat template as well."""
 
 Row = dict[str, Any]
 """One row of an export, by column."""
@@ -70,55 +51,82 @@ class ExportCount:
 
 
 def export_pairs(
-    path: Path, groups: Sequence[ScoredGroup], *, orders: Sequence[Order]
+    path: Path,
+    groups: Sequence[ScoredGroup],
+    *,
+    orders: Sequence[Order],
+    chats: Chats | None = None,
 ) -> ExportCount:
-    """Write each prompt's best completion as chosen and its worst as rejected."""
-    untied = _untied(groups, orders)
+    """Write each prompt's best completion as chosen and its worst as rejected.
+
+    One row per prompt; `prompt`, `chosen`, `rejected` as TRL's preference trainers take them.
+    """
+    untied = untied_groups(groups, orders)
     rows = [
         {
-            **_shared(group),
-            "chosen": group.candidates[order[-1]].text,
-            "rejected": group.candidates[order[0]].text,
+            **_prompt(group, chats),
+            "chosen": _completion(group, order[-1], chats),
+            "rejected": _completion(group, order[0], chats),
             "chosen_score": group.rewards[order[-1]],
             "rejected_score": group.rewards[order[0]],
         }
         for group, order in untied
     ]
-    return _written(path, rows, PAIR_SCHEMA, num_tied_groups=len(groups) - len(untied))
+    scores = {"chosen_score": pa.float64(), "rejected_score": pa.float64()}
+    schema = _schema(("prompt", "chosen", "rejected"), scores, chats=chats is not None)
+    return _written(path, rows, schema, num_tied_groups=len(groups) - len(untied))
 
 
 def export_sft(
-    path: Path, groups: Sequence[ScoredGroup], *, orders: Sequence[Order]
+    path: Path,
+    groups: Sequence[ScoredGroup],
+    *,
+    orders: Sequence[Order],
+    chats: Chats | None = None,
 ) -> ExportCount:
-    """Write each prompt's best completion."""
-    untied = _untied(groups, orders)
+    """Write each prompt's best completion.
+
+    One row per prompt; `prompt`, `completion` as TRL's SFT trainer takes them.
+    """
+    untied = untied_groups(groups, orders)
     rows = [
         {
-            **_shared(group),
-            "completion": group.candidates[order[-1]].text,
+            **_prompt(group, chats),
+            "completion": _completion(group, order[-1], chats),
             "score": group.rewards[order[-1]],
         }
         for group, order in untied
     ]
-    return _written(path, rows, SFT_SCHEMA, num_tied_groups=len(groups) - len(untied))
+    scores = {"score": pa.float64()}
+    schema = _schema(("prompt", "completion"), scores, chats=chats is not None)
+    return _written(path, rows, schema, num_tied_groups=len(groups) - len(untied))
 
 
 def export_unpaired(
-    path: Path, groups: Sequence[ScoredGroup], *, orders: Sequence[Order]
+    path: Path,
+    groups: Sequence[ScoredGroup],
+    *,
+    orders: Sequence[Order],
+    chats: Chats | None = None,
 ) -> ExportCount:
-    """Write each prompt's best completion with the label true and its worst with false."""
-    untied = _untied(groups, orders)
+    """Write each prompt's best completion with the label true and its worst with false.
+
+    Two rows per prompt; `prompt`, `completion`, `label` as TRL's KTO trainer takes them.
+    """
+    untied = untied_groups(groups, orders)
     rows = [
         {
-            **_shared(group),
-            "completion": group.candidates[index].text,
+            **_prompt(group, chats),
+            "completion": _completion(group, index, chats),
             "label": label,
             "score": group.rewards[index],
         }
         for group, order in untied
         for label, index in ((True, order[-1]), (False, order[0]))
     ]
-    return _written(path, rows, UNPAIRED_SCHEMA, num_tied_groups=len(groups) - len(untied))
+    others = {"label": pa.bool_(), "score": pa.float64()}
+    schema = _schema(("prompt", "completion"), others, chats=chats is not None)
+    return _written(path, rows, schema, num_tied_groups=len(groups) - len(untied))
 
 
 def export_candidates(
@@ -135,14 +143,21 @@ def export_candidates(
     return _written(path, rows, RANKED_CANDIDATE_SCHEMA, num_tied_groups=0)
 
 
-def _shared(group: ScoredGroup) -> Row:
-    return {"prompt_id": group.prompt_id, "prompt": group.candidates[0].prompt_text}
-
-
-def _untied(
+def untied_groups(
     groups: Sequence[ScoredGroup], orders: Sequence[Order]
 ) -> list[tuple[ScoredGroup, Order]]:
+    """Return the groups of which some candidate is better than another, with their orders."""
     return [(group, order) for group, order in _checked(groups, orders) if not _is_tied(group)]
+
+
+def _prompt(group: ScoredGroup, chats: Chats | None) -> Row:
+    prompt = group.candidates[0].prompt_text if chats is None else list(chats[group.prompt_id])
+    return {"prompt_id": group.prompt_id, "prompt": prompt}
+
+
+def _completion(group: ScoredGroup, index: int, chats: Chats | None) -> str | list[Message]:
+    text = group.candidates[index].text
+    return text if chats is None else [Message(role="assistant", content=text)]
 
 
 def _is_tied(group: ScoredGroup) -> bool:

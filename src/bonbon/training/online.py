@@ -101,6 +101,8 @@ def fit_online(
     rows = [{"prompt": _prompt_text(policy, one), "prompt_id": one.id} for one in prompts]
     spent = _Spent()
     disable_dropout(policy.model)
+    # TRL ends answers where this says.
+    cast("Any", policy.model).generation_config.eos_token_id = list(policy.eos_token_ids)
     settings = _arguments(config, sampling, len(prompts), policy, output_dir, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL's and peft's own business
