@@ -129,7 +129,8 @@ def test_prompts_that_cannot_be(
 def test_a_prompt_longer_than_the_context_is_found_before_any_sampling(
     bonbon: Command, tmp_path: Path, split: str
 ) -> None:
-    rows = [{"id": f"{place}", "prompt": "1 2", "split": place} for place in ("train", "eval")]
+    asked = {"train": "1 2", "eval": "2 1"}
+    rows = [{"id": place, "prompt": text, "split": place} for place, text in asked.items()]
     rows.append({"id": "long", "prompt": "3 " * 60, "split": split})
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "prompts.jsonl").write_text(text)
