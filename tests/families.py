@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from bonbon.models.policy import Policy
+from bonbon.models.rotary import give_rows_own_tables
 from bonbon.models.toy import toy_policy
 
 VOCABULARY = 8
@@ -121,11 +122,55 @@ PLAIN: dict[str, tuple[PreTrainedConfig, str]] = {
     ),
 }  # fmt: skip
 
+SCALED: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
+    "longrope": (
+        Phi3Config,
+        {
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4,
+                "long_factor": [1.5, 3.0, 6.0, 9.0], "original_max_position_embeddings": 16,
+            },
+        },
+    ),
+    "dynamic": (LlamaConfig, {"max_position_embeddings": 16, "rope_parameters": {
+        "rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0,
+    }}),
+    "yarn": (LlamaConfig, {"rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }}),
+    "linear": (LlamaConfig, {"rope_parameters": {
+        "rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0,
+    }}),
+    "llama3": (LlamaConfig, {"rope_parameters": {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
+    }}),
+    "window of 20": (MistralConfig, {"sliding_window": 20}),
+    "Gemma 2 with a window of 20": (
+        Gemma2Config,
+        {"head_dim": 8, "sliding_window": 20, "attn_logit_softcapping": None},
+    ),
+    "Gemma 3 with a window of 20": (Gemma3TextConfig, {"head_dim": 8, "sliding_window": 20}),
+    "Qwen2 with a window of 20": (
+        Qwen2Config,
+        {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1},
+    ),
+}  # fmt: skip
+"""Positions that are scaled, or windows that a trial of a few tokens would not cross."""
+
+
+def scaled(name: str) -> PreTrainedConfig:
+    kind, settings = SCALED[name]
+    return kind(**{**GROUPED, **settings})
+
 
 def policy_of(config: PreTrainedConfig) -> Policy:
     torch.manual_seed(0)
     toy = toy_policy(num_words=VOCABULARY - 1)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    give_rows_own_tables(model)  # as loading does
     return Policy(
         name="tiny",
         model=model,

@@ -14,6 +14,7 @@ from torch import nn
 from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig
 from bonbon.models.toy import plain_logprob, toy_policy
+from bonbon.models.twin import twin
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.config import RayEngine, SamplingConfig, TransformersEngine
 from bonbon.sampling.decoder import moves_into_gaps
@@ -23,7 +24,6 @@ from bonbon.sampling.prepacked import PrepackedLinears
 from bonbon.sampling.shared_prompt import SharedPromptDecoder
 from bonbon.sampling.transformers_sampler import TransformersSampler
 from bonbon.sampling.truncation import truncate
-from bonbon.sampling.twin import twin
 
 POLICY = toy_policy(num_words=4, seed=1)
 PROMPTS = [

@@ -51,13 +51,15 @@ def kl_from_samples(
         on_progress: called with the number of prompts done since the last call.
     """
     estimates: list[Tensor] = []
-    with packed_attention_in(policy) as layout, attending(base, layout):
+    packed = [_prompt_group(group) for group in groups]
+    with packed_attention_in(policy, packed) as layout, attending(base, layout):
         for start in range(0, len(groups), groups_per_batch):
-            batch = groups[start : start + groups_per_batch]
+            batch = packed[start : start + groups_per_batch]
             sequences = _sequence_estimates(policy, base, batch, temperature, layout)
-            named = ", ".join(repr(group.prompt_id) for group in batch)
+            here = groups[start : start + groups_per_batch]
+            named = ", ".join(repr(group.prompt_id) for group in here)
             require_numbers(sequences.flatten().tolist(), f"measuring KL on the prompts {named}")
-            sizes = [len(group.candidates) for group in batch]
+            sizes = [len(group.completions) for group in batch]
             estimates.extend(part.mean(dim=1) for part in sequences.split(sizes, dim=1))
             if on_progress is not None:
                 on_progress(len(batch))
@@ -68,12 +70,12 @@ def kl_from_samples(
 def _sequence_estimates(
     policy: PreTrainedModel,
     base: PreTrainedModel,
-    groups: Sequence[ScoredGroup],
+    groups: Sequence[PromptGroup],
     temperature: float,
     layout: Layout,
 ) -> Float[Tensor, "2 sequences"]:
     """Return the Monte Carlo and the Rao-Blackwell estimate of every completion."""
-    batch = pack([_prompt_group(group) for group in groups], layout).to(policy.device)
+    batch = pack(groups, layout).to(policy.device)
     states = (completion_hidden_states(model, batch) for model in (policy, base))
     size = chunk_size(policy.config.get_text_config().vocab_size)
     chunks = zip(*(part.split(size) for part in states), batch.target.split(size), strict=True)

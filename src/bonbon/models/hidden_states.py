@@ -3,12 +3,14 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from bonbon.models.packed_attention import IMPLEMENTATION, PackedLayout
-from bonbon.models.packing import PackedBatch
+from bonbon.models.packing import PADDING, PackedBatch
+from bonbon.models.rotary import switch_of
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -24,7 +26,7 @@ def completion_hidden_states(
 ) -> Float[Tensor, "tokens width"]:
     """Return the hidden state that predicts each completion token of the batch."""
     if batch.layout == "completions":
-        states = _row_by_row(model, batch.input_ids)
+        states = _row_by_row(model, batch)
     else:
         states = backbone(model)(
             input_ids=batch.input_ids,
@@ -59,20 +61,37 @@ def implementation(model: PreTrainedModel) -> str:
     return getattr(model.config, "_attn_implementation", None) or "eager"
 
 
-def _row_by_row(
-    model: PreTrainedModel, input_ids: Int[Tensor, "rows length"]
-) -> Float[Tensor, "rows length width"]:
+def _row_by_row(model: PreTrainedModel, batch: PackedBatch) -> Float[Tensor, "rows length width"]:
     """Return the hidden states of rows that a model reads in its own way, told nothing else.
 
     No causal model, recurrent or not, sees the padding: it comes after all that is asked for.
     """
-    rows, length = input_ids.shape
+    reads: dict[str, Tensor] = {"input_ids": batch.input_ids}
+    if switch_of(model) is not None:
+        reads = _as_long_as_alone(batch)
+    rows, length = batch.input_ids.shape
     # With gradients all is kept anyway, and under FSDP each forward is a meeting.
     at_once = rows if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // length)
-    parts = input_ids.split(at_once)
-    return torch.cat(
-        [backbone(model)(input_ids=part, use_cache=False).last_hidden_state for part in parts]
-    )
+    parts = zip(*(one.split(at_once) for one in reads.values()), strict=True)
+    states = [
+        backbone(model)(**dict(zip(reads, part, strict=True)), use_cache=False).last_hidden_state
+        for part in parts
+    ]
+    return torch.cat(states)[:, :length]
+
+
+def _as_long_as_alone(batch: PackedBatch) -> dict[str, Tensor]:
+    """Return rows with positions that end where each row's own last token would stand.
+
+    That token is not fed, and padding would count on. A table that goes by the longest position
+    is the one of the whole sequence then.
+    """
+    fed = (batch.segments != PADDING).sum(dim=1)
+    places = torch.arange(batch.input_ids.shape[1] + 1, device=fed.device)
+    return {
+        "input_ids": pad(batch.input_ids, (0, 1)),
+        "position_ids": torch.minimum(places, fed[:, None]),
+    }
 
 
 def _attention(model: PreTrainedModel, batch: PackedBatch) -> dict[str, Any]:

@@ -107,8 +107,15 @@ def packed_attention(
     Raises:
         NotImplementedError: the model asks for what this attention cannot do.
     """
-    if packed is None or softcap is not None or unused.get("s_aux") is not None:
-        raise NotImplementedError("soft caps, sinks, and models that do not hand the layout on")
+    missing = {
+        "a model that hands the layout on": packed is None,
+        "a soft cap of attention": softcap is not None,
+        "attention sinks": unused.get("s_aux") is not None,
+    }
+    for feature, is_missing in missing.items():
+        if is_missing:
+            raise NotImplementedError(feature)
+    assert packed is not None
     kernel = None if dropout else compiled_kernel(query.device.type)
     if kernel is not None:
         mask = packed.block_mask(sliding_window)

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file  # pyright: ignore[reportPrivateImportUsage]
 
 from bonbon.errors import MissingExtraError
+from bonbon.models.rotary import give_rows_own_tables
 
 CLASSIFIER_HEADS = {"score", "classifier", "classification_head", "qa_outputs"}
 """What transformers calls the outputs of models that give no text."""
@@ -64,6 +65,7 @@ def load_weights(
     )
     _check(model, report, new_head=new_head)
     _untie_what_differs(model)
+    give_rows_own_tables(model)
     if _adapter_file(source, revision) is not None:
         _add_adapters(model, source, revision, dtype=options.get("dtype"))
     return model

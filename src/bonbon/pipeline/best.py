@@ -215,11 +215,15 @@ def _certainties(
     """Return each candidate's self-certainty, at the temperature it was drawn at."""
     parts: list[np.ndarray] = []
     temperature = recipe.sampling.temperature
-    with packed_attention_in(policy.model) as layout:
-        for start in range(0, len(candidates), COMPLETIONS_AT_ONCE):
-            part = candidates[start : start + COMPLETIONS_AT_ONCE]
-            completions = tuple(candidate.token_ids for candidate in part)
-            group = PromptGroup(part[0].prompt_token_ids, completions)
+    completions = [candidate.token_ids for candidate in candidates]
+    groups = [
+        PromptGroup(
+            candidates[0].prompt_token_ids, tuple(completions[start : start + COMPLETIONS_AT_ONCE])
+        )
+        for start in range(0, len(completions), COMPLETIONS_AT_ONCE)
+    ]
+    with packed_attention_in(policy.model, groups) as layout:
+        for group in groups:
             batch = pack([group], layout).to(policy.device)
             certainties = completion_certainties(policy.model, batch, temperature=temperature)
             parts.append(certainties.double().cpu().numpy())

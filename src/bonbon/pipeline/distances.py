@@ -52,15 +52,21 @@ def group_logprobs(
         on_group: called after each group with the number of its completions' tokens.
     """
     numbers: list[float] = []
-    with packed_attention_in(policy.model) as layout:
-        for group in groups:
-            tokens = tuple(candidate.token_ids for candidate in group.candidates)
-            packed = PromptGroup(group.candidates[0].prompt_token_ids, tokens)
-            batch = pack([packed], layout).to(policy.device)
+    packed = [
+        PromptGroup(
+            group.candidates[0].prompt_token_ids,
+            tuple(candidate.token_ids for candidate in group.candidates),
+        )
+        for group in groups
+    ]
+    with packed_attention_in(policy.model, packed) as layout:
+        for group, one in zip(groups, packed, strict=True):
+            batch = pack([one], layout).to(policy.device)
             with torch.autocast(policy.device.type, torch.bfloat16, enabled=bfloat16):
                 logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
-            numbers.extend(logprobs.double().tolist())
-            require_numbers(numbers[-len(tokens) :], f"reading prompt {group.prompt_id!r}")
+            of_group = logprobs.double().tolist()
+            require_numbers(of_group, f"reading prompt {group.prompt_id!r}")
+            numbers.extend(of_group)
             if on_group is not None:
-                on_group(sum(map(len, tokens)))
+                on_group(sum(map(len, one.completions)))
     return numbers

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from bonbon.models.attention_choice import attending, choose_layout
+from bonbon.models.attention_choice import attending, choose_layout, why_not_shared
 from bonbon.models.logprobs import completion_logprobs, require_numbers
 from bonbon.models.packing import Layout, PromptGroup, pack
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
@@ -45,7 +45,7 @@ class Rescorer:
 
     @cached_property
     def _layout(self) -> Layout:
-        return choose_layout(self._policy.model)
+        return choose_layout(self._policy.model, ())
 
 
 class RescoredSampler:
@@ -125,6 +125,8 @@ def rescored_candidates(
     group = PromptGroup(
         candidates[0].prompt_token_ids, tuple(candidate.token_ids for candidate in candidates)
     )
+    if why_not_shared(policy.model, [group]) is not None:
+        layout = "completions"
     batch = pack([group], layout).to(policy.device)
     with attending(policy.model, layout):
         logprobs = completion_logprobs(policy.model, batch, temperature=float(temperature))

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from bonbon.models.twin import twin
 from bonbon.sampling.decoder import Move
 from bonbon.sampling.row_cache import HIDDEN, Bucket, CachedPrompt, RowCache, RowLayer, alike
-from bonbon.sampling.twin import twin
 
 IMPLEMENTATION = "bonbon_shared_prompt"
 

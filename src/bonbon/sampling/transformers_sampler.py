@@ -1,5 +1,6 @@
 """The built-in engine: any transformers causal language model, on CPU or GPU."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -8,6 +9,8 @@ import torch
 
 from bonbon.errors import ConfigError
 from bonbon.models.policy import Policy
+from bonbon.models.rotary import Switch, switch_of
+from bonbon.models.twin import twin
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress, Pruning
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
@@ -21,9 +24,11 @@ from bonbon.sampling.listener import Listener
 from bonbon.sampling.plain import PlainDecoder
 from bonbon.sampling.prepacked import PrepackedLinears
 from bonbon.sampling.prompt_queue import PromptQueue, deal
+from bonbon.sampling.rescored import rescored_candidates
 from bonbon.sampling.schedule import Schedule
 from bonbon.sampling.shared_prompt import SharedPromptDecoder
-from bonbon.sampling.twin import twin
+
+_log = logging.getLogger(__name__)
 
 
 class TransformersSampler:
@@ -73,23 +78,45 @@ class TransformersSampler:
                 "early takes all of a prompt side by side; raise sampling.engine.rows"
             )
         groups = [self._group(prompt, n) for prompt in prompts]
+        done: dict[str, list[Candidate]] = {}
         ending = Ending(self.policy, self.config.stop)
 
-        def candidates(group: DraftGroup) -> list[Candidate]:
-            return [
+        def finish(group: DraftGroup) -> None:
+            drawn = [
                 group.candidate(draft, ending.text(draft.token_ids))
                 for draft in group.drafts
                 if not draft.dropped
             ]
+            # What was drawn by one table after another is read as training will read it.
+            if drawn and self._outgrows(group):
+                drawn = rescored_candidates(
+                    self.policy, drawn, self.config.temperature, "completions"
+                )
+            done[group.prompt.id] = drawn
+            if on_prompt is not None:
+                on_prompt(drawn)
 
-        num_rows = min(self._num_rows, n * len(groups))
-        lanes = num_lanes(self.policy.device, num_rows, at_least=n if pruning else 1)
         listener = Listener(
             on_progress=on_progress or (lambda tokens, ended: None),
-            on_group=lambda group: on_prompt(candidates(group)) if on_prompt else None,
+            on_group=finish,
             pruning=pruning,
         )
+        staying = [group for group in groups if not self._outgrows(group)]
+        outgrowing = [group for group in groups if self._outgrows(group)]
+        if staying:
+            self._run(staying, listener, n)
+        if outgrowing:
+            self._say_outgrowing(len(outgrowing))
+            self._run(outgrowing, listener, n, shared=False)
+        return [candidate for prompt in prompts for candidate in done[prompt.id]]
 
+    def _run(
+        self, groups: Sequence[DraftGroup], listener: Listener, n: int, *, shared: bool = True
+    ) -> None:
+        """Draw the completions of groups, in lanes if their prompts can be shared."""
+        num_rows = min(self._num_rows, n * len(groups))
+        at_least = n if listener.judged_lengths else 1
+        lanes = num_lanes(self.policy.device, num_rows, at_least=at_least) if shared else 1
         rows = -(-num_rows // lanes)
 
         @torch.inference_mode()
@@ -97,9 +124,25 @@ class TransformersSampler:
             Schedule(self.policy, self.config, decoder, listener, num_rows=rows).run(queue)
 
         queues = deal(groups, lanes)
-        jobs = [partial(run_lane, self._new_decoder(rows), queue) for queue in queues]
+        jobs = [partial(run_lane, self._new_decoder(rows, shared), queue) for queue in queues]
         run_lanes(jobs, stop=lambda: [queue.close() for queue in queues])
-        return [candidate for group in groups for candidate in candidates(group)]
+
+    def _outgrows(self, group: DraftGroup) -> bool:
+        """Return whether a completion may grow to where the model's rotary tables change."""
+        start = len(group.token_ids)
+        switch = self._switch
+        return switch is not None and switch.crossed(start, start + self.config.max_new_tokens)
+
+    def _say_outgrowing(self, count: int) -> None:
+        assert self._switch is not None
+        _log.warning(
+            "%s has other rotary tables beyond %d tokens, which answers to %d prompts may reach: "
+            "those are drawn without a cache, which is slow. Shorten the prompts or lower "
+            "sampling.max_new_tokens.",
+            self.policy.name,
+            self._switch.length,
+            count,
+        )
 
     @property
     def decoder_name(self) -> str:
@@ -107,16 +150,20 @@ class TransformersSampler:
         return "shared-prompt" if self._shared else "plain"
 
     @torch.inference_mode()
-    def _new_decoder(self, capacity: int) -> Decoder[Any]:
+    def _new_decoder(self, capacity: int, shared: bool) -> Decoder[Any]:
         model = twin(self.policy.model)
         self._linears.install(model)
-        return (
-            SharedPromptDecoder(model, capacity=capacity) if self._shared else PlainDecoder(model)
-        )
+        if shared and self._shared:
+            return SharedPromptDecoder(model, capacity=capacity)
+        return PlainDecoder(model)
 
     @cached_property
     def _shared(self) -> bool:
         return shares_prompts(self.policy.model, self.policy.name)
+
+    @cached_property
+    def _switch(self) -> Switch | None:
+        return switch_of(self.policy.model)
 
     @cached_property
     def _linears(self) -> PrepackedLinears:

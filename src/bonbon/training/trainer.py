@@ -98,6 +98,7 @@ class PreferenceTrainer(Trainer):
         self.config = config
         self.temperature = temperature
         self.trained_tokens = 0
+        self._examples = examples
         self._meter = Meter(config.objective)
         self._starts_at_reference = starts_at_reference
         _check_vocabulary(policy, examples)
@@ -280,7 +281,8 @@ class PreferenceTrainer(Trainer):
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bfloat16):
                 return completion_logprobs(inner_model(model), batch, temperature=self.temperature)
 
-        with packed_attention_in(inner_model(model)) as self._layout:
+        groups = [example.group for example in self._examples]
+        with packed_attention_in(inner_model(model), groups) as self._layout:
             model.forward = forward
             try:
                 yield
