@@ -178,6 +178,13 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_many_columns_that_are_not_used_are_counted(tmp_path: Path) -> None:
+    others = {f"column {number}": "x" for number in range(300)}
+    told: list[str] = []
+    load(jsonl(tmp_path / "p.jsonl", [{"prompt": f"Hi {n}", **others} for n in range(4)]), told)
+    assert "'column 11' and 288 more; a reward function" in told[0]
+
+
 def test_answers_at_the_end_of_chats_are_told(tmp_path: Path) -> None:
     rows = [{"messages": [user(f"Hi {n}"), assistant("Ho")][: 1 + n % 2]} for n in range(4)]
     told: list[str] = []

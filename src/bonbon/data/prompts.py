@@ -25,6 +25,9 @@ BUILT_IN_PROMPTS = Path(__file__).with_name("everyday_prompts.jsonl")
 ROWS_AT_FIRST = 50_000
 """Rows that are read of a file of which a limited number is wanted; twice as many if too few."""
 
+NUM_NAMED = 12
+"""Unused columns that are named, so that a table of hundreds takes no more than a line or two."""
+
 SPLITS: dict[str, Split] = {
     "train": "train",
     "eval": "eval",
@@ -132,10 +135,11 @@ def _remarks(
 ) -> list[str]:
     remarks: list[str] = []
     if unused:
-        names = ", ".join(map(repr, unused))
+        names = ", ".join(map(repr, unused[:NUM_NAMED]))
+        more = f" and {len(unused) - NUM_NAMED} more" if len(unused) > NUM_NAMED else ""
         remarks.append(
-            f"{path.name}: no part of the prompt: {names}; a reward function may ask for such "
-            "columns by name."
+            f"{path.name}: no part of the prompt: {names}{more}; a reward function may ask for "
+            "such columns by name."
         )
     if answered := sum(ends_with_answer(row, column) for row in rows):
         remarks.append(
