@@ -6,12 +6,15 @@ answers, and with the faults that real servers have:
     logits: {"0 1": [...], ...}, one row per context; with `end`, the end-of-sequence id; the
         words are the ids. Draws exactly from softmax(logits / temperature).
     answers: {"a question": an answer's choice}; for judges.
-    words: for any prompt, answers of so many words, which the seed decides; text alone.
+    words: for any prompt, answers of so many digits, which the seed decides; text alone.
+        The seed decides nothing where they are the `same`; `ends_with_after`: a number of requests
+        and the reason that the completions of all further ones end with.
     fail: what happens to the first requests, one entry each: an HTTP status, `drop` (no answer),
         `cut` (half an answer), `garbage` (not JSON), `empty` (no choices), `html`, `html502`,
         `events` (a stream), `deep` (nested), `error` (one under status 200), `huge` (100 MB),
         `bomb` (200 MB that are 1 MB of gzip), `packed` (an honest gzip), `drip` (a byte now and
         then, without end).
+        200 stands for an honest answer.
     only: {a prompt: what happens to the requests for it}, likewise, or the reason that a completion
         of it ends with; the prompt as in `logits`, or as the text that it is asked with.
     retry_after: the header of that name beside these; by default a short one.
@@ -25,7 +28,8 @@ answers, and with the faults that real servers have:
         tokens than asked for), `fewer` (log-probabilities than tokens), `other` (ids than text),
         `null` (no text), `reasoning` (taken out of the text).
     knows: the only keys a request may hold; key: the API key it takes; delay: seconds.
-    ends_with: says that completions end for this reason.
+    ends_with: says that completions end for this reason; ends_with_first: that the first of
+        several does.
 
 GET /log?model returns the requests for a model.
 """
@@ -156,11 +160,10 @@ def spoilt(drawn: dict[str, Any], wrong: str | None) -> dict[str, Any]:
 
 def worded(model: dict[str, Any], body: dict[str, Any], index: int) -> dict[str, Any]:
     """Return a choice of a few words, for any prompt."""
-    words = random.Random(f"{body.get('seed')}/{index}/{prompt_in(body)}").choices(
-        ["happy", "sad", "great", "awful", "day", "question"], k=model["words"]
-    )
+    place = 0 if model.get("same") else f"{body.get('seed')}/{index}/{prompt_in(body)}"
+    digits = random.Random(place).choices([str(digit) for digit in range(8)], k=model["words"])
     ends_with = model.get("ends_with", "stop")
-    return {"index": index, "finish_reason": ends_with, "text": " ".join(words)}
+    return {"index": index, "finish_reason": ends_with, "text": " ".join(digits)}
 
 
 def prompt_in(body: dict[str, Any]) -> str:
@@ -201,6 +204,8 @@ def answer(model: dict[str, Any], body: dict[str, Any]) -> tuple[int, dict[str, 
         }
         for index in range(min(count, most))
     ]
+    if count > 1 and "ends_with_first" in model:
+        choices[0]["finish_reason"] = model["ends_with_first"]
     made: dict[str, Any] = {"choices": choices[::-1]}
     if "messages" in body and body.get("return_token_ids"):
         made["prompt_token_ids"] = prompt
@@ -250,6 +255,10 @@ class Handler(BaseHTTPRequestHandler):
             if model and model.get("fail"):
                 fail = model["fail"].pop(0)
             ends_with = model.get("only", {}).get(prompt_in(body)) if model else None
+            if model and "ends_with_after" in model:
+                left, reason = model["ends_with_after"]
+                model["ends_with_after"] = [left - 1, reason]
+                ends_with = reason if left <= 0 else None
             if ends_with in FAULTS or isinstance(ends_with, int):
                 fail, ends_with = ends_with, None
         if model is None:
@@ -257,7 +266,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(404, {"error": {"message": message}})
         elif model.get("key") and authorization != f"Bearer {model['key']}":
             self.send(401, {"error": {"message": f"Incorrect API key provided: {authorization}"}})
-        elif fail is not None and fail != "packed":
+        elif fail is not None and fail not in {200, "packed"}:
             self.retry_after = model.get("retry_after")
             self.fail(fail)
             self.retry_after = None

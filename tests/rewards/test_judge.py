@@ -202,3 +202,19 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], line: st
     with pytest.raises(ValidationError) as caught:
         JudgeConfig.model_validate({"model": "m", **settings})
     assert line in str(caught.value)
+
+
+def test_a_question_without_an_answer_is_no_score_and_holds_up_no_other(
+    openai_url: str, put_model: PutModel
+) -> None:
+    """The server knows no answer to one of them, and one to what every judge can answer."""
+    model = put_model(
+        answers={
+            "say {completion}|warm|5": worded("4"),
+            "say {completion}|cold|5": worded("2"),
+            "Hi": worded("Hello."),
+        }
+    )
+    judge = load_judge(config(openai_url, model, max_retries=0))
+    scores = checked_scores(judge, [ONE, ONE, ONE], ["warm", "unheard of", "cold"])
+    assert scores == [4, None, 2]

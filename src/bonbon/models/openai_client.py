@@ -92,7 +92,7 @@ class OpenaiClient:
             default_headers={"Accept-Encoding": "gzip"},
         )
         self._slots = asyncio.Semaphore(endpoint.concurrency)
-        self._control = asyncio.Lock()
+        self._verdict = asyncio.Lock()
         self._failure = None
         return self
 
@@ -147,8 +147,8 @@ class OpenaiClient:
             body: without `model`.
             optional: keys of `body` to leave out from then on if the server does not know them.
             read: turns the answer into what is wanted; its ValueError means another try.
-            control: what makes of `body` a question that any server can answer. Where a question
-                fails and no other was answered meanwhile, it tells which of the two is at fault.
+            control: what makes of `body` a question that any server can answer. It is asked when
+                this one fails for good, and tells which of the two is at fault.
             refusal_is_final: judge a refusal likewise; else the caller knows what to ask instead.
 
         Raises:
@@ -159,22 +159,20 @@ class OpenaiClient:
         async with self._slots:
             if self._failure is not None:
                 raise _GivenUpError
-            before, max_retries = self._num_answered, self._endpoint.max_retries
+            max_retries = self._endpoint.max_retries
             try:
                 result = await self._known(path, body, optional, read, max_retries=max_retries)
             except _FailedError as failed:
                 line = await self._line(failed)
                 if isinstance(line, RequestRefusedError) and not refusal_is_final:
                     raise line from None
-                async with self._control:  # so that one question tells for all that fail
-                    if control is not None and may_be_the_question(failed.last):
-                        others = self._num_answered > before
-                        asked = {**body, **control}
-                        if others or await self._is_answered(path, asked, optional, read):
-                            reason = self._without_key(reason_of(failed.last))
-                            line = UnansweredError(str(line), reason=reason)
-                    if not isinstance(line, UnansweredError):
-                        self._failure = self._failure or line
+                async with self._verdict:  # one control tells for all that fail together
+                    judged = control is not None and may_be_the_question(failed.last)
+                    asked = {**body, **(control or {})}
+                    if judged and await self._is_answered(path, asked, optional, read):
+                        reason = self._without_key(reason_of(failed.last))
+                        raise UnansweredError(str(line), reason=reason) from None
+                    self._failure = self._failure or line
                 raise line from None
             self._num_answered += 1
             return result
@@ -204,7 +202,6 @@ class OpenaiClient:
             await self._known(path, body, optional, read, max_retries=1)
         except _FailedError:
             return False
-        self._num_answered += 1
         return True
 
     async def _line(self, failed: _FailedError) -> EngineError:

@@ -8,8 +8,8 @@ from bonbon.sampling.openai_completion import Completion
 ASKED_IN_FULL = 16
 """Every so many prompts one is asked for all its choices at once, whatever was seen before."""
 
-LOG_CHANCE = math.log(1e-3)
-"""Equal choices that are likelier than this come by chance."""
+LOG_CHANCE = math.log(0.5)
+"""Equal choices that are likelier than this are no riddle."""
 
 
 class ChoicesPerRequest:
@@ -35,8 +35,9 @@ class ChoicesPerRequest:
         """Return how many choices to ask for when so many are wanted."""
         return wanted if self._most is None else min(self._most, wanted)
 
-    def gave(self, given: int, wanted: int) -> None:
-        """Note how many choices came."""
+    def gave(self, completions: Sequence[Completion], given: int, wanted: int) -> None:
+        """Note what came: completions that can be used, of so many given and wanted."""
+        self._varies = self._varies or not are_equal(completions)
         if given < wanted:
             self._most = given if given == self._last_short else self._most
             self._last_short = given
@@ -47,16 +48,16 @@ class ChoicesPerRequest:
         """Note that several choices are refused, or are copies of one."""
         self._most = 1
 
-    def looks_copied(self, completions: Sequence[Completion]) -> bool:
-        """Return whether choices may be copies of one, as servers give that seed each alike.
+    def may_be_copies(self, completions: Sequence[Completion]) -> bool:
+        """Return whether choices are all the same, as servers give that seed each alike.
 
-        Equal ones do that are too unlikely to come by chance, or of unknown likelihood, as long as
-        no other answer had choices that differ.
+        Not if any answer so far had choices that differ, nor if the policy is nearly certain of
+        this one.
         """
-        if len(completions) < 2:
-            return False
-        first = completions[0]
-        equal = all(each.token_ids == first.token_ids for each in completions)
-        self._varies = self._varies or not equal
-        by_chance = (len(completions) - 1) * first.logprob > LOG_CHANCE  # False for NaN
-        return equal and not self._varies and not by_chance
+        by_chance = (len(completions) - 1) * completions[0].logprob > LOG_CHANCE  # not for NaN
+        return len(completions) > 1 and not self._varies and not by_chance
+
+
+def are_equal(completions: Sequence[Completion]) -> bool:
+    """Return whether all are the same."""
+    return len({each.token_ids for each in completions}) == 1

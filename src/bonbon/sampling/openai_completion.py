@@ -61,7 +61,9 @@ def read_completion(
             f"a completion ended with {choice.finish_reason!r}, expected 'stop' or 'length'"
         )
     given = choice.prompt_token_ids
-    _refuse_unknown_tokens((*(choice.token_ids or ()), *(given or ())), tokenizer)
+    told = choice.token_ids or [token.id for token in choice.tokens if token.id is not None]
+    _refuse_unknown_tokens((*told, *(given or ())), tokenizer)
+    _refuse_length(max(len(told), len(choice.tokens)), most=limit, limit=limit)
     reason, stopped_at = _ENDS[choice.finish_reason], _stop_string(choice, stop)
     drawn = _drawn_ids(choice, tokenizer)
     if drawn is None:
@@ -74,7 +76,6 @@ def read_completion(
         most = limit + limit // 4 + 4  # encoded again, a text may take a few tokens more
         _refuse_length(len(token_ids), most=most, limit=limit)
     else:
-        _refuse_length(len(drawn), most=limit, limit=limit)
         _refuse_other_text(choice, drawn, tokenizer)
         kept = ending.within(drawn)
         text = ending.text(kept)

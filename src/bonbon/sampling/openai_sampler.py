@@ -18,7 +18,7 @@ from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, OnUnanswered, Progress
 from bonbon.sampling.config import OpenaiEngine, SamplingConfig
 from bonbon.sampling.ending import Ending
-from bonbon.sampling.openai_choices import ChoicesPerRequest
+from bonbon.sampling.openai_choices import ChoicesPerRequest, are_equal
 from bonbon.sampling.openai_completion import Completion, read_completion
 
 _OPTIONAL = frozenset(
@@ -243,15 +243,22 @@ class OpenaiSampler:
             drawn = await self._one(question, indices[0])
             self._choices.gives_one()
             return drawn
-        if not self._choices.looks_copied(drawn):
-            return drawn
-        # With another seed, copies of one are copies of another; a policy that is nearly certain
-        # of its answer gives that answer again.
-        check = await self._ask(question, 2, self._seed(question, f"{indices[0]}/again"))
-        if self._choices.looks_copied(check) and check[0].token_ids != drawn[0].token_ids:
+        if self._choices.may_be_copies(drawn) and await self._are_copies(question, drawn[0]):
             self._choices.gives_one()
             return drawn[:1]
         return drawn
+
+    async def _are_copies(self, question: _Question, drawn: Completion) -> bool:
+        """Ask for two more than an answer whose choices are all the same.
+
+        With another seed, copies of one are copies of another; a policy that is nearly certain of
+        its answer gives that answer again.
+        """
+        try:
+            more = await self._ask(question, 2, self._seed(question, "copies"))
+        except (RequestRefusedError, UnansweredError):
+            return True
+        return len(more) > 1 and are_equal(more) and not are_equal([drawn, more[0]])
 
     async def _one(self, question: _Question, index: int) -> list[Completion]:
         try:
@@ -277,7 +284,7 @@ class OpenaiSampler:
             control={**self._said(_CONTROL, self._control), "n": 1},
             refusal_is_final=count == 1,
         )
-        self._choices.gave(given, count)
+        self._choices.gave(drawn, given, count)
         return drawn
 
     def _said(self, prompt: Prompt, token_ids: tuple[int, ...]) -> dict[str, Any]:
