@@ -107,15 +107,12 @@ def packed_attention(
     Raises:
         NotImplementedError: the model asks for what this attention cannot do.
     """
-    missing = {
-        "a model that hands the layout on": packed is None,
-        "a soft cap of attention": softcap is not None,
-        "attention sinks": unused.get("s_aux") is not None,
-    }
-    for feature, is_missing in missing.items():
-        if is_missing:
-            raise NotImplementedError(feature)
-    assert packed is not None
+    if packed is None:
+        raise NotImplementedError("a model that hands the layout on")
+    if softcap is not None:
+        raise NotImplementedError("a soft cap of attention")
+    if unused.get("s_aux") is not None:
+        raise NotImplementedError("attention sinks")
     kernel = None if dropout else compiled_kernel(query.device.type)
     if kernel is not None:
         mask = packed.block_mask(sliding_window)
