@@ -185,8 +185,8 @@ def noted_draws(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         prompts: Sequence[Prompt],
         *,
         n: int,
-        on_progress: Progress,
-        on_prompt: OnPrompt,
+        on_progress: Progress | None = None,
+        on_prompt: OnPrompt | None = None,
     ) -> list[Candidate]:
         splits.append(prompts[0].split)
         return original(self, prompts, n=n, on_progress=on_progress, on_prompt=on_prompt)
