@@ -5,6 +5,10 @@ class BonbonError(Exception):
     """A problem the user can mend; the command line prints it in one line and exits with 2."""
 
 
+class DamagedFileError(BonbonError):
+    """A file of a run directory that is not what was written."""
+
+
 class ConfigError(BonbonError, ValueError):
     """A setting, file or combination of settings that cannot work."""
 

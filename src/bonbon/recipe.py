@@ -188,14 +188,21 @@ def load_run_recipe(directory: Path) -> Recipe:
     """Read the recipe that a run directory records.
 
     Raises:
-        ConfigError: it records none, so it is not a run directory.
+        ConfigError: it records none, so it is not a run directory, or the record is damaged.
     """
-    if not (directory / "recipe.yaml").is_file():
+    file = directory / "recipe.yaml"
+    if not file.is_file():
         raise ConfigError(
             f"{directory} is not a run directory: it has no recipe.yaml; give the directory that "
             "`bonbon run` named at its end"
         )
-    return load_recipe(directory / "recipe.yaml")
+    try:
+        if "evaluation" not in read_yaml(file):  # the last one: all are recorded
+            raise ConfigError(f"recipe {file} does not hold all settings")
+        return load_recipe(file)
+    except ConfigError as error:
+        advice = f"run the recipe with --out {directory} to record it anew"
+        raise ConfigError(f"{error}; {advice}") from None
 
 
 def make_recipe(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bonbon.pipeline.fingerprint import fingerprint_function, fingerprint_model
+from bonbon.pipeline.fingerprint import fingerprint_model, fingerprint_source
+from bonbon.pipeline.source import source_of
 
 pytestmark = pytest.mark.usefixtures("rewards_importable")
 
@@ -47,8 +48,11 @@ def test_another_config_is_another_model(model: Path) -> None:
     assert fingerprint_model(str(model)) != before
 
 
-def test_a_function_is_known_by_its_file(tmp_path: Path) -> None:
-    (tmp_path / "wrapped.py").write_text("from digits import total\n")
+def test_a_function_that_stands_alone_is_known_by_its_file_wherever_that_is(tmp_path: Path) -> None:
+    shutil.copy(source_of("digits:total").files["digits"], tmp_path / "figures.py")
+    (tmp_path / "wrapped.py").write_text("from figures import total\n")
+    alone = fingerprint_source(source_of("figures:total"))
 
-    assert fingerprint_function("wrapped:total") == fingerprint_function("digits:total")
-    assert fingerprint_function("math:hypot") is None
+    assert fingerprint_source(source_of("digits:total")) == alone
+    assert fingerprint_source(source_of("wrapped:total")) != alone
+    assert fingerprint_source(source_of("math:hypot")) is None

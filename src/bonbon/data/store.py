@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bonbon.data.atomic_file import intended_name, replace_text
 from bonbon.data.table_file import check_parquet, read_parquet, write_table
-from bonbon.errors import BonbonError, RewardError
+from bonbon.errors import BonbonError, DamagedFileError, RewardError
 from bonbon.records import Candidate, ScoredGroup
 
 CANDIDATE_SCHEMA = pa.schema(
@@ -62,17 +62,39 @@ class CandidateStore:
 
     def write_shard(
         self, set_name: str, index: int, num_shards: int, candidates: Iterable[Candidate]
-    ) -> None:
-        """Store shard `index` (from 0) of the set's `num_shards`.
+    ) -> Path:
+        """Store shard `index` (from 0) of the set's `num_shards`, and return its path.
 
         Raises:
             BonbonError: the set was begun with another number of shards.
         """
         if not 0 <= index < num_shards:
             raise ValueError(f"shard index: got {index}, expected 0 to {num_shards - 1}")
-        self._shards(set_name, expected_division=num_shards)
+        self.shards(set_name, expected_division=num_shards)
         path = self._candidates / f"{set_name}-{index:05d}-of-{num_shards:05d}.parquet"
         write_table(path, _to_table(candidates))
+        return path
+
+    def shards(self, set_name: str, *, expected_division: int | None = None) -> dict[int, Path]:
+        """Paths of the stored shards by index.
+
+        Raises:
+            BonbonError: they are parts of several divisions, or of another than is expected.
+        """
+        pattern = _shard_pattern(set_name)
+        shards: dict[int, Path] = {}
+        divisions = {expected_division} if expected_division else set[int]()
+        for path in sorted(self._candidates.glob("*.parquet")):
+            if match := pattern.fullmatch(path.name):
+                shards[int(match["index"])] = path
+                divisions.add(int(match["num_shards"]))
+        if len(divisions) > 1:
+            raise BonbonError(
+                f"{self._candidates}: set '{set_name}' is divided into "
+                f"{' and into '.join(map(str, sorted(divisions)))} shards; expected one division; "
+                "use another run directory, or delete its shards to draw it afresh"
+            )
+        return shards
 
     def finished_shards(self, set_name: str) -> frozenset[int]:
         """Indices of the shards that are stored and whole.
@@ -80,10 +102,19 @@ class CandidateStore:
         Raises:
             BonbonError: a shard is damaged, or shards of different divisions are mixed.
         """
-        shards = self._shards(set_name)
+        shards = self.shards(set_name)
         for path in shards.values():
             check_parquet(path, CANDIDATE_SCHEMA)
         return frozenset(shards)
+
+    def damaged_shards(self, set_name: str, *, trusted: Collection[Path] = ()) -> list[Path]:
+        """Paths of the shards that cannot be read; those that are trusted are not tried."""
+        untried = [path for path in self.shards(set_name).values() if path not in trusted]
+        return [path for path in untried if not _is_readable(path, CANDIDATE_SCHEMA)]
+
+    def prompts_in(self, shard: Path) -> set[str]:
+        """Ids of the prompts that a shard answers."""
+        return set(read_parquet(shard, CANDIDATE_SCHEMA).column("prompt_id").to_pylist())
 
     def read(self, set_name: str) -> list[Candidate]:
         """Read the whole set, by shard and then in the order they were written.
@@ -91,7 +122,7 @@ class CandidateStore:
         Raises:
             BonbonError: no shard, a missing or damaged one, or a candidate stored twice.
         """
-        shards = self._shards(set_name)
+        shards = self.shards(set_name)
         self._refuse_gaps(set_name, shards)
         candidates = [
             candidate
@@ -123,6 +154,12 @@ class CandidateStore:
             raise BonbonError(f"{path} does not hold a JSON object; delete it to start afresh")
         return manifest
 
+    def score_file(self, set_name: str, reward_name: str) -> Path:
+        """Where a reward's scores of a set are."""
+        # Hub names and module:function hold signs that file systems refuse.
+        name = f"{_checked_set_name(set_name)}.{quote(reward_name, safe='')}.parquet"
+        return self._rewards / name
+
     def write_scores(
         self,
         set_name: str,
@@ -144,7 +181,7 @@ class CandidateStore:
             "reward_name": [reward_name] * len(candidates),
             "score": scores,
         }
-        path = self._score_path(set_name, reward_name)
+        path = self.score_file(set_name, reward_name)
         write_table(path, pa.table(columns, schema=SCORE_SCHEMA))
 
     def read_scores(
@@ -155,13 +192,18 @@ class CandidateStore:
         Raises:
             BonbonError: the file is damaged.
         """
-        path = self._score_path(set_name, reward_name)
+        path = self.score_file(set_name, reward_name)
         if not path.exists():
             return None
         table = read_parquet(path, SCORE_SCHEMA)
         names = ("prompt_id", "sample_index", "score")
         prompt_ids, sample_indices, scores = (table.column(name).to_pylist() for name in names)
         return dict(zip(zip(prompt_ids, sample_indices, strict=True), scores, strict=True))
+
+    def has_scores(self, set_name: str, reward_name: str) -> bool:
+        """Return whether there is a table of scores that can be read."""
+        path = self.score_file(set_name, reward_name)
+        return path.exists() and _is_readable(path, SCORE_SCHEMA)
 
     def groups(self, set_name: str, reward_name: str) -> list[ScoredGroup]:
         """The scored candidates of each prompt, prompts in stored order.
@@ -199,29 +241,6 @@ class CandidateStore:
     def _manifest_path(self, set_name: str) -> Path:
         return self._candidates / f"{_checked_set_name(set_name)}.json"
 
-    def _score_path(self, set_name: str, reward_name: str) -> Path:
-        # Hub names and module:function hold signs that file systems refuse.
-        return (
-            self._rewards / f"{_checked_set_name(set_name)}.{quote(reward_name, safe='')}.parquet"
-        )
-
-    def _shards(self, set_name: str, *, expected_division: int | None = None) -> dict[int, Path]:
-        """Paths of the stored shards by index; they must all be parts of one division."""
-        pattern = _shard_pattern(set_name)
-        shards: dict[int, Path] = {}
-        divisions = {expected_division} if expected_division else set[int]()
-        for path in sorted(self._candidates.glob("*.parquet")):
-            if match := pattern.fullmatch(path.name):
-                shards[int(match["index"])] = path
-                divisions.add(int(match["num_shards"]))
-        if len(divisions) > 1:
-            raise BonbonError(
-                f"{self._candidates}: set '{set_name}' is divided into "
-                f"{' and into '.join(map(str, sorted(divisions)))} shards; expected one division; "
-                "use another run directory, or delete its shards to draw it afresh"
-            )
-        return shards
-
     def _refuse_gaps(self, set_name: str, shards: Mapping[int, Path]) -> None:
         if not shards:
             raise BonbonError(
@@ -234,7 +253,7 @@ class CandidateStore:
             raise BonbonError(
                 f"{self._candidates} lacks {len(missing)} of the {num_shards} shards of set "
                 f"'{set_name}', the first being number {missing[0]}; "
-                "run the same sampling command again to draw them"
+                "run the command that drew the set once more: it draws them, and nothing else"
             )
 
     def _refuse_repeats(self, set_name: str, candidates: Sequence[Candidate]) -> None:
@@ -251,7 +270,7 @@ class CandidateStore:
     def _unscored(self, set_name: str, reward_name: str, key: CandidateKey) -> BonbonError:
         return BonbonError(
             f"reward '{reward_name}' has not scored sample {key[1]} of prompt '{key[0]}' in set "
-            f"'{set_name}' ({self._score_path(set_name, reward_name)}); score the set first"
+            f"'{set_name}' ({self.score_file(set_name, reward_name)}); score the set first"
         )
 
 
@@ -259,6 +278,14 @@ def _checked_set_name(set_name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", set_name):
         raise ValueError(f"set name: got '{set_name}', expected letters, digits, '-' and '_'")
     return set_name
+
+
+def _is_readable(path: Path, schema: pa.Schema) -> bool:
+    try:
+        read_parquet(path, schema)
+    except DamagedFileError:
+        return False
+    return True
 
 
 def _shard_pattern(set_name: str) -> re.Pattern[str]:

@@ -9,7 +9,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from bonbon.data.atomic_file import replacing
-from bonbon.errors import BonbonError, ConfigError
+from bonbon.errors import BonbonError, ConfigError, DamagedFileError
 
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What begins a cell that a spreadsheet may take for a formula."""
@@ -38,7 +38,8 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     """Read a Parquet file that must have exactly this schema.
 
     Raises:
-        BonbonError: the file is damaged or has other columns.
+        DamagedFileError: the file is damaged.
+        BonbonError: it has other columns, or must not be read.
     """
     check_parquet(path, schema)
     try:
@@ -51,7 +52,8 @@ def check_parquet(path: Path, schema: pa.Schema) -> None:
     """Check a Parquet file's footer: that the file is whole and has exactly this schema.
 
     Raises:
-        BonbonError: the file is truncated, is not Parquet or has other columns.
+        DamagedFileError: the file is truncated or is not Parquet.
+        BonbonError: it has other columns, or must not be read.
     """
     try:
         found = pq.read_schema(path)
@@ -60,7 +62,8 @@ def check_parquet(path: Path, schema: pa.Schema) -> None:
     if not found.equals(schema):
         raise BonbonError(
             f"{path} has the columns {', '.join(found.names)}; expected {', '.join(schema.names)} "
-            "as this version of bonbon writes them; start a new run directory"
+            "as this version of bonbon writes them; delete it and run the same command again to "
+            "have it made again, or start a new run directory"
         )
 
 
@@ -68,9 +71,9 @@ def _unreadable(path: Path, error: Exception) -> BonbonError:
     reason = " ".join(str(error).split())
     if isinstance(error, PermissionError):
         return BonbonError(f"{path} cannot be read ({reason}); check its permissions")
-    return BonbonError(
-        f"{path} is damaged and cannot be read ({reason}); "
-        "delete it and run the same command again to redo this part"
+    return DamagedFileError(
+        f"{path} is damaged and cannot be read ({reason}); run the command that made it once "
+        "more: it makes what is damaged again, and nothing else"
     )
 
 

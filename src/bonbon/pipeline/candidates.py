@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bonbon.data.journal import CandidateJournal
 from bonbon.data.unanswered import UnansweredPrompts, listed
 from bonbon.errors import ConfigError
+from bonbon.pipeline.fingerprint import model_files
 from bonbon.pipeline.paid_shards import PaidShards
-from bonbon.pipeline.stage import Stage, digest
+from bonbon.pipeline.stage import Settings, Stage, digest
 from bonbon.pipeline.versions import versions
 from bonbon.pipeline.workspace import Workspace
 from bonbon.records import Candidate, Prompt
@@ -34,6 +36,7 @@ class SetPlan:
         settings: everything the draws depend on.
         keep: refuse to throw the set away when a setting has changed.
         beside: the set that it is compared with; prompts without an answer there are left out.
+        model: the directory of the model that draws, if it is one of the run's own.
     """
 
     name: str
@@ -42,20 +45,44 @@ class SetPlan:
     settings: Mapping[str, Any]
     keep: bool
     beside: str | None = None
+    model: Path | None = None
+
+    def asked_of(
+        self, model: Path, name: str, settings: Settings, *, num_samples: int | None = None
+    ) -> "SetPlan":
+        """Return the plan of asking a model of the run's own the same."""
+        return SetPlan(
+            name,
+            self.prompts,
+            num_samples or self.num_samples,
+            settings,
+            keep=False,
+            beside=self.name,
+            model=model,
+        )
+
+
+def set_stage(workspace: Workspace, plan: SetPlan) -> Stage:
+    """Return what is known of the drawing of a set."""
+    inputs = [] if plan.model is None else model_files(plan.model)
+    return workspace.stage(f"sample-{plan.name}", plan.settings, inputs=inputs)
 
 
 def open_set(workspace: Workspace, plan: SetPlan) -> Stage:
     """Return the set's stage, and say so if what is stored has to be drawn afresh.
 
+    Shards that are not what was drawn are set aside, so that they count as missing.
+
     Raises:
         ConfigError: a setting has changed and the plan keeps what is there.
     """
-    stage = workspace.stage(f"sample-{plan.name}", plan.settings)
-    if not workspace.store.finished_shards(plan.name):
+    stage = set_stage(workspace, plan)
+    if not workspace.store.shards(plan.name):
         return stage
     if not stage.known and _manifest_agrees(workspace, plan):
         stage.begin()
     if stage.started:
+        _set_damage_aside(workspace, plan, stage)
         return stage
     changes = "; ".join(stage.changes[:3]) or "how they were drawn is not known"
     if plan.keep:
@@ -65,6 +92,20 @@ def open_set(workspace: Workspace, plan: SetPlan) -> Stage:
         )
     workspace.narrator.say(f"  {plan.name} is drawn afresh: {changes}.")
     return stage
+
+
+def _set_damage_aside(workspace: Workspace, plan: SetPlan, stage: Stage) -> None:
+    unreadable = workspace.store.damaged_shards(plan.name, trusted=stage.sealed)
+    damaged = {path for path in (*stage.damaged, *unreadable) if path.exists()}
+    kept = workspace.set_aside(str(path.relative_to(workspace.directory)) for path in damaged)
+    if stage.damaged:
+        stage.unseal()
+    if kept is not None:
+        which = ", ".join(path.name for path in sorted(damaged)[:3])
+        workspace.narrator.say(
+            f"  {len(damaged)} of the {len(divide(plan.prompts))} shards of {plan.name} are not "
+            f"what was drawn ({which}): they are drawn again, and kept in {kept}."
+        )
 
 
 def is_drawn(workspace: Workspace, plan: SetPlan, stage: Stage) -> bool:
@@ -111,7 +152,7 @@ def _draw_shards(workspace: Workspace, plan: SetPlan, stage: Stage, sampler: Sam
 
     def write(index: int, candidates: list[Candidate]) -> None:
         nonlocal began
-        workspace.store.write_shard(plan.name, index, len(shards), candidates)
+        stage.seal(workspace.store.write_shard(plan.name, index, len(shards), candidates))
         tokens = sum(len(candidate.token_ids) for candidate in candidates)
         now = time.perf_counter()
         stage.count(seconds=now - began, work=tokens)

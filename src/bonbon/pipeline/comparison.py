@@ -9,6 +9,7 @@ from typing import Any
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
 from bonbon.pipeline.comparison_measures import (
+    LOG_RATIOS,
     SHARED,
     add_extra_scores,
     compared_stage,
@@ -21,7 +22,7 @@ from bonbon.pipeline.comparison_recipe import ComparisonRecipe
 from bonbon.pipeline.comparison_results import comparison_numbers
 from bonbon.pipeline.job import Job
 from bonbon.pipeline.run import run
-from bonbon.pipeline.stage import recorded_settings
+from bonbon.pipeline.stage import same_record
 from bonbon.pipeline.workspace import Workspace, run_workspace
 from bonbon.report.comparison_data import COMPARISON_FILE
 from bonbon.report.comparison_page import write_comparison
@@ -82,14 +83,14 @@ def _run_method(shared: Workspace, recipe: ComparisonRecipe, name: str, seed: in
     workspace = run_workspace(own, method, shared.narrator)
     add_extra_scores(workspace, recipe, "eval-bonbon")
     measure_log_ratios(shared, workspace)
-    stage.finish()
+    stage.finish(own / LOG_RATIOS)
 
 
 def _share(source: Path, target: Path) -> None:
     """Give a method the candidates that all share, scored, and again when those have changed."""
     for set_name in ("train", "eval-base"):
         stages = (f"sample-{set_name}", f"score-{set_name}")
-        if all(recorded_settings(target, one) == recorded_settings(source, one) for one in stages):
+        if all(same_record(target, source, one) for one in stages):
             continue
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / "recipe.yaml", target)
@@ -103,4 +104,4 @@ def _share(source: Path, target: Path) -> None:
             for file in source.glob(pattern.format(set_name)):
                 place = target / file.relative_to(source)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, place)
+                shutil.copy2(file, place)  # with its time, which its seal knows

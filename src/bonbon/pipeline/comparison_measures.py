@@ -145,7 +145,7 @@ def _base_logprobs(
         )
     table = {group.prompt_id: [next(numbers) for _ in group.candidates] for group in groups}
     replace_text(file, json.dumps(table) + "\n")
-    stage.finish()
+    stage.finish(file)
     return table
 
 

@@ -18,6 +18,7 @@ from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError, PolicyError, PromptError
 from bonbon.models.policy import load_policy_tokenizer
 from bonbon.models.tokenizer import PolicyTokenizer
+from bonbon.pipeline.stage import refuse_damage
 from bonbon.pipeline.trainer_reading import TrainerReading
 from bonbon.recipe import Recipe, load_run_recipe
 from bonbon.records import Candidate, Prompt, ScoredGroup
@@ -59,12 +60,15 @@ def export_run(
     """
     recipe = load_run_recipe(directory)
     store = CandidateStore(directory)
-    if not store.finished_shards(set_name):
+    name = reward or reward_name(recipe.reward)
+    scored = "" if name == reward_name(recipe.reward) else f".{name}"
+    refuse_damage(directory, [f"sample-{set_name}", f"score-{set_name}{scored}"])
+    if not store.shards(set_name):
         raise ConfigError(
             f"{directory} has no candidates of the set {set_name!r}; draw them first, or name "
             "another set with --of"
         )
-    groups = store.groups(set_name, reward or reward_name(recipe.reward))
+    groups = store.groups(set_name, name)
     orders = [
         rank_order(group.rewards, rng=tie_rng(recipe.seed, group.prompt_id)) for group in groups
     ]

@@ -1,11 +1,11 @@
-"""Fingerprints of what a setting names but does not hold: model files, a reward's source."""
+"""Fingerprints of what a setting names but does not hold: model files, the source of functions."""
 
 import hashlib
 from pathlib import Path
 
 from bonbon.config import at_home
+from bonbon.pipeline.source import Source
 from bonbon.pipeline.stage import DIGEST
-from bonbon.rewards.function import source_file
 
 BLOCK = 4096
 NUM_BLOCKS = 256
@@ -21,24 +21,35 @@ def fingerprint_model(model: str) -> str | None:
     if not directory.is_dir():
         return None
     total = hashlib.blake2b(digest_size=8)
-    for path in sorted(directory.iterdir()):
-        # The model card is text for people, and writing it again changes no model.
-        if path.is_file() and path.suffix != ".md":
-            total.update(f"{path.name}/{path.stat().st_size}/".encode())
-            total.update(_blocks(path))
+    for path in model_files(directory):
+        total.update(f"{path.name}/{path.stat().st_size}/".encode())
+        total.update(_blocks(path))
     return DIGEST + total.hexdigest()
 
 
-def fingerprint_function(spec: str) -> str | None:
-    """Return the fingerprint of the file that a reward function stands in, None if it has none.
+def model_files(directory: Path) -> list[Path]:
+    """Return the files of a model directory, none if there is no such directory.
 
-    Raises:
-        ConfigError: there is no such function.
+    The model card is text for people, and writing it again changes no model.
     """
-    file = source_file(spec)
-    if file is None:
+    found = sorted(directory.iterdir()) if directory.is_dir() else []
+    return [path for path in found if path.is_file() and path.suffix != ".md"]
+
+
+def fingerprint_source(source: Source) -> str | None:
+    """Return the fingerprint of the local modules of a function, None if there are none.
+
+    A module that stands alone is known by its content, wherever it is and whatever its name.
+    """
+    contents = {module: file.read_bytes() for module, file in source.files.items()}
+    if not contents:
         return None
-    return DIGEST + hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+    total = hashlib.blake2b(digest_size=8)
+    for module, content in sorted(contents.items()):
+        if len(contents) > 1:
+            total.update(f"{module}/{len(content)}/".encode())
+        total.update(content)
+    return DIGEST + total.hexdigest()
 
 
 def _blocks(path: Path) -> bytes:

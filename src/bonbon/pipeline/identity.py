@@ -10,7 +10,8 @@ from bonbon.data.store import CandidateKey
 from bonbon.errors import ConfigError
 from bonbon.models.chat_template import TEMPLATE_FILE, read_template
 from bonbon.models.policy import PolicyConfig, policy_name
-from bonbon.pipeline.fingerprint import fingerprint_function, fingerprint_model
+from bonbon.pipeline.fingerprint import fingerprint_model, fingerprint_source
+from bonbon.pipeline.source import source_of
 from bonbon.pipeline.stage import DIGEST, digest
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
@@ -217,11 +218,13 @@ def _reward(config: RewardConfig) -> dict[str, Any]:
     return {**settings, "parts": parts}
 
 
-def _outside(config: RewardConfig) -> dict[str, str | None]:
-    """Return fingerprints of the files that a reward names."""
+def _outside(config: RewardConfig) -> dict[str, Any]:
+    """Return fingerprints of the files that a reward names, and what these are made for."""
     match config:
         case FunctionConfig():
-            return {"source": fingerprint_function(config.function)}
+            source = source_of(config.function)
+            packages = {"packages": source.packages} if source.packages else {}
+            return {"source": fingerprint_source(source), **packages}
         case ClassifierConfig() | PairwiseConfig():
             return {"weights": fingerprint_model(config.model)}
         case TfidfConfig():

@@ -16,7 +16,7 @@ from bonbon.models.policy import (
     policy_name,
 )
 from bonbon.pipeline.amount import check_amount
-from bonbon.pipeline.candidates import SetPlan, draw_set, is_drawn, open_set
+from bonbon.pipeline.candidates import SetPlan, draw_set, is_drawn, open_set, set_stage
 from bonbon.pipeline.identity import (
     preference_training_settings,
     round_sampling_settings,
@@ -30,9 +30,9 @@ from bonbon.pipeline.preflight import check_sampling, check_scoring, check_train
 from bonbon.pipeline.processes import agree
 from bonbon.pipeline.ray_job import draw_set_on_ray
 from bonbon.pipeline.reports import report_run
-from bonbon.pipeline.results import compare_methods, measure_kl
+from bonbon.pipeline.results import compare_methods, has_results, measure_kl, scored_answers
 from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
-from bonbon.pipeline.scores import load_told, refuse_ties, score_plans
+from bonbon.pipeline.scores import is_scored, load_told, refuse_ties, score_plans
 from bonbon.pipeline.stage import Stage, digest
 from bonbon.pipeline.trained_model import METHODS, is_trained, prepare_training, train_model
 from bonbon.pipeline.workspace import Workspace, run_workspace
@@ -81,7 +81,7 @@ class Job:
         else:
             self._refuse_unreadable_prompts()
             self._say(
-                f"{policy_name(self.recipe.policy)} answers {_how(self.recipe.sampling)}; every "
+                f"{policy_name(self.recipe.policy)} answers {self.recipe.sampling.in_words}; every "
                 "answer is stored with its token ids and log-probability."
             )
         self.workspace.write_recipe()
@@ -132,7 +132,7 @@ class Job:
                 self.workspace = run_workspace(
                     self.workspace.directory, self.recipe, self.workspace.narrator
                 )
-                stage = self.workspace.stage(this.stage_name, self._training_of(this))
+                stage = self._training_stage(this)
                 train_model(self.workspace, this, self.reward_name, stage, lambda: self.reward)
 
     def evaluate(self) -> None:
@@ -142,8 +142,8 @@ class Job:
         prompts = self._of_split("eval")
         self._heading(f"Evaluate: {len(prompts)} held-out prompts")
         self.workspace.write_recipe()
-        stage = self.workspace.stage("evaluate", self._evaluation)
-        if stage.finished and (self.workspace.directory / "metrics.json").is_file():
+        stage = self._evaluation_stage
+        if stage.finished and self._has_answers() and has_results(self.workspace):
             self._say("Evaluated already.")
             return
         if stage.changes:
@@ -164,7 +164,7 @@ class Job:
 
     def report(self) -> None:
         """Write the report and the model card."""
-        if not self.workspace.stage("evaluate", self._evaluation).finished:
+        if not self._evaluation_stage.finished:
             raise self._unfinished("evaluation", "evaluate")
         report_run(self.workspace.directory)
 
@@ -202,9 +202,8 @@ class Job:
         base = self._base_plan
         settings = trained_sampling_settings(self.recipe, base.settings, self._training)
         num_samples = self.recipe.evaluation.policy_samples
-        return SetPlan(
-            "eval-bonbon", base.prompts, num_samples, settings, keep=False, beside=base.name
-        )
+        model = self.workspace.model_directory
+        return base.asked_of(model, "eval-bonbon", settings, num_samples=num_samples)
 
     def _plan_of_base(self, name: str, prompts: Sequence[Prompt], num_samples: int) -> SetPlan:
         settings = sampling_settings(self.recipe, name, prompts, num_samples)
@@ -218,15 +217,23 @@ class Job:
         """Return how a round's candidates are drawn: by the model of the round before."""
         if this.number == 1:
             return self._train_plan
+        plan, before = self._train_plan, self._rounds[this.number - 2]
         settings = round_sampling_settings(
             self.recipe,
-            self._train_plan.settings,
+            plan.settings,
             set_name=this.set_name,
-            model=self._training_of(self._rounds[this.number - 2]),
+            model=self._training_of(before),
         )
-        plan = self._train_plan
-        return SetPlan(
-            this.set_name, plan.prompts, plan.num_samples, settings, keep=False, beside=plan.name
+        return plan.asked_of(before.model_directory, this.set_name, settings)
+
+    def _training_stage(self, this: Round) -> Stage:
+        """Return what is known of a round's training."""
+        drawn = [] if self._pairs_are_given else self.workspace.store.shards(this.set_name).values()
+        return self.workspace.stage(
+            this.stage_name,
+            self._training_of(this),
+            inputs=list(drawn),
+            makes_in=this.directory,
         )
 
     def _training_of(self, this: Round) -> dict[str, Any]:
@@ -247,16 +254,20 @@ class Job:
         return self._training_of(self._rounds[-1])
 
     @property
-    def _evaluation(self) -> dict[str, Any]:
-        return {
+    def _evaluation_stage(self) -> Stage:
+        base = self._base_plan
+        scoring = scoring_settings(self.recipe, base.settings, prompts=base.prompts)
+        settings = {
             "name": self.recipe.name,
-            "draws of the base": digest(self._base_plan.settings),
+            "draws of the base": digest(base.settings),
             "draws of the trained model": digest(self._trained_plan.settings),
-            "their rewards": digest(self._scoring_of(self._base_plan)),
+            "their rewards": digest(scoring),
             "evaluation": self.recipe.evaluation.model_dump(
                 mode="json", exclude={"groups_per_batch"}
             ),
         }
+        read = scored_answers(self.workspace, self.reward_name)
+        return self.workspace.stage("evaluate", settings, inputs=read)
 
     def _train_round(self, this: Round) -> None:
         """Draw and score a round's candidates, if they are not the base's, and train on them."""
@@ -273,7 +284,7 @@ class Job:
             )
             self._score(plan)
         self._forget("base", "reward")
-        stage = self.workspace.stage(this.stage_name, self._training_of(this))
+        stage = self._training_stage(this)
         must_train = not is_trained(this, stage)
         if must_train:
             prepare_training(self.workspace, this, stage)
@@ -313,10 +324,6 @@ class Job:
                 lambda: open_sampler(policy, sampling, seed=seed, load=load),
             )
 
-    def _scoring_of(self, plan: SetPlan) -> dict[str, Any]:
-        """Return what the rewards of a set depend on that is scored by itself."""
-        return scoring_settings(self.recipe, plan.settings, prompts=plan.prompts)
-
     def _score(self, *plans: SetPlan) -> None:
         score_plans(self.workspace, plans, lambda: self.reward)
 
@@ -328,8 +335,15 @@ class Job:
             "train": len(self._of_split("train")),
             "eval": len(self._of_split("eval")),
         }
-        compare_methods(self.workspace, self.reward_name, kl, num_prompts)
-        stage.finish()
+        made = compare_methods(self.workspace, self.reward_name, kl, num_prompts)
+        stage.reads(scored_answers(self.workspace, self.reward_name))
+        stage.finish(*made)
+
+    def _has_answers(self) -> bool:
+        """Whether all answers to the held-out prompts are there, and scored."""
+        workspace, plans = self.workspace, (self._base_plan, self._trained_plan)
+        drawn = all(is_drawn(workspace, plan, open_set(workspace, plan)) for plan in plans)
+        return drawn and is_scored(workspace, *plans)
 
     def _refuse_unreadable_prompts(self) -> None:
         """Refuse prompts that the policy cannot read, of all stages, before any is answered."""
@@ -343,24 +357,21 @@ class Job:
         return self.recipe.training.preferences is not None
 
     def _require_candidates(self) -> None:
-        plan = self._train_plan
-        stage = self.workspace.stage("sample-train", plan.settings)
-        if not is_drawn(self.workspace, plan, stage):
+        stage = set_stage(self.workspace, self._train_plan)
+        if not is_drawn(self.workspace, self._train_plan, stage):
             raise self._unfinished("candidates", "sample")
 
     def _require_scores(self) -> None:
         if self._pairs_are_given:
             return
         self._require_candidates()
-        settings = self._scoring_of(self._train_plan)
-        scored = self.workspace.stage("score-train", settings).finished
-        if not scored or self.workspace.store.read_scores("train", self.reward_name) is None:
+        if not is_scored(self.workspace, self._train_plan):
             raise self._unfinished("scores", "score")
 
     def _require_model(self) -> None:
         self._require_scores()
         last = self._rounds[-1]
-        stage = self.workspace.stage(last.stage_name, self._training)
+        stage = self._training_stage(last)
         if not is_in_place(self.workspace, last) or not is_trained(last, stage):
             raise self._unfinished("trained model", "train")
 
@@ -383,10 +394,3 @@ class Job:
 
     def _say(self, text: str) -> None:
         self.workspace.narrator.say(f"  {text}")
-
-
-def _how(sampling: SamplingConfig) -> str:
-    """Say how answers are drawn."""
-    cuts = {"top-k": sampling.top_k, "top-p": sampling.top_p}
-    named = " and ".join(f"{name} {cut}" for name, cut in cuts.items() if cut is not None)
-    return f"at temperature {sampling.temperature}, {named or 'nothing truncated'}"

@@ -105,6 +105,9 @@ def _hand_out(
                 )
             if place == 0:
                 write_set_manifest(workspace, plan, _pool(engine, finished.engine))
+            stored = workspace.store.shards(plan.name)
+            if finished.index in stored:  # else the directory is not shared, as is said at the end
+                stage.seal(stored[finished.index])
             stage.count(seconds=finished.sampling_seconds, work=finished.num_tokens)
             prompts = division[finished.index]
             if scores is not None:
@@ -199,7 +202,8 @@ class _Scores:
         self._reward_name = reward_name(workspace.recipe.reward)
         settings = scoring_settings(workspace.recipe, plan.settings, prompts=plan.prompts)
         self._stage = workspace.stage(f"score-{plan.name}", settings)
-        if not self._stage.started:
+        whole = self._store.has_scores(plan.name, self._reward_name) and not self._stage.damaged
+        if not self._stage.started or not whole:
             self._store.write_scores(plan.name, self._reward_name, [], [])
             self._stage.begin()
         self._known = self._store.read_scores(plan.name, self._reward_name) or {}

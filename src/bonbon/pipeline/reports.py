@@ -4,7 +4,8 @@ from pathlib import Path
 
 from bonbon.data.atomic_file import replace_text
 from bonbon.errors import ConfigError
-from bonbon.pipeline.stage import is_finished
+from bonbon.pipeline.scores import SPLITS
+from bonbon.pipeline.stage import is_finished, refuse_damage
 from bonbon.recipe import load_run_recipe
 from bonbon.report.card import model_card
 from bonbon.report.html import write_report
@@ -23,6 +24,9 @@ def report_run(directory: Path) -> Path:
             f"{directory} has no finished evaluation to report; run `bonbon evaluate` with its "
             "recipe first"
         )
+    refuse_damage(
+        directory, [f"{stage}-{set_name}" for stage in ("sample", "score") for set_name in SPLITS]
+    )
     model = directory / "model"
     if model.is_dir():
         card = model_card(recipe.model_dump(mode="json"), read_metrics(directory))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bonbon.data.atomic_file import replace_text
@@ -10,7 +11,7 @@ from bonbon.errors import ConfigError
 from bonbon.evaluation.evaluator import Evaluator, MethodResult
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy, policy_name
-from bonbon.pipeline.distances import write_kl
+from bonbon.pipeline.distances import KL_FILE, write_kl
 from bonbon.pipeline.scores import SPLITS, num_unscored
 from bonbon.pipeline.stage import recorded_counts, stage_file
 from bonbon.pipeline.versions import versions
@@ -62,8 +63,8 @@ def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name:
 
 def compare_methods(
     workspace: Workspace, reward_name: str, kl: PromptKL, num_prompts: Mapping[Split, int]
-) -> None:
-    """Evaluate the base, best-of-n and the trained model, and write `metrics.json`.
+) -> list[Path]:
+    """Evaluate the base, best-of-n and the trained model, and return the results' files.
 
     Args:
         workspace: the run.
@@ -103,6 +104,24 @@ def compare_methods(
         "versions": versions(),
     }
     replace_text(workspace.directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    return result_files(workspace.directory)
+
+
+def scored_answers(workspace: Workspace, reward_name: str) -> list[Path]:
+    """Return the files of all answers to held-out prompts and of their rewards."""
+    store, sets = workspace.store, [name for name, split in SPLITS.items() if split == "eval"]
+    answers = [shard for name in sets for shard in store.shards(name).values()]
+    return [*answers, *(store.score_file(name, reward_name) for name in sets)]
+
+
+def result_files(directory: Path) -> list[Path]:
+    """Return where an evaluation's results are."""
+    return [directory / "metrics.json", directory / KL_FILE]
+
+
+def has_results(workspace: Workspace) -> bool:
+    """Return whether an evaluation's results are all there."""
+    return all(path.is_file() for path in result_files(workspace.directory))
 
 
 def timing(workspace: Workspace) -> dict[str, int | float]:

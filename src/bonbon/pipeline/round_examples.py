@@ -74,12 +74,11 @@ def _under_base(
 ) -> list[ScoredGroup]:
     """Return the groups with log-probabilities under the base, computed once and stored."""
     store = workspace.store
-    table = store.read_scores(this.set_name, BASE_LOGPROBS)
-    if table is None:
+    if not store.has_scores(this.set_name, BASE_LOGPROBS):
         numbers = _base_logprobs(workspace, groups)
         candidates = [candidate for group in groups for candidate in group.candidates]
         store.write_scores(this.set_name, BASE_LOGPROBS, numbers, candidates)
-        table = store.read_scores(this.set_name, BASE_LOGPROBS) or {}
+    table = store.read_scores(this.set_name, BASE_LOGPROBS) or {}
     return [
         replace(
             group,

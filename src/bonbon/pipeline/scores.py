@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from bonbon.data.store import CandidateKey, CandidateStore
 from bonbon.errors import RewardError
@@ -42,13 +43,9 @@ def score_plans(workspace: Workspace, plans: Sequence[SetPlan], load: Callable[[
     Raises:
         RewardError: the reward failed; what it gave before stays stored.
     """
-    recipe = workspace.recipe
-    as_one = compares_candidates(recipe.reward)
-    for part in [plans] if as_one else [[plan] for plan in plans]:
-        samplings = [plan.settings for plan in part]
-        settings = scoring_settings(recipe, *samplings, prompts=part[0].prompts)
-        name = reward_name(recipe.reward)
-        tables = [_Table(workspace, plan.name, name, settings, of_recipe=True) for plan in part]
+    for tables, part in zip(
+        _tables(workspace, plans), _scored_as_one(workspace, plans), strict=True
+    ):
         _complete(workspace, tables, part[0].prompts, load)
 
 
@@ -114,6 +111,11 @@ def add_scores(
     _complete(workspace, tables, prompts, load)
 
 
+def is_scored(workspace: Workspace, *plans: SetPlan) -> bool:
+    """Return whether the recipe's reward has scored sets to the end, and the scores are whole."""
+    return all(table.settled for tables in _tables(workspace, plans) for table in tables)
+
+
 def num_unscored(store: CandidateStore, set_name: str, reward_name: str) -> int:
     """Return how many of a set's candidates the reward has seen and given no score."""
     scores = store.read_scores(set_name, reward_name) or {}
@@ -146,6 +148,25 @@ def refuse_ties(workspace: Workspace, set_name: str, reward_name: str) -> None:
         )
 
 
+def _scored_as_one(workspace: Workspace, plans: Sequence[SetPlan]) -> list[Sequence[SetPlan]]:
+    """Cut sets into those that the recipe's reward must see together."""
+    as_one = compares_candidates(workspace.recipe.reward)
+    return [plans] if as_one else [[plan] for plan in plans]
+
+
+def _tables(workspace: Workspace, plans: Sequence[SetPlan]) -> "list[list[_Table]]":
+    """Return the tables of the recipe's reward, those that are scored as one together."""
+    recipe, name = workspace.recipe, reward_name(workspace.recipe.reward)
+    tables: list[list[_Table]] = []
+    for part in _scored_as_one(workspace, plans):
+        samplings = [plan.settings for plan in part]
+        settings = scoring_settings(recipe, *samplings, prompts=part[0].prompts)
+        tables.append(
+            [_Table(workspace, plan.name, name, settings, of_recipe=True) for plan in part]
+        )
+    return tables
+
+
 class _Table:
     """One reward's scores of one set, as far as they are known."""
 
@@ -167,33 +188,63 @@ class _Table:
         self._record = f"score-{set_name}.{reward_name}"
         self._of_recipe = of_recipe
         # The recipe's stage is what a run's later stages ask for.
-        self.stage = workspace.stage(f"score-{set_name}" if of_recipe else self._record, settings)
-        stored = self._store.read_scores(set_name, reward_name)
-        self._is_stored = stored is not None
+        self.stage = workspace.stage(
+            f"score-{set_name}" if of_recipe else self._record, settings, inputs=self._shards
+        )
+        # A damaged file may not even have the right columns.
+        self._is_stored = not self.stage.damaged and self._store.has_scores(set_name, reward_name)
+        stored = self._store.read_scores(set_name, reward_name) if self._is_stored else None
         self._known = stored or {}
         self._saved_at = self._saving_takes = 0.0
 
     @property
     def finished(self) -> bool:
         """Whether the whole table is stored."""
-        done = self._of_recipe and self.stage.finished and self._is_stored
-        return done or self._receipt().finished
+        return (self._of_recipe and self.settled) or self._receipt().finished
+
+    @property
+    def settled(self) -> bool:
+        """Whether the stage says so itself."""
+        return self.stage.finished and self._is_stored
 
     def settle(self) -> None:
         """Let the recipe's stage count as done if the table holds these scores from before."""
         if self._of_recipe and not self.stage.finished:
             self.stage.begin()
             self.stage.count(**self._receipt().counts)
-            self.stage.finish()
+            self.stage.finish(self._file)
 
     def open(self) -> None:
         """Go on with the table if the stage has begun it, otherwise begin it afresh."""
+        self._set_damage_aside()
+        self.candidates = self._store.read(self.set_name)
         if not self.stage.started:
-            # Scores under this name may be an earlier reward's: none of them may count as done.
-            self._known = {}
+            self._known = self._still_valid()
             self.save()
             self.stage.begin()
-        self.candidates = self._store.read(self.set_name)
+
+    def _still_valid(self) -> dict[CandidateKey, float | None]:
+        """Return the scores of candidates that were not drawn again since.
+
+        Scores under this name may be an earlier reward's: then none of them may count as done.
+        """
+        if not self.stage.changed_inputs:
+            return {}
+        redrawn = set[str]().union(*map(self._store.prompts_in, self.stage.changed_inputs))
+        return {key: score for key, score in self._known.items() if key[0] not in redrawn}
+
+    def _set_damage_aside(self) -> None:
+        """Forget a table that is not what was stored; it is kept, but not read."""
+        if self._is_stored:
+            return
+        kept = self._workspace.set_aside([f"{self._file.parent.name}/{self._file.name}"])
+        if kept is not None:
+            self._workspace.narrator.say(
+                f"  The scores of {self.set_name} by {self._reward_name} are not what was stored: "
+                f"all are scored again, and the table is kept in {kept}."
+            )
+        self._known = {}
+        self.stage.unseal()
 
     def knows(self, candidate: Candidate) -> bool:
         """Whether the reward has seen a candidate, be it that it gave no score."""
@@ -216,11 +267,11 @@ class _Table:
 
     def finish(self) -> None:
         """Record that the table is whole, and say how many candidates are out of the ranking."""
-        self.stage.finish()
+        self.stage.finish(self._file)
         receipt = self._receipt()
         receipt.begin()
         receipt.count(**self.stage.counts)
-        receipt.finish()
+        receipt.finish(self._file)
         num_unscored = sum(score is None for score in self._known.values())
         if num_unscored:
             self._workspace.narrator.say(
@@ -235,7 +286,16 @@ class _Table:
         not taken for this reward's.
         """
         scores = digest(sorted([*key, score] for key, score in self._known.items()))
-        return self._workspace.stage(self._record, {**self._settings, "scores": scores})
+        settings = {**self._settings, "scores": scores}
+        return self._workspace.stage(self._record, settings, inputs=self._shards)
+
+    @property
+    def _shards(self) -> list[Path]:
+        return list(self._store.shards(self.set_name).values())
+
+    @property
+    def _file(self) -> Path:
+        return self._store.score_file(self.set_name, self._reward_name)
 
 
 def _complete(
@@ -252,7 +312,9 @@ def _complete(
         workspace.narrator.say(f"  {names}: scored already.")
         return
     changes = [change for table in tables for change in table.stage.changes]
-    if changes:
+    if any(table.stage.changed_inputs for table in tables):
+        workspace.narrator.say(f"  {names}: what was drawn again is scored again.")
+    elif changes:
         verb = "is" if len(tables) == 1 else "are"
         workspace.narrator.say(f"  {names} {verb} scored afresh: {'; '.join(changes[:3])}.")
     for table in tables:

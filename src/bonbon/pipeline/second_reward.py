@@ -10,7 +10,7 @@ from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
 from bonbon.pipeline.identity import prompts_digest, scoring_settings
 from bonbon.pipeline.scores import SPLITS, add_scores, load_told
-from bonbon.pipeline.stage import is_finished, recorded_settings
+from bonbon.pipeline.stage import is_finished, recorded_settings, refuse_damage
 from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import make_recipe
 from bonbon.records import Prompt, Split
@@ -78,6 +78,7 @@ def _sampled(workspace: Workspace) -> dict[str, dict[str, Any]]:
         for set_name, stage in stages.items()
         if is_finished(workspace.directory, stage)
     }
+    refuse_damage(workspace.directory, stages.values())
     if not sampled:
         raise ConfigError(
             f"{workspace.directory} has no finished candidates to score; run `bonbon sample` first"

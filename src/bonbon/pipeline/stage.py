@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from bonbon.data.atomic_file import replace_text
-from bonbon.errors import ConfigError
+from bonbon.data.seal import Seal, is_whole, seal
+from bonbon.errors import BonbonError, ConfigError
 
 Settings = Mapping[str, Any]
 
@@ -18,45 +19,83 @@ DIGEST = "digest:"
 
 
 class StageRecord(BaseModel):
-    """What is stored of a stage."""
+    """What is stored of a stage; those of earlier versions have no name, seals and check."""
 
+    name: str | None = None
     finished: bool
     counts: dict[str, int | float]
     settings: dict[str, Any]
+    inputs: dict[str, Seal] = {}
+    files: dict[str, Seal] = {}
+    check: str | None = None
+
+    def checksum(self) -> str:
+        """Return what `check` is in a whole record."""
+        return digest(self.model_dump_json(exclude={"check"}))
 
 
 class Stage:
-    """What is known of a stage, compared with the settings wanted now.
+    """What is known of a stage, compared with the settings and the input files of now.
 
-    It makes a run resumable: a stage whose settings are unchanged goes on or is skipped, one
-    whose settings have changed starts afresh.
+    It makes a run resumable: a stage whose settings and inputs are unchanged goes on or is
+    skipped, one whose settings or inputs have changed starts afresh.
 
     Attributes:
-        changes: a phrase for every setting that differs from the recorded one.
-        started: it ran with these very settings, perhaps not to the end.
-        finished: it ran with these settings to the end.
+        changes: a phrase for every setting or input that differs from the recorded one.
+        changed_inputs: the files among them.
+        started: it ran with these very settings and inputs, perhaps not to the end.
+        damaged: files that it made and that are not what they were, or are gone.
+        finished: it ran with these settings and inputs to the end, and what it made is whole.
         counts: what it has cost so far: `seconds`, and `work` in tokens or scores.
     """
 
-    def __init__(self, file: Path, settings: Settings) -> None:
+    def __init__(
+        self,
+        file: Path,
+        settings: Settings,
+        *,
+        inputs: Sequence[Path] = (),
+        makes_in: Path | None = None,
+    ) -> None:
         """Read the record in `file`, if there is one.
+
+        Args:
+            file: of the record.
+            settings: everything the stage depends on, but for files of the run directory.
+            inputs: those files.
+            makes_in: where the stage's own files are; by default in the run directory.
 
         Raises:
             ConfigError: the record is damaged.
         """
         self._file = file
+        self._directory = file.parent.parent
+        self._makes_in = makes_in or self._directory
         self._settings = json.loads(json.dumps(settings))
+        self._inputs = inputs
         record = _read(file)
+        self._files = {} if record is None else record.files
+        self._sealed_inputs = {} if record is None else record.inputs
         self.known = record is not None
         self.changes = [] if record is None else _changes(record.settings, self._settings)
+        self.changed_inputs = [] if self.changes else self._find_changed_inputs()
+        self.changes += [f"{self._named(path)} changed" for path in self.changed_inputs]
         self.started = record is not None and not self.changes
-        self.finished = record is not None and self.started and record.finished
+        self.damaged = _not_whole(self._makes_in, self._files) if self.started else []
+        self.finished = record is not None and self.started and record.finished and not self.damaged
         self.counts = record.counts if record is not None and self.started else {}
 
+    @property
+    def sealed(self) -> set[Path]:
+        """The files that it has made and sealed."""
+        return {self._makes_in / name for name in self._files}
+
     def begin(self) -> None:
-        """Record that the stage runs with the present settings."""
-        self.changes = []
+        """Record that the stage runs with the present settings and inputs."""
+        self.changes, self.changed_inputs, self.damaged = [], [], []
         self.started = True
+        self._files = {}
+        self._seal_inputs()
         self._write(finished=False)
 
     def count(self, **amounts: int | float) -> None:
@@ -65,13 +104,55 @@ class Stage:
             self.counts[name] = self.counts.get(name, 0) + amount
         self._write(finished=False)
 
-    def finish(self) -> None:
-        """Record that the stage is done."""
+    def seal(self, *made: Path) -> None:
+        """Note files that the stage has made, with the next record of it."""
+        self._files |= {str(path.relative_to(self._makes_in)): seal(path) for path in made}
+
+    def reads(self, inputs: Sequence[Path]) -> None:
+        """Note the files of the run directory that the stage depends on, now that all are there."""
+        self._inputs = inputs
+
+    def unseal(self) -> None:
+        """Forget what was damaged: it will be made again, and may come out otherwise."""
+        names = {str(path.relative_to(self._makes_in)) for path in self.damaged}
+        self._files = {name: one for name, one in self._files.items() if name not in names}
+        self.damaged = []
+        if self.started:
+            self._write(finished=False)
+
+    def finish(self, *made: Path) -> None:
+        """Record that the stage is done, and the files that it has made."""
+        self.seal(*made)
+        self._seal_inputs()
         self._write(finished=True)
+
+    def _seal_inputs(self) -> None:
+        self._sealed_inputs = {
+            self._named(path): seal(path) for path in self._inputs if path.is_file()
+        }
+
+    def _find_changed_inputs(self) -> list[Path]:
+        recorded = self._sealed_inputs
+        return [
+            path
+            for path in self._inputs
+            if (name := self._named(path)) in recorded and not is_whole(path, recorded[name])
+        ]
+
+    def _named(self, path: Path) -> str:
+        return str(path.relative_to(self._directory))
 
     def _write(self, *, finished: bool) -> None:
         self.finished = finished
-        record = StageRecord(finished=finished, counts=self.counts, settings=self._settings)
+        record = StageRecord(
+            name=self._file.stem,
+            finished=finished,
+            counts=self.counts,
+            settings=self._settings,
+            inputs=self._sealed_inputs,
+            files=self._files,
+        )
+        record.check = record.checksum()
         replace_text(self._file, record.model_dump_json(indent=1))
 
 
@@ -92,10 +173,37 @@ def recorded_settings(directory: Path, stage: str) -> dict[str, Any]:
     return {} if record is None else record.settings
 
 
+def same_record(one: Path, other: Path, stage: str) -> bool:
+    """Return whether a stage ran with the same settings in two directories and made the same."""
+    mine, theirs = (_read(stage_file(directory, stage)) for directory in (one, other))
+    if mine is None or theirs is None or mine.settings != theirs.settings:
+        return mine is theirs
+    return {name: sealed.digest for name, sealed in mine.files.items()} == {
+        name: sealed.digest for name, sealed in theirs.files.items()
+    }
+
+
 def is_finished(directory: Path, stage: str) -> bool:
-    """Return whether a stage is done, whatever its settings."""
+    """Return whether a stage is done, whatever its settings, and what it made is whole."""
     record = _read(stage_file(directory, stage))
-    return record is not None and record.finished
+    return record is not None and record.finished and not _not_whole(directory, record.files)
+
+
+def refuse_damage(directory: Path, stages: Iterable[str]) -> None:
+    """Refuse to read what stages have made if it is not what they made.
+
+    Raises:
+        BonbonError: a file is damaged or gone.
+    """
+    for stage in stages:
+        record = _read(stage_file(directory, stage))
+        damaged = [] if record is None else _not_whole(directory, record.files)
+        if damaged:
+            what = "is not what was written" if damaged[0].exists() else "is gone"
+            raise BonbonError(
+                f"{damaged[0]} {what}; run the command that made it once more: it makes what is "
+                "damaged again, and nothing else"
+            )
 
 
 def digest(value: object) -> str:
@@ -104,16 +212,31 @@ def digest(value: object) -> str:
     return DIGEST + hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def _not_whole(directory: Path, files: Mapping[str, Seal]) -> list[Path]:
+    paths = {directory / name: sealed for name, sealed in files.items()}
+    return [path for path, sealed in paths.items() if not is_whole(path, sealed)]
+
+
 def _read(file: Path) -> StageRecord | None:
     if not file.exists():
         return None
     try:
-        return StageRecord.model_validate_json(file.read_bytes())
+        record = StageRecord.model_validate_json(file.read_bytes())
     except ValidationError:
+        record = None
+    if record is None or not _is_own(record, file):
         raise ConfigError(
             f"{file} is damaged; delete it and run the same command again: the stage it records "
             "is done again, and candidates stay stored"
-        ) from None
+        )
+    return record
+
+
+def _is_own(record: StageRecord, file: Path) -> bool:
+    """Return whether a record is whole and of the stage that its file is named for."""
+    if record.name is None:  # of an earlier version
+        return True
+    return record.name == file.stem and record.check == record.checksum()
 
 
 def _changes(old: Settings, new: Settings, prefix: str = "") -> list[str]:

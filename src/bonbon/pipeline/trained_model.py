@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from bonbon.data.prompts import load_prompts
 from bonbon.models.packing import PromptGroup
 from bonbon.models.policy import Policy
+from bonbon.pipeline.fingerprint import model_files
 from bonbon.pipeline.processes import is_main
 from bonbon.pipeline.round_examples import round_examples
 from bonbon.pipeline.rounds import REPORTS, TRAINED, Round, load_trainable, stays_on_goal
@@ -22,6 +23,7 @@ from bonbon.training.arguments import num_steps, split
 from bonbon.training.config import ONLINE, ObjectiveName
 from bonbon.training.examples import RankedExample
 from bonbon.training.online import answer_reward, fit_online, num_online_steps
+from bonbon.training.reference import REFERENCE_FILE
 from bonbon.training.saved_model import SavedAs, save_model
 from bonbon.training.step_callback import steps_until
 from bonbon.training.trainer import PreferenceTrainer
@@ -56,6 +58,8 @@ def prepare_training(workspace: Workspace, this: Round, stage: Stage) -> None:
     """Clear away what other settings left, unless training goes on where it stopped."""
     if stage.changes:
         workspace.narrator.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
+    if stage.damaged:
+        _set_damage_aside(workspace, this, stage)
     if stage.started:
         return
     kept = workspace.set_aside((*TRAINED, *REPORTS)) if this.is_last else None
@@ -64,6 +68,17 @@ def prepare_training(workspace: Workspace, this: Round, stage: Stage) -> None:
     for name in LEFTOVERS:
         shutil.rmtree(this.directory / name, ignore_errors=True)
     stage.begin()
+
+
+def _set_damage_aside(workspace: Workspace, this: Round, stage: Stage) -> None:
+    lost = ", ".join(path.name for path in stage.damaged[:3])
+    place = str(this.model_directory.relative_to(workspace.directory))
+    kept = workspace.set_aside([place])
+    where = "" if kept is None else f", and what is left of it is kept in {kept}"
+    workspace.narrator.say(
+        f"  The trained model is not what was saved ({lost}): it is trained again{where}."
+    )
+    stage.unseal()
 
 
 def train_model(
@@ -191,7 +206,9 @@ def _finish(
 ) -> None:
     """Save the model; there is nothing to resume then."""
     _save(workspace, this, policy, trained, groups)
-    stage.finish()
+    references = this.directory / REFERENCE_FILE
+    kept = [references] if references.is_file() else []
+    stage.finish(*model_files(this.model_directory), *kept)
     shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
 
 

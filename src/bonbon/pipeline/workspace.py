@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,13 +43,21 @@ class Workspace:
         """The trained model."""
         return self.directory / "model"
 
-    def stage(self, name: str, settings: Settings) -> Stage:
-        """Return what is known of a stage.
+    def stage(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        inputs: Sequence[Path] = (),
+        makes_in: Path | None = None,
+    ) -> Stage:
+        """Return what is known of a stage; see `Stage`.
 
         Raises:
             ConfigError: its record is damaged.
         """
-        return Stage(stage_file(self.directory, name), settings)
+        record = stage_file(self.directory, name)
+        return Stage(record, settings, inputs=inputs, makes_in=makes_in)
 
     @contextmanager
     def opened(self, *, fresh: bool = False) -> Generator[None]:
@@ -77,7 +85,7 @@ class Workspace:
         """Record the recipe in force, every default spelled out."""
         replace_text(self.directory / RECIPE, dump_recipe(self.recipe))
 
-    def set_aside(self, names: Sequence[str]) -> Path | None:
+    def set_aside(self, names: Iterable[str]) -> Path | None:
         """Move what there is of these into a new folder under `superseded/`: nothing is lost.
 
         Returns:
@@ -141,7 +149,9 @@ def _contents(directory: Path) -> list[str]:
 
 def _refuse_foreign(directory: Path) -> None:
     """Refuse to write a run into a directory that holds something else."""
-    if directory.is_dir() and not (directory / RECIPE).exists():
+    records = stage_file(directory, "any").parent.glob("*.json")
+    is_run = (directory / RECIPE).exists() or any(records)
+    if directory.is_dir() and not is_run:
         others = [name for name in sorted(_contents(directory)) if not name.startswith(".")]
         if others:
             raise ConfigError(

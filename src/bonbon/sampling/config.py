@@ -122,3 +122,10 @@ class SamplingConfig(Config):
     def truncated(self) -> bool:
         """Whether completions are drawn from a part of the policy's distribution only."""
         return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+
+    @property
+    def in_words(self) -> str:
+        """How completions are drawn, as a phrase."""
+        cuts = {"top-k": self.top_k, "top-p": self.top_p}
+        named = " and ".join(f"{name} {cut}" for name, cut in cuts.items() if cut is not None)
+        return f"at temperature {self.temperature}, {named or 'nothing truncated'}"
