@@ -8,12 +8,13 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from pydantic import ValidationError
 from rich.console import Console
 from tests.pipeline.conftest import Runner
 
 from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateStore
-from bonbon.errors import EngineError
+from bonbon.errors import EngineError, TrainingError
 from bonbon.pipeline.best import answer_prompt
 from bonbon.pipeline.job import Job
 from bonbon.pipeline.workspace import Workspace
@@ -168,3 +169,20 @@ def test_best_of_an_unanswered_prompt(serve: Serve) -> None:
     prompt = Prompt(id="prompt", content="1 2", split="eval")
     with pytest.raises(EngineError, match="gets no answer, while others do: a completion ended"):
         answer_prompt(prompt, recipe, Rule("best"))
+
+
+def test_unknown_log_probabilities_are_not_trained_on(
+    serve: Serve, bonbon_run: Runner, tmp_path: Path
+) -> None:
+    """A user may draw without the weights at hand, and score and export; training takes more."""
+    recipe, _ = serve()
+    values = recipe.model_dump()
+    values["sampling"]["logprobs"] = "sampler"
+    with pytest.raises(TrainingError, match="160 candidates have no log-probability under the"):
+        bonbon_run(Recipe.model_validate(values), tmp_path / "run")
+
+
+@pytest.mark.parametrize("end", ["/chat/completions", "/completions/", "/models"])
+def test_an_address_with_a_requests_own_path(serve: Serve, openai_url: str, end: str) -> None:
+    with pytest.raises(ValidationError, match="which ends with a request's own path; expected"):
+        serve(base_url=openai_url + end)

@@ -11,6 +11,9 @@ from bonbon.credentials import is_random, looks_secret
 
 _EXPECTED = "expected one such as http://localhost:8000/v1"
 
+_REQUESTS = ("/completions", "/models", "/embeddings", "/responses")
+"""Paths that bonbon, or nobody here, adds to the address."""
+
 _FOR_THE_KEY = (
     "put a key into the environment variable that api_key_env names (it is not shown here, and no "
     "file of a run holds it)"
@@ -32,6 +35,8 @@ def _is_address(url: str) -> str:
         )
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
         raise ValueError(f"got {url[:80]!r}; {_EXPECTED}")
+    if parts.path.rstrip("/").endswith(_REQUESTS):
+        raise ValueError(f"got {url[:80]!r}, which ends with a request's own path; {_EXPECTED}")
     return url
 
 

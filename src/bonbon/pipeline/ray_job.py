@@ -12,7 +12,13 @@ from bonbon.config import at_home
 from bonbon.data.store import CandidateKey
 from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
-from bonbon.pipeline.candidates import SetPlan, divide, missing_shards, write_set_manifest
+from bonbon.pipeline.candidates import (
+    SetPlan,
+    divide,
+    missing_shards,
+    say_what_was_drawn,
+    write_set_manifest,
+)
 from bonbon.pipeline.identity import scoring_settings
 from bonbon.pipeline.ray_cluster import ray_cluster
 from bonbon.pipeline.ray_worker import (
@@ -79,6 +85,7 @@ def draw_set_on_ray(
             shutil.rmtree(tries_directory(workspace.directory), ignore_errors=True)
     _refuse_unseen(workspace, plan)
     stage.finish()
+    say_what_was_drawn(workspace, plan)
 
 
 def _hand_out(

@@ -1,5 +1,6 @@
 """Scored candidates, made ready to train on: ranked, with theory's target for every rank."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -276,6 +277,8 @@ def _kept(
     context_length: int | None,
 ) -> Examples:
     """Make examples of the groups that carry a preference and fit the model."""
+    if config.objective != "sft":
+        _refuse_unknown(groups)
     reasons = [_why_not(group, config, context_length) for group in groups]
     kept = [group for group, reason in zip(groups, reasons, strict=True) if reason is None]
     if not kept:
@@ -287,6 +290,16 @@ def _kept(
         )
     left_out = Counter(reason for reason in reasons if reason is not None)
     return Examples([example(group) for group in kept], dict(left_out))
+
+
+def _refuse_unknown(groups: Sequence[ScoredGroup]) -> None:
+    """Refuse candidates of which nobody knows how likely the base finds them."""
+    unknown = sum(math.isnan(one.logprob) for group in groups for one in group.candidates)
+    if unknown:
+        raise TrainingError(
+            f"{unknown} candidates have no log-probability under the base, which the objective "
+            "needs: what drew them told none; draw them with sampling.logprobs = auto or rescored"
+        )
 
 
 def _why_not(group: ScoredGroup, config: TrainingConfig, context_length: int | None) -> str | None:
