@@ -68,6 +68,14 @@ def toy_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no report: drawing it takes longer than all the rest of a toy run."""
+    from bonbon.pipeline import reports  # noqa: PLC0415 - most tests do without torch
+
+    monkeypatch.setattr(reports, "write_report", lambda directory: directory / "report.html")
+
+
 @pytest.fixture(scope="session")
 def openai_url() -> Iterator[str]:
     """Start a server that speaks OpenAI's API, see openai_server.py, and give its base URL."""

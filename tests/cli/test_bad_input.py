@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 
 from bonbon.data.store import CandidateStore
 from bonbon.models.toy import toy_policy
-from bonbon.pipeline import reports
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress
 from bonbon.sampling.transformers_sampler import TransformersSampler
@@ -151,11 +150,11 @@ BROKEN_REWARDS = {
 }
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("kind", BROKEN_REWARDS)
 def test_a_reward_that_fails_costs_no_candidates(
     bonbon: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(reports, "write_report", lambda directory: directory / "report.html")
     working = (tmp_path / "digits.py").read_text()
     body, line = BROKEN_REWARDS[kind]
     (tmp_path / "digits.py").write_text(f"def total(prompts, completions):\n    return {body}\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bonbon.pipeline import candidates, reports
+from bonbon.pipeline import candidates
 from bonbon.pipeline.run import run
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.report.metrics import Metrics
@@ -51,12 +51,6 @@ def rewards_importable(toy_place: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def recipe(toy_place: Path, rewards_importable: None) -> Recipe:
     """Return the toy's recipe."""
     return load_recipe(toy_place / "recipe.yaml")
-
-
-@pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no report: drawing it takes longer than all the rest of a toy run."""
-    monkeypatch.setattr(reports, "write_report", lambda directory: directory / "report.html")
 
 
 @pytest.fixture(scope="session", autouse=True)

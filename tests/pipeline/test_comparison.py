@@ -15,9 +15,11 @@ from rich.console import Console
 from tests.processes import finished
 
 from bonbon.errors import ConfigError
+from bonbon.pipeline import comparison
 from bonbon.pipeline.comparison import compare
 from bonbon.pipeline.comparison_recipe import load_comparison
 from bonbon.report.comparison_data import as_csv, read_comparison
+from bonbon.report.comparison_page import write_comparison
 from bonbon.report.narrator import Narrator
 
 COMPARE = """
@@ -85,9 +87,16 @@ def test_candidates_are_drawn_once_for_all(done: Path) -> None:
 
 
 @pytest.fixture
-def copied(done: Path, toy_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of the comparison to go on with."""
+def copied(
+    done: Path,
+    toy_place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    without_pictures: None,
+) -> Path:
+    """Return a copy of the comparison to go on with, in numbers only."""
     monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
+    monkeypatch.setattr(comparison, "write_comparison", lambda directory: None)
     return Path(shutil.copytree(done, tmp_path / "run"))
 
 
@@ -161,7 +170,10 @@ def test_a_method_that_was_killed_is_not_compared(
     assert "sft" in again["methods"]
 
 
-def test_one_answer_per_prompt_is_enough_for_a_report(copied: Path, recipe_file: Path) -> None:
+def test_one_answer_per_prompt_is_enough_for_a_report(
+    copied: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "write_comparison", write_comparison)
     recipe = load_comparison(recipe_file, ["evaluation.policy_samples=1"])
     found = compare(recipe, copied, narrator=QUIET, only=["rank"])
     assert found["methods"]["rank"]["self_chrf"] is None

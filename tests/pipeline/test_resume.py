@@ -153,16 +153,40 @@ def _score_in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "SAVING_SHARE", 1e9)
 
 
+@pytest.fixture(scope="module")
+def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture
+def killed_at(
+    killed_runs: Path, recipe: Recipe, tmp_path: Path, bonbon_run: Runner
+) -> Callable[[str], Path]:
+    """Give a function that returns a run which was killed at a place; it is killed there once."""
+
+    def killed(where: str) -> Path:
+        kept = killed_runs / where
+        if not kept.is_dir():
+            kill_run(bonbon_run, recipe, kept, PLACES[where])
+        return Path(shutil.copytree(kept, tmp_path / "run"))
+
+    return killed
+
+
 @pytest.mark.parametrize("where", PLACES)
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(
-    recipe: Recipe, tmp_path: Path, finished_run: Path, bonbon_run: Runner, where: str
+    recipe: Recipe,
+    killed_at: Callable[[str], Path],
+    finished_run: Path,
+    bonbon_run: Runner,
+    where: str,
 ) -> None:
-    kill_run(bonbon_run, recipe, tmp_path / "run", PLACES[where])
-    finished_shards = shards(tmp_path / "run")
-    told = bonbon_run(recipe, tmp_path / "run")
+    run = killed_at(where)
+    finished_shards = shards(run)
+    told = bonbon_run(recipe, run)
 
-    assert shards(tmp_path / "run").items() >= finished_shards.items()
-    assert_same_run(tmp_path / "run", finished_run)
+    assert shards(run).items() >= finished_shards.items()
+    assert_same_run(run, finished_run)
     assert "afresh" not in told.text
 
 
@@ -202,16 +226,14 @@ def calls_when_resumed(
 )
 def test_what_is_done_is_not_repeated(
     recipe: Recipe,
-    tmp_path: Path,
+    killed_at: Callable[[str], Path],
     bonbon_run: Runner,
     where: str,
     owner: object,
     name: str,
     expected: int,
 ) -> None:
-    kill_run(bonbon_run, recipe, tmp_path / "run", PLACES[where])
-
-    assert calls_when_resumed(bonbon_run, recipe, tmp_path / "run", owner, name) == expected
+    assert calls_when_resumed(bonbon_run, recipe, killed_at(where), owner, name) == expected
 
 
 def test_a_finished_run_does_nothing_again(
