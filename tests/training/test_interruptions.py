@@ -149,6 +149,32 @@ def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "scheduler.pt", "complete"])
+def test_a_damaged_checkpoint_is_told_and_training_ends_as_it_would_have(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(batch_size=8, checkpoints=4, epochs=1)
+    data = examples(32, one_prompt=False)
+
+    def fitted() -> Policy:
+        trained = policy()
+        PreferenceTrainer(
+            trained, data, settings, temperature=TEMPERATURE, output_dir=tmp_path
+        ).fit()
+        return trained
+
+    whole = fitted()
+    checkpoint = last_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    file = checkpoint / name
+    file.write_bytes(file.read_bytes()[:-20])
+    again = fitted()
+
+    assert f"{name} is not what was saved, so training" in caplog.text
+    for ours, theirs in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def overshooting(patience: int) -> TrainingConfig:
     """Return settings whose learning rate first helps and then overshoots, so that they stop."""
     return config(

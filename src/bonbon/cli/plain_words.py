@@ -6,21 +6,21 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import torch
 from transformers.utils import logging as transformers_logging
 
 from bonbon.errors import BonbonError
+from bonbon.models.shortage import lacks_disk, lacks_memory, on_gpu
 
 
 @contextmanager
 def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
-    """Silence what libraries say on the way, and say in one line when memory runs out.
+    """Silence what libraries say on the way, and say in one line when memory or disk runs out.
 
     Args:
         when_memory_is_full: what to do about it.
 
     Raises:
-        BonbonError: the GPU's memory is full.
+        BonbonError: memory is full, or a file could not be written whole.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -30,8 +30,24 @@ def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
             warnings.simplefilter("ignore")
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            reason = str(error).partition(". ")[0]
-            raise BonbonError(
-                f"the GPU's memory is full ({reason}); {when_memory_is_full}"
-            ) from error
+        except BonbonError:
+            raise
+        except Exception as error:
+            if lacks_memory(error):
+                whose = "the GPU's memory" if on_gpu(error) else "memory"
+                raise BonbonError(
+                    f"{whose} is full ({_reason(error)}); {when_memory_is_full}"
+                ) from error
+            if lacks_disk(error):
+                raise BonbonError(
+                    f"a file could not be written whole ({_reason(error)}), as happens when the "
+                    "disk is full; make room and run the same command again: what is done stays "
+                    "done"
+                ) from error
+            raise
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of what a library says, for one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0].removesuffix(".")[:200] or type(error).__name__

@@ -22,6 +22,7 @@ from bonbon.config import Config, at_home
 from bonbon.errors import BonbonError, ConfigError, PolicyError
 from bonbon.models.chat_template import choose_template
 from bonbon.models.embedded import EMBEDDED_POLICY, embedded_policy_directory
+from bonbon.models.shortage import lacks_memory
 from bonbon.models.tokenizer import PolicyTokenizer
 from bonbon.models.turn_end import end_token_ids
 from bonbon.models.weights import base_of, load_weights
@@ -253,6 +254,8 @@ def _hub_options(config: PolicyConfig) -> dict[str, Any]:
 
 
 def _cannot_load(config: PolicyConfig, error: Exception) -> PolicyError:
+    if lacks_memory(error):
+        raise error
     reason = " ".join(str(error).split())[:600].rstrip(".")
     return PolicyError(
         f"cannot load the policy {config.model!r}: {reason}; expected a hub name or a directory "

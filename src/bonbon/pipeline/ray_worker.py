@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
+from bonbon.models.shortage import lacks_memory
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, checked_scores, prompts_at_once
 from bonbon.rewards.config import RewardConfig, load_reward
@@ -112,8 +111,10 @@ class ShardWorker:
         try:
             return {"item": self._finish(shard)}
         # Ray would wrap an exception in its own traceback; any other is a bug and deserves one.
-        except (BonbonError, OSError, torch.OutOfMemoryError) as error:
-            return {"item": FailedShard(shard.index, error)}
+        except Exception as error:
+            if isinstance(error, BonbonError | OSError) or lacks_memory(error):
+                return {"item": FailedShard(shard.index, error)}
+            raise
 
     def _finish(self, shard: Shard) -> FinishedShard:
         setup = self._setup

@@ -1,15 +1,29 @@
-"""Which checkpoint training may resume from: the last one that was written whole."""
+"""Which checkpoint training may resume from: the last one that is as it was written."""
 
+import json
+import logging
+import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
+from bonbon.data.atomic_file import replace_text
+from bonbon.data.seal import Seal, is_whole, seal
 from bonbon.errors import TrainingError
 from bonbon.training.finite import finite_weights, not_a_number
+from bonbon.training.reference import REFERENCE_FILE
 
 MARK = "complete"
+"""The file that says that a checkpoint is whole, and holds the seals of what belongs to it."""
+
+_SEALS = TypeAdapter(dict[str, Seal])
+_log = logging.getLogger(__name__)
 
 
 class KeepLastCheckpoint(TrainerCallback):
@@ -38,7 +52,7 @@ class KeepLastCheckpoint(TrainerCallback):
             return
         directory = Path(str(args.output_dir))
         written = directory / f"checkpoint-{state.global_step}"
-        (written / MARK).touch()
+        replace_text(written / MARK, json.dumps(_sealed(written, num_processes=args.world_size)))
         best = state.best_model_checkpoint and Path(state.best_model_checkpoint)
         for other in directory.glob("checkpoint-*"):
             if other not in (written, best):
@@ -46,6 +60,51 @@ class KeepLastCheckpoint(TrainerCallback):
 
 
 def last_checkpoint(directory: Path) -> Path | None:
-    """Return the latest complete checkpoint in a directory, if there is one."""
+    """Return the latest complete checkpoint in a directory that is whole, if there is one."""
     complete = [path.parent for path in directory.glob(f"checkpoint-*/{MARK}")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    for checkpoint in sorted(complete, key=_step, reverse=True):
+        damaged = _damaged(checkpoint)
+        if damaged is None:
+            return checkpoint
+        _log.warning(
+            "%s is not what was saved, so training goes on from an earlier checkpoint or, if there "
+            "is none, starts afresh.",
+            damaged,
+        )
+    return None
+
+
+def _sealed(checkpoint: Path, *, num_processes: int) -> Mapping[str, object]:
+    """Return the seals of a checkpoint's files, and of the references that it was trained with."""
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    if num_processes > 1:  # the others may still be writing theirs
+        files = [path for path in files if not path.name.startswith("rng_state")]
+    references = checkpoint.parent.parent / REFERENCE_FILE
+    files += [references] if references.is_file() else []
+    return {os.path.relpath(path, checkpoint): asdict(seal(path)) for path in files}
+
+
+def _damaged(checkpoint: Path) -> Path | None:
+    """Return a file that is not what was saved, of a checkpoint or of the best one by its account.
+
+    Marks of earlier versions are empty: their checkpoints are taken as they are.
+    """
+    mark = checkpoint / MARK
+    try:
+        seals = _SEALS.validate_json(mark.read_bytes() or b"{}")
+    except ValidationError:
+        return mark
+    for name, sealed in seals.items():
+        if not is_whole(checkpoint / name, sealed):
+            return (checkpoint / name).resolve()
+    if not seals:
+        return None
+    best = json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())["best_model_checkpoint"]
+    if best is None or Path(best).name == checkpoint.name:
+        return None
+    kept = checkpoint.with_name(Path(best).name)
+    return _damaged(kept) if (kept / MARK).is_file() else kept
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
