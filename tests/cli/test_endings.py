@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.processes import PATIENCE, started, wait_for
+from tests.processes import PATIENCE, finished, started, wait_for
 
 from bonbon.data.store import CandidateStore
 
@@ -25,15 +25,8 @@ def shell(
     line: str, *arguments: str, place: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a line of a shell in which `"$@"` is the command."""
-    return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}", "bash", *BONBON, *arguments],
-        cwd=place,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    command = ["bash", "-c", f"set -o pipefail; {line}", "bash", *BONBON, *arguments]
+    return finished(command, cwd=place, env=os.environ | environment)
 
 
 @pytest.mark.parametrize(

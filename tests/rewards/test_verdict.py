@@ -366,10 +366,10 @@ def test_the_odds_of_a_turned_comparison_are_not_those_of_the_verdict() -> None:
 
 def test_long_replies_are_read_in_time_that_grows_with_them() -> None:
     long = "The *answer* names (1) a 2 or _3_, and A is so. " * 2_000
-    began = time.perf_counter()
+    began = time.process_time()  # cores are shared
     assert read_score(said(long + "\n\nScore: 4"), scale=5) == 4
     assert read_preference(said(long + "\n\n[[B]]")) == 0
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_a_preference_is_the_odds_of_its_letter() -> None:
