@@ -60,6 +60,7 @@ def test_the_sheet_says_the_same(best: Command) -> None:
     assert "Scores: " + " ".join(f"{score:.4g}" for score in ranked) in outcome.out
     assert f"One draw scores {told['base_reward']:.4g} on average." in outcome.out
     assert "Best-of-6 wins 85.7% against one draw" in outcome.out
+    assert "The reward digits:total is the code in " in outcome.out
 
 
 def test_a_seed_and_a_prompt_fix_the_answers(best: Command) -> None:

@@ -17,6 +17,7 @@ from bonbon.recipe import Recipe, make_recipe
 from bonbon.records import Candidate, Message, Prompt
 from bonbon.report.narrator import Narrator
 from bonbon.report.plain_text import shown_json
+from bonbon.rewards.config import function_files
 from bonbon.sampling.base import Progress
 from bonbon.selection.rule import Rule
 
@@ -54,7 +55,7 @@ def show_best(
         plain = not (sys.stdout.encoding or "").lower().startswith("utf")
         typer.echo(shown_json(document, plain=plain))
     else:
-        _print_sheet(Narrator(), best)
+        _print_sheet(Narrator(), best, recipe)
 
 
 def _prompt(text: str, system: str | None) -> Prompt:
@@ -75,7 +76,7 @@ def _answer(prompt: Prompt, recipe: Recipe, rule: Rule, reject: float | None) ->
         return answer_prompt(prompt, recipe, rule, reject=reject, on_progress=on_progress)
 
 
-def _print_sheet(narrator: Narrator, best: BestAnswer) -> None:
+def _print_sheet(narrator: Narrator, best: BestAnswer, recipe: Recipe) -> None:
     drawn = len(best.candidates) + best.num_dropped + best.num_unscored
     _print_answer(narrator, f"{_chosen_by(best)} of {drawn}", best, best.choice.index)
     if best.choice.runner_up is not None:
@@ -86,6 +87,9 @@ def _print_sheet(narrator: Narrator, best: BestAnswer) -> None:
     narrator.say(f"\nScores: {' '.join(_short(score) for score in ranked)}")
     for line in _remarks(best):
         narrator.say(line)
+    if best.reward_name is not None:
+        for spec, file in function_files(recipe.reward).items():
+            narrator.say(f"The reward {spec} is the code in {file}.")
 
 
 def _print_answer(narrator: Narrator, title: str, best: BestAnswer, index: int) -> None:
