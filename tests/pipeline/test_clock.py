@@ -11,6 +11,7 @@ import yaml
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
+from bonbon.pipeline.candidates import SetPlan, write_set_manifest
 from bonbon.pipeline.job import Job
 from bonbon.pipeline.run import run
 from bonbon.pipeline.workspace import run_workspace
@@ -74,6 +75,18 @@ def test_a_run_keeps_the_moment_it_began_at(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="but the clock was 2026-01-02T03:04:05 when the answers"):
         begun(tmp_path / "run", at("2026-02-02"))
     assert begun(tmp_path / "run", at("2026-02-02"), fresh=True) == datetime(2026, 2, 2)
+
+
+@pytest.mark.parametrize("text", [None, "", "policy: {clock: [", "name: x\npolicy: 3\n"])
+def test_a_damaged_recipe_costs_no_run_its_moment(tmp_path: Path, text: str | None) -> None:
+    first = run_workspace(tmp_path / "run", at("2026-01-02T03:04:05"), Narrator())
+    with first.opened():
+        first.write_recipe()
+        plan = SetPlan("train", [], 1, {"n": 1}, keep=True)
+        write_set_manifest(first, plan, {"name": "transformers"})
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.unlink() if text is None else recipe.write_text(text)
+    assert begun(tmp_path / "run", at(None)) == datetime(2026, 1, 2, 3, 4, 5)
 
 
 def test_a_run_without_a_recorded_moment_goes_on_without_one(tmp_path: Path) -> None:

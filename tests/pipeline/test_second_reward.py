@@ -178,7 +178,7 @@ def test_a_reward_that_compares_sees_both_held_out_sets(run: Run, calls: list[in
         ("{kind: lexicon, name: total}", "the recipe's reward is called 'total' too"),
         ("{kind: lexcion}", "--also: reward: got reward kind 'lexcion'"),
         ("nowhere:score", "there is no module 'nowhere'"),
-        ("missing.yaml", "there is no file missing.yaml; expected a YAML file"),
+        ("missing.yaml", r"--also: missing\.yaml does not exist; expected a YAML file"),
     ],
 )
 def test_what_cannot_be_added_is_refused_before_anything_happens(

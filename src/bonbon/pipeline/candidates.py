@@ -139,7 +139,13 @@ def draw_set(
 
 def write_set_manifest(workspace: Workspace, plan: SetPlan, runs_on: Mapping[str, Any]) -> None:
     """Note what a set is drawn with."""
-    manifest = {**plan.settings, "engine": dict(runs_on), "versions": versions()}
+    clock = workspace.recipe.policy.clock
+    manifest = {
+        **plan.settings,
+        "clock": None if clock is None else clock.isoformat(),
+        "engine": dict(runs_on),
+        "versions": versions(),
+    }
     workspace.store.write_manifest(plan.name, manifest)
 
 

@@ -3,15 +3,17 @@
 import fcntl
 import os
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from pydantic import ValidationError
+
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
-from bonbon.errors import ConfigError
+from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.policy import PolicyConfig
 from bonbon.pipeline.stage import Settings, Stage, stage_file
 from bonbon.recipe import Recipe, dump_recipe, read_yaml
@@ -120,9 +122,8 @@ def run_workspace(
     Raises:
         ConfigError: the recipe sets another clock than answers were drawn with.
     """
-    wanted, begun = recipe.policy.clock, (directory / RECIPE).is_file() and not fresh
-    recorded = _recorded_clock(directory) if begun else None
-    drawn = begun and (directory / "candidates").is_dir()
+    wanted, recorded = recipe.policy.clock, None if fresh else _recorded_clock(directory)
+    drawn = not fresh and (directory / "candidates").is_dir()
     if drawn and wanted not in (None, recorded):
         told = "no clock was set" if recorded is None else f"the clock was {recorded.isoformat()}"
         raise ConfigError(
@@ -137,9 +138,26 @@ def run_workspace(
 
 
 def _recorded_clock(directory: Path) -> datetime | None:
-    policy = read_yaml(directory / RECIPE).get("policy")
-    clock = cast("dict[str, Any]", policy).get("clock") if isinstance(policy, dict) else None
-    return PolicyConfig.model_validate({"clock": clock}).clock
+    """Return the clock of a run that has begun, None if there is no record of it.
+
+    Manifests record it as well: a recipe.yaml that is damaged or gone is written anew, and what is
+    drawn from then on must still read the same prompts.
+    """
+    if not directory.is_dir():
+        return None
+    try:
+        values = read_yaml(directory / RECIPE)
+    except ConfigError:
+        values = {}
+    policies = [values.get("policy")]
+    for file in sorted((directory / "candidates").glob("*.json")):
+        with suppress(BonbonError):  # another record has it too
+            policies.append(CandidateStore(directory).read_manifest(file.stem))
+    clocks = [cast("dict[str, Any]", one).get("clock") for one in policies if isinstance(one, dict)]
+    for clock in filter(None, clocks):
+        with suppress(ValidationError):
+            return PolicyConfig.model_validate({"clock": clock}).clock
+    return None
 
 
 def _contents(directory: Path) -> list[str]:
