@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from jaxtyping import install_import_hook
 from tests.processes import started
 
 install_import_hook("bonbon", "beartype.beartype")
+
+# SIGTERM ends the tests as Ctrl-C does, so that they end what they have started.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # Same examples on every run; no deadline, since the cores are shared and models load slowly.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
