@@ -281,7 +281,10 @@ def test_a_place_that_cannot_be_written(bonbon: Command, monkeypatch: pytest.Mon
     monkeypatch.setattr(CandidateStore, "write_shard", full)
     line = refused(bonbon("run", "recipe.yaml"))
 
-    assert line == "bonbon: shard.parquet: No space left on device; what is done stays done"
+    assert line == (
+        "bonbon: shard.parquet could not be written whole (No space left on device), as happens "
+        "when the disk is full; make room and run the same command again: what is done stays done"
+    )
 
 
 def test_a_bug_is_not_hidden(bonbon: Command, monkeypatch: pytest.MonkeyPatch) -> None:

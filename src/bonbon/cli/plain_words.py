@@ -39,8 +39,9 @@ def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
                     f"{whose} is full ({_reason(error)}); {when_memory_is_full}"
                 ) from error
             if lacks_disk(error):
+                file = getattr(error, "filename", None) or "a file"
                 raise BonbonError(
-                    f"a file could not be written whole ({_reason(error)}), as happens when the "
+                    f"{file} could not be written whole ({_reason(error)}), as happens when the "
                     "disk is full; make room and run the same command again: what is done stays "
                     "done"
                 ) from error
@@ -49,5 +50,6 @@ def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
 
 def _reason(error: Exception) -> str:
     """Return the first sentence of what a library says, for one line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0].partition(". ")[0].removesuffix(".")[:200] or type(error).__name__

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from pydantic import BeforeValidator, Field
 from transformers import (
     AutoConfig,
@@ -202,6 +203,16 @@ def policy_source(config: PolicyConfig) -> str:
             "save_pretrained, or a hub name"
         )
     return str(directory.resolve())
+
+
+def policy_commit(config: PolicyConfig) -> str | None:
+    """Return the commit that a hub model was loaded at; None for a directory."""
+    source = policy_source(config)
+    if Path(source).is_dir():
+        return None
+    # The hub's client keeps each commit's files in a folder that is named after it.
+    file = try_to_load_from_cache(source, "config.json", revision=config.revision or "main")
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
 def _parts(

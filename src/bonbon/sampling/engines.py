@@ -5,7 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from bonbon.errors import ConfigError
-from bonbon.models.policy import Policy, PolicyConfig, load_policy, load_policy_tokenizer
+from bonbon.models.policy import (
+    Policy,
+    PolicyConfig,
+    load_policy,
+    load_policy_tokenizer,
+    policy_commit,
+)
 from bonbon.sampling.base import PaidSampler, Sampler
 from bonbon.sampling.config import (
     OpenaiEngine,
@@ -77,7 +83,7 @@ def _open(
                 "name": engine.kind,
                 "device": sampler.policy.device.type,
                 "decoder": sampler.decoder_name,
-                "commit": getattr(sampler.policy.model.config, "_commit_hash", None),
+                "commit": policy_commit(policy),
             }
         case VllmEngine():
             from bonbon.sampling.vllm_sampler import load_vllm_sampler  # noqa: PLC0415 - an extra
