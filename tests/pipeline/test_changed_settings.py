@@ -99,6 +99,14 @@ def test_training_settings_retrain_and_draw_the_answers_of_the_new_model(
     assert str(kept) in told.text
 
 
+def recorded_recipe(directory: Path) -> Recipe:
+    """Return the recipe that a run was given: its record adds when it began."""
+    recorded = load_run_recipe(directory)
+    assert recorded.policy.clock is not None
+    policy = recorded.policy.model_copy(update={"clock": None})
+    return recorded.model_copy(update={"policy": policy})
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -122,10 +130,7 @@ def test_bookkeeping_redoes_nothing(
     bonbon_run(recipe, run_directory)
 
     assert set(work.values()) == {0}
-    recorded = load_run_recipe(run_directory)
-    assert recorded.policy.clock is not None  # when the run began
-    policy = recorded.policy.model_copy(update={"clock": None})
-    assert recorded.model_copy(update={"policy": policy}) == recipe
+    assert recorded_recipe(run_directory) == recipe
 
 
 def test_more_answers_of_the_base_redo_only_those(
@@ -255,7 +260,7 @@ def test_fresh_sets_everything_aside(
     bonbon_run(recipe, run_directory, fresh=True)
 
     assert files(run_directory / "superseded" / "1", "candidates") == before
-    assert load_run_recipe(run_directory / "superseded" / "2") == recipe
+    assert recorded_recipe(run_directory / "superseded" / "2") == recipe
     assert json.loads((run_directory / "metrics.json").read_text())["temperature"] == 1.0
     assert {path.name for path in (run_directory / "superseded").iterdir()} == {"1", "2"}
 
