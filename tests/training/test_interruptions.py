@@ -17,7 +17,7 @@ from tests.training.toy_training import (
     policy,
 )
 
-from bonbon.errors import TrainingError
+from bonbon.errors import PolicyError, TrainingError
 from bonbon.models.policy import Policy
 from bonbon.training.checkpoints import last_checkpoint
 from bonbon.training.config import TrainingConfig
@@ -54,7 +54,7 @@ def test_a_policy_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
     trainer = PreferenceTrainer(
         broken, examples(8), config(), temperature=TEMPERATURE, output_dir=tmp_path
     )
-    with pytest.raises(TrainingError, match=r"log-probabilities of nan before any training"):
+    with pytest.raises(PolicyError, match=r"no finite numbers .* \(reading the candidates before"):
         trainer.fit()
 
 

@@ -121,6 +121,9 @@ def ranked_examples(
             by_size[len(order)] = _Targets.among(tilt, len(order), config)
         return _example(group, order, by_size[len(order)], from_base=from_base)
 
+    # Of candidates that others wrote, the trainer works the log-probabilities out.
+    if from_base and config.objective != "sft":
+        _refuse_unknown(groups)
     return _kept(groups, example, config, context_length)
 
 
@@ -277,8 +280,6 @@ def _kept(
     context_length: int | None,
 ) -> Examples:
     """Make examples of the groups that carry a preference and fit the model."""
-    if config.objective != "sft":
-        _refuse_unknown(groups)
     reasons = [_why_not(group, config, context_length) for group in groups]
     kept = [group for group, reason in zip(groups, reasons, strict=True) if reason is None]
     if not kept:
