@@ -375,3 +375,14 @@ def test_a_named_column_that_is_missing(tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_refused(wanted: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PromptsConfig.model_validate(wanted)
+
+
+def test_a_system_message_of_another_kind_is_no_reason_to_drop_all_of_them(
+    tmp_path: Path,
+) -> None:
+    rows: list[dict[str, object]] = [{"system": "Be kind.", "prompt": f"hi {i}"} for i in range(6)]
+    rows[3]["system"] = ["x"]
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(PromptError, match=r"line 4 has a list in 'system', where other rows have"):
+        load_prompts(PromptsConfig(path=path))

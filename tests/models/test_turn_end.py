@@ -11,6 +11,7 @@ from tests.checkpoints import (
     ENDOFTEXT,
     IM_END,
     IM_START,
+    PAD,
     build,
     edit_json,
     tokenizer,
@@ -103,15 +104,17 @@ def test_sources_that_differ_are_told_in_one_line(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     here = build("eosmismatch", tmp_path / "told")
+    # The same line is said once in a process, and other tests have said the checkpoint's own.
+    edit_json(here / "generation_config.json", eos_token_id=[ENDOFTEXT, PAD])
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             load_policy_tokenizer(PolicyConfig(model=str(here)))
         load_policy_tokenizer(PolicyConfig(model=str(checkpoint("chatml"))))
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.endswith(
-        "ends a turn with <|im_end|>; each of <|im_end|> <|endoftext|> ends an answer. Its files "
-        "differ: the chat template <|im_end|>, the tokenizer <|im_end|>, generation_config.json "
-        "<|endoftext|>, config.json <|endoftext|>."
+        "ends a turn with <|im_end|>; each of <|im_end|> <|endoftext|> <|pad|> ends an answer. Its "
+        "files differ: the chat template <|im_end|>, the tokenizer <|im_end|>, "
+        "generation_config.json <|endoftext|> <|pad|>, config.json <|endoftext|>."
     )
 
 

@@ -10,8 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bonbon.data.store import CandidateStore
+from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.models.toy import plain_logprob
+from bonbon.pipeline.run import run
 from bonbon.recipe import load_recipe, load_run_recipe
 from bonbon.report.metrics import read_metrics
 
@@ -176,3 +178,14 @@ def test_nothing_else_is_left(finished_run: Path) -> None:
         "training.jsonl",
     }
     assert (finished_run / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("rewards_importable")
+def test_layers_that_the_policy_lacks_are_told_before_anything_is_drawn(
+    toy_place: Path, tmp_path: Path
+) -> None:
+    overrides = ["training.lora={r: 4, target_modules: [q_proj, k_projj]}"]
+    recipe = load_recipe(toy_place / "recipe.yaml", overrides)
+    with pytest.raises(ConfigError, match=r"has no layer 'k_projj'; expected all-linear, or some"):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -138,17 +138,14 @@ def find_columns(
 ) -> PromptColumns:
     """Return what makes up the prompts of some rows: a column, and what data sets put beside it.
 
-    A column beside it counts if all it holds are texts, or lists in the case of earlier turns.
+    A column beside it counts if it holds texts, or lists in the case of earlier turns.
+
+    Raises:
+        PromptError: a row holds something else there than others do.
     """
 
     def holding(kind: type, names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(
-            name
-            for name in names
-            if name != prompt
-            and any(row.values.get(name) for row in rows)
-            and all(isinstance(row.values.get(name), kind | None) for row in rows)
-        )
+        return tuple(name for name in names if name != prompt and _holds(rows, name, kind=kind))
 
     return PromptColumns(
         prompt=prompt,
@@ -157,6 +154,19 @@ def find_columns(
         system=holding(str, systems),
         history=holding(list, (HISTORY,)),
     )
+
+
+def _holds(rows: Sequence[PromptRow], name: str, *, kind: type) -> bool:
+    """Return whether rows hold values of a kind in a column, those that hold any."""
+    filled = [row for row in rows if row.values.get(name)]
+    others = [row for row in filled if not isinstance(row.values[name], kind)]
+    if others and len(others) < len(filled):
+        expected = "a text" if kind is str else "a list"
+        raise PromptError(
+            f"{others[0].place} has a {type(others[0].values[name]).__name__} in '{name}', where "
+            f"other rows have {expected}; expected {expected}"
+        )
+    return bool(filled) and not others
 
 
 def ends_with_answer(row: PromptRow, column: str) -> bool:

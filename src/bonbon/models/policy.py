@@ -128,6 +128,26 @@ def load_policy(
     return Policy(model=model, **_parts(config, tokenizer, model.config, model.generation_config))
 
 
+def policy_skeleton(config: PolicyConfig) -> PreTrainedModel:
+    """Return a policy's model without weights, which shows what layers it has.
+
+    Raises:
+        PolicyError: there is no such model.
+    """
+    options = _hub_options(config)
+    try:
+        base, revision = base_of(policy_source(config), config.revision)
+        model_config = AutoConfig.from_pretrained(base, **{**options, "revision": revision})
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                model_config, trust_remote_code=config.trust_remote_code
+            )
+    except BonbonError:
+        raise
+    except Exception as error:
+        raise _cannot_load(config, error) from error
+
+
 def load_policy_tokenizer(config: PolicyConfig) -> PolicyTokenizer:
     """Load what turns prompts into token ids, for engines that hold the weights themselves.
 
@@ -270,5 +290,12 @@ def _cannot_load(config: PolicyConfig, error: Exception) -> PolicyError:
     reason = " ".join(str(error).split())[:600].rstrip(".")
     return PolicyError(
         f"cannot load the policy {config.model!r}: {reason}; expected a hub name or a directory "
-        "with a causal language model in safetensors"
+        f"with a causal language model in safetensors{_where(config)}"
     )
+
+
+def _where(config: PolicyConfig) -> str:
+    """Say that a name was taken for the hub's, as a directory's may be misspelt."""
+    if config.model == EMBEDDED_POLICY or at_home(Path(config.model)).is_dir():
+        return ""
+    return " (there is no directory of that name here)"

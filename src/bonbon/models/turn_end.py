@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cache
 from typing import cast
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
@@ -54,7 +53,7 @@ def end_token_ids(
     }
     ids = tuple(dict.fromkeys(one for listed in sources.values() for one in listed))
     if len({frozenset(listed) for listed in sources.values() if listed}) > 1:
-        _say_once(_disagreement(tokenizer, sources, ids, name))
+        _say_once(_disagreement(tokenizer, sources, ids), name)
     return ids
 
 
@@ -111,7 +110,6 @@ def _disagreement(
     tokenizer: PreTrainedTokenizerBase,
     sources: Mapping[str, Sequence[int]],
     ids: Sequence[int],
-    name: str,
 ) -> str:
     tokens = [str(tokenizer.convert_ids_to_tokens(one)) for one in ids]
     told = [
@@ -120,12 +118,16 @@ def _disagreement(
         if listed
     ]
     return (
-        f"{name} ends a turn with {tokens[0]}; each of {' '.join(tokens)} ends an answer. "
+        f"ends a turn with {tokens[0]}; each of {' '.join(tokens)} ends an answer. "
         f"Its files differ: {', '.join(told)}."
     )
 
 
-@cache
-def _say_once(line: str) -> None:
-    """A run loads its policy many times."""
-    _log.warning(line)
+_said = set[str]()
+
+
+def _say_once(line: str, name: str) -> None:
+    """A run loads its policy many times, from several places, and under their names."""
+    if line not in _said:
+        _said.add(line)
+        _log.warning("%s %s", name, line)

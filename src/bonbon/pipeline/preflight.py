@@ -9,12 +9,13 @@ from transformers.integrations.integration_utils import (
 )
 
 from bonbon.errors import ConfigError, MissingExtraError
-from bonbon.models.policy import resolve_device
+from bonbon.models.policy import policy_skeleton, resolve_device
 from bonbon.pipeline.processes import refuse_several
 from bonbon.recipe import Recipe
 from bonbon.rewards.config import check_reward
 from bonbon.sampling.config import OpenaiEngine, RayEngine
 from bonbon.training.config import ONLINE
+from bonbon.training.lora import check_targets
 
 LEAST_KL = 1e-6
 """Of a goal from the base, in nats: less than any training reaches."""
@@ -72,6 +73,8 @@ def check_training(recipe: Recipe) -> None:
         _check_package("peft", wanted_by="training.lora", extra="lora")
     if lora is not None and lora.four_bit:
         _check_package("bitsandbytes", wanted_by="training.lora.four_bit", extra="qlora")
+    if lora is not None and lora.target_modules != "all-linear":
+        check_targets(policy_skeleton(recipe.policy), lora)
     if recipe.training.objective in ONLINE:
         for package in ("trl", "datasets"):
             _check_package(package, wanted_by=f"objective {recipe.training.objective}", extra="fit")

@@ -47,7 +47,8 @@ _COMPARISONS = (
     rf"(?:\s+{_OTHER})?",
 )
 _CLAIMS = [re.compile(rf"\b{comparison}") for comparison in _COMPARISONS]
-_BARE = re.compile(rf"\s*{_ONE}{_AFTER}")
+# What follows a bare letter may be a remark on that answer, good or bad, as well as a reason.
+_BARE = re.compile(rf"\s*{_ONE}[*_]*\s*(?:,?\s*\b(?:because|since)\b(?P<reason>.*)(?P<aside>))?")
 _NAMED = [
     re.compile(form)
     for form in (

@@ -36,6 +36,13 @@ _MARKED = [
 ]
 """Forms that nothing but a verdict has."""
 
+_BEST = re.compile(
+    r"[\"'](?:out_?of|max(?:imum)?(?:_(?:score|rating))?|scale)[\"']\s*:\s*[\"']?"
+    r"(?P<best>\d+(?:\.\d+)?)\b",
+    re.IGNORECASE,
+)
+"""The best score, where a judge states it beside its own."""
+
 _NAME = r"(?:score|rating|grade|mark|verdict|overall)\b"
 _IT = r"(?:it|this|that|(?:the|this)\s+(?:answer|response|reply))"
 _A = r"(?:(?:an?|as|at|with)\s+)*(?:(?:score|rating|grade|mark)\s+of\s+)?"
@@ -43,6 +50,8 @@ _A = r"(?:(?:an?|as|at|with)\s+)*(?:(?:score|rating|grade|mark)\s+of\s+)?"
 
 def stated_score(reply: Reply, *, scale: int) -> Verdict | None:
     """Return the score from 1 to `scale` that a reply states, or None if that can be doubted."""
+    if any(float(found["best"]) != scale for found in _BEST.finditer(reply.marked)):
+        return None
     marked = [_verdict(found) for form in _MARKED for found in form.finditer(reply.marked)]
     if not marked and (_REVISED.search(reply.text) or _other_scale(scale).search(reply.text)):
         return None

@@ -1,5 +1,6 @@
 """Low-rank adapters, through peft."""
 
+import re
 import warnings
 
 import torch
@@ -12,6 +13,40 @@ from bonbon.training.config import LoraSettings
 def inner_model(model: torch.nn.Module) -> PreTrainedModel:
     """Return the transformers model that runs, with adapters in its layers if it has any."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportReturnType, reportCallIssue]
+
+
+def check_targets(model: torch.nn.Module, settings: LoraSettings) -> None:
+    """Refuse names of layers that a model has not; its weights need not be there.
+
+    peft refuses a list only where none of its names fits, and leaves the others out.
+
+    Raises:
+        ConfigError: there are such names.
+    """
+    target, layers = settings.target_modules, [name for name, _ in model.named_modules()]
+    if target == "all-linear":
+        return
+    if isinstance(target, str):
+        unknown = [] if any(re.fullmatch(target, layer) for layer in layers) else [target]
+    else:
+        ends = {".".join(parts[i:]) for parts in map(_parts, layers) for i in range(len(parts))}
+        unknown = [name for name in target if name not in ends]
+    if unknown:
+        known = sorted(
+            {_parts(name)[-1] for name, layer in model.named_modules() if _takes_adapters(layer)}
+        )
+        raise ConfigError(
+            f"training.lora.target_modules: {type(model).__name__} has no layer "
+            f"{', '.join(map(repr, unknown))}; expected all-linear, or some of {', '.join(known)}"
+        )
+
+
+def _parts(name: str) -> list[str]:
+    return name.split(".")
+
+
+def _takes_adapters(layer: torch.nn.Module) -> bool:
+    return isinstance(layer, torch.nn.Linear | torch.nn.Embedding)
 
 
 def add_adapters(
@@ -32,6 +67,7 @@ def add_adapters(
             "training.lora needs peft, which is not installed; run "
             "`pip install 'bonbon-align[lora]'`"
         ) from error
+    check_targets(model, settings)
     torch.manual_seed(seed)
     target = settings.target_modules
     config = LoraConfig(
