@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-from bonbon.models.policy import PolicyConfig
+from transformers import AutoConfig, AutoTokenizer
 
 Command = Callable[..., Any]
 
@@ -39,14 +38,24 @@ def test_reading_a_run_directory_executes_nothing(
     recipe["reward"] = {"kind": "function", "function": "evil:run", "name": "total"}
     recipe["policy"]["trust_remote_code"] = True
     (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    loaded: list[PolicyConfig] = []
-    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", loaded.append)
+    trusted: list[bool] = []
+    for loader in (AutoConfig, AutoTokenizer):
+
+        def noted(
+            *arguments: object,
+            real: Callable[..., object] = loader.from_pretrained,
+            **options: object,
+        ) -> object:
+            trusted.append(bool(options.get("trust_remote_code")))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(loader, "from_pretrained", noted)
 
     assert bonbon("report", "run").code == 0
     for form in ("pairs", "sft", "unpaired", "candidates"):
         assert bonbon("export", "run", f"{form}.jsonl", "--format", form).code == 0
     assert not (tmp_path / "executed").exists()
-    assert loaded == []
+    assert not any(trusted)
     (tmp_path / "run" / "recipe.yaml").write_text("name: !!python/object/apply:os.mkdir [executed]")
     for verb in (["report", "run"], ["export", "run", "pairs.jsonl"], ["score", "run"]):
         assert bonbon(*verb).code == 2

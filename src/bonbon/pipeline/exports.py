@@ -92,7 +92,13 @@ def _exported(
 
 
 def _tokenizer(recipe: Recipe, directory: Path) -> PolicyTokenizer:
-    """Return the tokenizer of the policy that answered, from the trained model if that has gone."""
+    """Return the tokenizer of the policy that answered, from the trained model if that has gone.
+
+    A run directory may be another's: nothing that it names is executed to read it.
+    """
+    recipe = recipe.model_copy(
+        update={"policy": recipe.policy.model_copy(update={"trust_remote_code": False})}
+    )
     try:
         return load_policy_tokenizer(recipe.policy)
     except PolicyError:

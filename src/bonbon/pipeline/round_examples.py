@@ -1,5 +1,6 @@
 """What each round trains on: drawn candidates, or a user's own pairs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -43,6 +44,8 @@ def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examp
     if recipe.training.preferences is not None:
         return _preferences(recipe, tokenizer, settings)
     drawn = workspace.store.groups(this.set_name, reward_name)
+    if recipe.training.objective != "sft":
+        _refuse_unknown(drawn)
     if not stays_on_goal(workspace, this):
         return ranked_examples(drawn, **settings)
     base = workspace.store.groups("train", reward_name)
@@ -102,4 +105,14 @@ def _base_logprobs(workspace: Workspace, groups: Sequence[ScoredGroup]) -> list[
             temperature=float(recipe.sampling.temperature),
             bfloat16=recipe.training.precision == "bfloat16",
             on_group=lambda tokens: bar.advance(1, extra=tokens),
+        )
+
+
+def _refuse_unknown(groups: Sequence[ScoredGroup]) -> None:
+    """Refuse candidates of which nobody knows how likely the base finds them."""
+    unknown = sum(math.isnan(one.logprob) for group in groups for one in group.candidates)
+    if unknown:
+        raise TrainingError(
+            f"{unknown} candidates have no log-probability under the base, which the objective "
+            "needs: what drew them told none; draw them with sampling.logprobs = auto or rescored"
         )

@@ -150,7 +150,8 @@ def _recorded_clock(directory: Path) -> datetime | None:
     except ConfigError:
         values = {}
     policies = [values.get("policy")]
-    for file in sorted((directory / "candidates").glob("*.json")):
+    files = sorted((directory / "candidates").glob("*.json"))
+    for file in [file for file in files if "." not in file.stem]:  # prompts without an answer
         with suppress(BonbonError):  # another record has it too
             policies.append(CandidateStore(directory).read_manifest(file.stem))
     clocks = [cast("dict[str, Any]", one).get("clock") for one in policies if isinstance(one, dict)]

@@ -1,6 +1,5 @@
 """Scored candidates, made ready to train on: ranked, with theory's target for every rank."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,9 +120,6 @@ def ranked_examples(
             by_size[len(order)] = _Targets.among(tilt, len(order), config)
         return _example(group, order, by_size[len(order)], from_base=from_base)
 
-    # Of candidates that others wrote, the trainer works the log-probabilities out.
-    if from_base and config.objective != "sft":
-        _refuse_unknown(groups)
     return _kept(groups, example, config, context_length)
 
 
@@ -291,16 +287,6 @@ def _kept(
         )
     left_out = Counter(reason for reason in reasons if reason is not None)
     return Examples([example(group) for group in kept], dict(left_out))
-
-
-def _refuse_unknown(groups: Sequence[ScoredGroup]) -> None:
-    """Refuse candidates of which nobody knows how likely the base finds them."""
-    unknown = sum(math.isnan(one.logprob) for group in groups for one in group.candidates)
-    if unknown:
-        raise TrainingError(
-            f"{unknown} candidates have no log-probability under the base, which the objective "
-            "needs: what drew them told none; draw them with sampling.logprobs = auto or rescored"
-        )
 
 
 def _why_not(group: ScoredGroup, config: TrainingConfig, context_length: int | None) -> str | None:
