@@ -94,10 +94,13 @@ def test_the_loss_starts_at_the_variance_of_the_targets(tmp_path: Path) -> None:
     assert first["chosen_logratio"] == pytest.approx(0.0, abs=1e-4)
 
 
-def test_layers_that_are_not_there_get_no_adapters(tmp_path: Path) -> None:
-    settings = config(lora=LoraSettings(target_modules=("q_proj", "nothing")))
+@pytest.mark.parametrize("names", [("q_proj", "nothing"), "nothing", "["])
+def test_layers_that_are_not_there_get_no_adapters(
+    tmp_path: Path, names: str | tuple[str, ...]
+) -> None:
+    settings = config(lora=LoraSettings(target_modules=names))
     with pytest.raises(
-        ConfigError, match=r"LlamaForCausalLM has no layer 'nothing'; expected all-linear, or some"
+        ConfigError, match=r"LlamaForCausalLM has no layer '(nothing|\[)'; expected all-linear, or"
     ):
         PreferenceTrainer(
             policy(), examples(8), settings, temperature=TEMPERATURE, output_dir=tmp_path

@@ -170,7 +170,8 @@ def reason(opening: str) -> str:
 
 def reason_in(found: re.Match[str]) -> str:
     """Return the reason that a form gives for its verdict."""
-    return found["reason"] or found["aside"] or ""
+    groups = found.groupdict()
+    return groups.get("reason") or groups.get("aside") or ""
 
 
 def the_one(verdicts: Iterable[Verdict]) -> Verdict | None:

@@ -48,7 +48,7 @@ _COMPARISONS = (
 )
 _CLAIMS = [re.compile(rf"\b{comparison}") for comparison in _COMPARISONS]
 # What follows a bare letter may be a remark on that answer, good or bad, as well as a reason.
-_BARE = re.compile(rf"\s*{_ONE}[*_]*\s*(?:,?\s*\b(?:because|since)\b(?P<reason>.*)(?P<aside>))?")
+_BARE = re.compile(rf"\s*{_ONE}[*_]*\s*(?:,?\s*\b(?:because|since)\b(?P<reason>.*))?")
 _NAMED = [
     re.compile(form)
     for form in (

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Iterable
 
 import torch
 from transformers import PreTrainedModel
@@ -23,30 +24,33 @@ def check_targets(model: torch.nn.Module, settings: LoraSettings) -> None:
     Raises:
         ConfigError: there are such names.
     """
-    target, layers = settings.target_modules, [name for name, _ in model.named_modules()]
+    target, layers = settings.target_modules, dict(model.named_modules())
     if target == "all-linear":
         return
     if isinstance(target, str):
-        unknown = [] if any(re.fullmatch(target, layer) for layer in layers) else [target]
+        unknown = [] if _matches(target, layers) else [target]
     else:
-        ends = {".".join(parts[i:]) for parts in map(_parts, layers) for i in range(len(parts))}
-        unknown = [name for name in target if name not in ends]
+        unknown = [
+            name for name in target if not any(f".{layer}".endswith(f".{name}") for layer in layers)
+        ]
     if unknown:
-        known = sorted(
-            {_parts(name)[-1] for name, layer in model.named_modules() if _takes_adapters(layer)}
-        )
+        adapted = (torch.nn.Linear, torch.nn.Embedding)
+        known = {
+            name.split(".")[-1] for name, layer in layers.items() if isinstance(layer, adapted)
+        }
         raise ConfigError(
             f"training.lora.target_modules: {type(model).__name__} has no layer "
-            f"{', '.join(map(repr, unknown))}; expected all-linear, or some of {', '.join(known)}"
+            f"{', '.join(map(repr, unknown))}; expected all-linear, or some of "
+            f"{', '.join(sorted(known))}"
         )
 
 
-def _parts(name: str) -> list[str]:
-    return name.split(".")
-
-
-def _takes_adapters(layer: torch.nn.Module) -> bool:
-    return isinstance(layer, torch.nn.Linear | torch.nn.Embedding)
+def _matches(pattern: str, layers: Iterable[str]) -> bool:
+    """Return whether a pattern, which peft matches with whole names, is one and fits a layer."""
+    try:
+        return any(re.fullmatch(pattern, layer) for layer in layers)
+    except re.error:
+        return False
 
 
 def add_adapters(
