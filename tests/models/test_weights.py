@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints import config, edit_json, save, tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config
 
-from bonbon.errors import PolicyError
+from bonbon.errors import ConfigError, PolicyError
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 
 Tensors = dict[str, Any]
@@ -217,6 +217,16 @@ def test_adapters_that_do_not_fit_are_refused(checkpoint: Checkpoint, tmp_path: 
         assert names in line
     edit_json(tmp_path / "adapter_config.json", r=8)
     assert "lora_A.default.weight [4, 48] for [8, 48]" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 9999, "[1]", "{}", '{"r": 4}'])
+def test_a_configuration_of_adapters_that_cannot_be_read_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, content: str
+) -> None:
+    adapters(checkpoint("chatml"), tmp_path)
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"adapter_config\.json (is damaged|names no base model)"):
+        load(tmp_path)
 
 
 def test_adapters_without_peft_are_not_left_out(

@@ -219,6 +219,9 @@ CUT_SCORES: list[tuple[str, float | None]] = [
 
 PREFERENCES: list[tuple[str, float | None]] = [
     ("A is better.\nB is worse.", 1),
+    ("A\nhas errors.", None),
+    ("A\n\nbecause it is right.", 1),
+    ("A\nbecause it is right.", 1),
     ("A\n\nB is worse than A in tone.", 1),
     ("Verdict: A\n\nA beats B on facts.", 1),
     ("B is actually better.", 0),

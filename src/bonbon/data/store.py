@@ -5,12 +5,13 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pyarrow as pa
 
 from bonbon.data.atomic_file import intended_name, replace_text
+from bonbon.data.json_text import parse_json
 from bonbon.data.table_file import check_parquet, read_parquet, write_table
 from bonbon.errors import BonbonError, DamagedFileError, RewardError
 from bonbon.records import Candidate, ScoredGroup
@@ -147,12 +148,12 @@ class CandidateStore:
         if not path.exists():
             return None
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise BonbonError(f"{path} is not JSON ({error}); delete it to start afresh") from error
         if not isinstance(manifest, dict):
             raise BonbonError(f"{path} does not hold a JSON object; delete it to start afresh")
-        return manifest
+        return cast("dict[str, Any]", manifest)
 
     def score_file(self, set_name: str, reward_name: str) -> Path:
         """Where a reward's scores of a set are."""

@@ -4,18 +4,18 @@ transformers draws at random what a checkpoint lacks, and drops what the model h
 Either way another model answers than the one that was meant, so both are refused here.
 """
 
-import json
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file  # pyright: ignore[reportPrivateImportUsage]
 
-from bonbon.errors import MissingExtraError
+from bonbon.data.json_text import parse_json
+from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.models.rotary import give_rows_own_tables
 
 CLASSIFIER_HEADS = {"score", "classifier", "classification_head", "qa_outputs"}
@@ -87,8 +87,28 @@ def base_of(source: str, revision: str | None) -> tuple[str, str | None]:
         )
     if (Path(source) / "config.json").is_file():
         return source, revision
-    settings = json.loads(Path(adapter).read_text(encoding="utf-8"))
+    settings = adapter_settings(Path(adapter))
     return settings["base_model_name_or_path"], settings.get("revision")
+
+
+def adapter_settings(file: Path) -> dict[str, Any]:
+    """Read the configuration of adapters, which names the model that they belong to.
+
+    Raises:
+        ConfigError: it is not JSON, or names no model.
+    """
+    try:
+        settings = parse_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged: {error}; copy the adapters again") from None
+    if not isinstance(settings, dict) or not isinstance(
+        cast("dict[str, Any]", settings).get("base_model_name_or_path"), str
+    ):
+        raise ConfigError(
+            f"{file} names no base model; expected base_model_name_or_path, the model that the "
+            "adapters were trained on"
+        )
+    return cast("dict[str, Any]", settings)
 
 
 def _adapter_file(source: str, revision: str | None) -> str | None:

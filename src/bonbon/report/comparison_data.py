@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from bonbon.data.json_text import parse_json
 from bonbon.data.table_file import plain_cell
 from bonbon.errors import ConfigError
 
@@ -43,12 +43,13 @@ def read_comparison(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: run `bonbon compare` first")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError):
         raise ConfigError(f"{path} is damaged; run `bonbon compare` again to rewrite it") from None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    comparison = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    if comparison.get("schema") != SCHEMA:
         raise ConfigError(f"{path} is not of schema {SCHEMA}; run `bonbon compare` again")
-    return found
+    return comparison
 
 
 def as_csv(comparison: Comparison) -> str:

@@ -25,6 +25,7 @@ _MARKUP = re.compile(r"[*_`\"“”]|^\s*#+(?=\s)|</?[a-z][\w ]*>", re.IGNORECAS
 _LISTED = re.compile(r"^[ \t]*(?:\d+|[A-Z])(?:[.):]|[ \t]+[-–—])(?=[ \t]+\S)", re.MULTILINE)
 _LINE = re.compile(r"[^\n]+")
 _CLAUSE = re.compile(r"(?:[^.;!?。]|\.(?=\d))+([.;!?。]*)")
+_GOES_ON = re.compile(r"[ \t]*\n[ \t]*(?!because\b|since\b)[a-z]")
 _CLOSING = " \t.;!?。"
 
 LEAD = (
@@ -138,13 +139,18 @@ class Reply:
             for part in line:
                 first, last = part is parts[0][0], part is parts[-1][-1]
                 whole = first and last and len(part[0].split()) == 1
+                # A sentence that goes on in the next line is no verdict by its first word.
+                runs_on = not part[1] and _GOES_ON.match(self.text, part.end())
                 if (self.cut and last and not whole) or "?" in part[1] or ".." in part[1]:
                     continue
                 yield _Clause(
                     part.start(),
                     part.start(1),
-                    placed=(first and (whole or not self.cut))
-                    or (len(line) == 1 and number in {0, len(parts) - 1}),
+                    placed=not runs_on
+                    and (
+                        (first and (whole or not self.cut))
+                        or (len(line) == 1 and number in {0, len(parts) - 1})
+                    ),
                 )
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from bonbon.data.json_text import parse_json
 from bonbon.errors import ConfigError
 from bonbon.rewards.term_block import ANALYZERS, TermBlock
 
@@ -90,7 +91,7 @@ def read_vocabulary(directory: Path) -> dict[str, Any]:
             "a directory that `bonbon reward fit --kind tfidf` wrote"
         )
     try:
-        content: object = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise _damaged(directory, error) from error
     if not isinstance(content, dict) or cast("dict[str, Any]", content).get("format") != FORMAT:

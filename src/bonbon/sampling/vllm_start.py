@@ -1,6 +1,5 @@
 """Starting vLLM with a policy: a model, or a LoRA adapter and the model it was trained on."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from bonbon.errors import ConfigError, EngineError, MissingExtraError
 from bonbon.models.policy import PolicyConfig, policy_source
+from bonbon.models.weights import adapter_settings
 from bonbon.sampling.config import SamplingConfig, VllmEngine
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -126,7 +126,7 @@ def _read_adapter(source: str) -> _Adapter | None:
     file = Path(source) / "adapter_config.json"
     if (Path(source) / "config.json").is_file() or not file.is_file():
         return None
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = adapter_settings(file)
     ranks = [settings["r"], *(settings.get("rank_pattern") or {}).values()]
     return _Adapter(source, settings["base_model_name_or_path"], max(ranks))
 

@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from bonbon.data.json_text import parse_json
 
 
 class TrainingLog(TrainerCallback):
@@ -53,6 +56,8 @@ class TrainingLog(TrainerCallback):
 def _step(line: str) -> int | float:
     """Return an entry's step; a line that a kill cut short counts as the future."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
+        entry = parse_json(line)
+    except ValueError:
         return float("inf")
+    step = cast("dict[str, Any]", entry).get("step") if isinstance(entry, dict) else None
+    return step if isinstance(step, (int, float)) else float("inf")
