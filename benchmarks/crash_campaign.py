@@ -29,7 +29,7 @@ from bonbon.data.store import CandidateStore
 from bonbon.models.policy import Policy
 from bonbon.models.toy import toy_policy
 from bonbon.records import Prompt
-from bonbon.report.metrics import read_metrics
+from bonbon.evaluation.metrics import read_metrics
 
 WORDS, TOKENS = 4, 3
 """Of the toy policy, and of its answers: few enough for a server that knows all its logits."""
@@ -39,7 +39,7 @@ SERVER = Path(__file__).parents[1] / "tests" / "openai_server.py"
 # Small shards, so that kills fall between them too.
 BONBON = """
 import sys
-from bonbon.pipeline import candidates
+from bonbon.pipeline import sample as candidates
 candidates.PROMPTS_PER_SHARD = 8
 from bonbon.cli.main import main
 sys.argv[0] = "bonbon"

@@ -16,9 +16,9 @@ from machine import machine, write
 from torch import Tensor
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from bonbon.cli.process import prepare_process
+from bonbon.cli.runtime import prepare_process
 from bonbon.data.prompts import PromptsConfig, load_prompts
-from bonbon.evaluation.duel import beaten
+from bonbon.compare.statistics import beaten
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Prompt
 from bonbon.rewards.config import load_reward

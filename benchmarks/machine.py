@@ -4,7 +4,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-from bonbon.pipeline.versions import processor
+from bonbon.pipeline.environment import processor
 
 
 def machine(*details: str) -> str:

@@ -25,14 +25,14 @@ import torch
 from machine import machine, write
 from transformers.utils.logging import disable_progress_bar
 
-from bonbon.cli.process import prepare_process
-from bonbon.evaluation.resampling import win_rate_along
+from bonbon.cli.runtime import prepare_process
+from bonbon.evaluation.bootstrap import win_rate_along
 from bonbon.models.policy import Policy
 from bonbon.models.toy import ExactDistribution, enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.rewards.toy import TokenSumReward
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.tilt import Tilt

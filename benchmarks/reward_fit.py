@@ -25,12 +25,12 @@ from pathlib import Path
 from machine import machine, write
 from transformers.utils import logging
 
-from bonbon.data.vader_ratings import Part, load_vader_ratings
-from bonbon.models.cache import cache_directory
+from bonbon.data.labelled_texts import Part, load_vader_ratings
+from bonbon.models.bundled import cache_directory
 from bonbon.rewards.lexicon import LexiconReward
-from bonbon.training.reward_agreement import Agreement, agreements
-from bonbon.training.reward_fit import fit_reward, split
-from bonbon.training.reward_settings import ClassifierFitConfig, Objective
+from bonbon.reward_fitting.agreement import Agreement, agreements
+from bonbon.reward_fitting.fit import fit_reward, split
+from bonbon.reward_fitting.config import ClassifierFitConfig, Objective
 
 TARGETS = {"tfidf": 0.65, "classifier": 0.70}
 PARTS: tuple[Part, ...] = ("proxy", "gold")

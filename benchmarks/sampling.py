@@ -28,13 +28,13 @@ import torch
 from machine import machine, write
 from torch.profiler import ProfilerActivity, profile
 
-from bonbon.cli.process import prepare_process
+from bonbon.cli.runtime import prepare_process
 from bonbon.data.prompts import PromptsConfig, load_prompts
-from bonbon.models.embedded import embedded_policy_directory
+from bonbon.models.bundled import embedded_policy_directory
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Prompt
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 
 NEW_TOKENS = 64
 GENERATE_ROWS = (32, 64, 128, 256)

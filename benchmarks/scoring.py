@@ -44,9 +44,9 @@ from transformers.utils import logging as transformers_logging
 
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.errors import ConfigError
-from bonbon.models.embedded_encoder import embedded_encoder_directory
+from bonbon.models.bundled import embedded_encoder_directory
 from bonbon.records import Prompt
-from bonbon.rewards.classifier import ClassifierReward
+from bonbon.rewards.models.classifier import ClassifierReward
 
 BATCH_SIZES = (8, 16, 32, 64)
 MAX_TOKENS = 256

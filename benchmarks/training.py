@@ -5,7 +5,7 @@
 
 All contenders fine-tune a model whole, on the best and worst of the same candidates, with as many
 pairs a step, each in a process of its own, on a GPU if there is one. The first step is left out.
-bonbon's process keeps freed memory, as its command lets it (`bonbon.cli.process`); its peers run as
+bonbon's process keeps freed memory, as its command lets it (`bonbon.cli.runtime`); its peers run as
 they come, or prepared likewise with `--lend`. TRL's time includes the share of its precomputed
 references that falls on a step, if it precomputes them.
 """
@@ -25,14 +25,14 @@ import torch
 from engines.training_worker import DEVICE, now
 from machine import machine, write
 
-from bonbon.cli.process import prepare_process
+from bonbon.cli.runtime import prepare_process
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Prompt
 from bonbon.rewards.config import load_reward
 from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 
 N, NEW_TOKENS = 8, 64
 

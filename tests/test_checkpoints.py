@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from tests.checkpoints import CHECKPOINTS, build
 
+from bonbon.console import Narrator
 from bonbon.pipeline.run import run
 from bonbon.recipe import load_recipe
-from bonbon.report.narrator import Narrator
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

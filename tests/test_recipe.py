@@ -9,14 +9,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bonbon.compare import recipe as comparison_recipe
+from bonbon.compare.recipe import load_comparison
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
-from bonbon.pipeline import comparison_recipe
-from bonbon.pipeline.comparison_recipe import load_comparison
 from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, make_recipe
-from bonbon.rewards.classifier import ClassifierConfig
 from bonbon.rewards.function import FunctionConfig
 from bonbon.rewards.lexicon import LexiconConfig
+from bonbon.rewards.models.classifier import ClassifierConfig
 from bonbon.sampling.config import SamplingConfig
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.optimal import OptimalTilt

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bonbon.credentials import looks_secret, without_secrets
+from bonbon.config import looks_secret, without_secrets
 from bonbon.errors import ConfigError
 from bonbon.recipe import make_recipe
-from bonbon.rewards.judge import JudgeConfig
+from bonbon.rewards.judge.config import JudgeConfig
 from bonbon.rewards.tfidf import TfidfConfig
 
 

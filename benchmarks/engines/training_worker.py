@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 
-from bonbon.cli.process import prepare_process
+from bonbon.cli.runtime import prepare_process
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.theory.best_of import BestOf

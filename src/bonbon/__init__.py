@@ -11,18 +11,16 @@ if TYPE_CHECKING:
     from bonbon.models.policy import Policy, PolicyConfig, load_policy
     from bonbon.pipeline.run import run
     from bonbon.recipe import Recipe
-    from bonbon.rewards.classifier import ClassifierReward
     from bonbon.rewards.function import FunctionReward
     from bonbon.rewards.lexicon import LexiconReward
+    from bonbon.rewards.models.classifier import ClassifierReward
     from bonbon.sampling.config import SamplingConfig
-    from bonbon.sampling.transformers_sampler import TransformersSampler
-    from bonbon.theory.best_of import BestOf
-    from bonbon.theory.best_of_poisson import BestOfPoisson
+    from bonbon.sampling.native.sampler import TransformersSampler
+    from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
     from bonbon.theory.optimal import OptimalTilt
     from bonbon.theory.parse import parse_tilt
     from bonbon.theory.tilt import Tilt
     from bonbon.theory.top_fraction import TopFraction
-    from bonbon.theory.worst_of import WorstOf
     from bonbon.training.config import TrainingConfig
     from bonbon.training.objectives import pair_loss, rank_loss
     from bonbon.training.trainer import PreferenceTrainer
@@ -59,8 +57,8 @@ __all__ = [
 
 _HOMES = {
     "BestOf": "bonbon.theory.best_of",
-    "BestOfPoisson": "bonbon.theory.best_of_poisson",
-    "ClassifierReward": "bonbon.rewards.classifier",
+    "BestOfPoisson": "bonbon.theory.best_of",
+    "ClassifierReward": "bonbon.rewards.models.classifier",
     "Evaluator": "bonbon.evaluation.evaluator",
     "FunctionReward": "bonbon.rewards.function",
     "LexiconReward": "bonbon.rewards.lexicon",
@@ -73,8 +71,8 @@ _HOMES = {
     "Tilt": "bonbon.theory.tilt",
     "TopFraction": "bonbon.theory.top_fraction",
     "TrainingConfig": "bonbon.training.config",
-    "TransformersSampler": "bonbon.sampling.transformers_sampler",
-    "WorstOf": "bonbon.theory.worst_of",
+    "TransformersSampler": "bonbon.sampling.native.sampler",
+    "WorstOf": "bonbon.theory.best_of",
     "load_policy": "bonbon.models.policy",
     "pair_loss": "bonbon.training.objectives",
     "parse_tilt": "bonbon.theory.parse",

@@ -13,16 +13,14 @@ from bonbon.data.prompts import PromptsConfig
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
 from bonbon.models.policy import PolicyConfig
+from bonbon.recipe_io import dump_yaml, one_line, parse_yaml, read_yaml_file, shown
 from bonbon.rewards.config import RewardConfig
 from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.sampling.config import SamplingConfig
-from bonbon.setting_errors import one_line, shown
-from bonbon.theory.best_of import BestOf
+from bonbon.theory.best_of import BestOf, WorstOf
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import Tilt
-from bonbon.theory.worst_of import WorstOf
 from bonbon.training.config import ONLINE, RoundsConfig, TrainingConfig
-from bonbon.yaml_text import dump_yaml, parse_yaml, read_yaml_file
 
 MAX_GOAL, MAX_KL = 10**9, 20
 """The farthest goals: best-of-a-billion, and as many nats."""

@@ -15,7 +15,7 @@ from bonbon.data.store import CandidateStore
 from bonbon.models.toy import toy_policy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 
 
 class Outcome(Protocol):

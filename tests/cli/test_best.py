@@ -179,7 +179,7 @@ def test_a_served_policy_answers_too_and_is_not_loaded_here(
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("bonbon.pipeline.best.load_policy", refuse)
+    monkeypatch.setattr("bonbon.pipeline.best_of_n.load_policy", refuse)
     name = put_model(logits={"1 2": [0.0] * 8 + [-30.0]}, end=8)
     engine = f"{{kind: openai, base_url: '{openai_url}', model: {name}}}"
     served = ("--set", f"sampling.engine={engine}", "--set", "sampling.max_new_tokens=1")

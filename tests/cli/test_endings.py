@@ -56,7 +56,7 @@ def test_signals_end_it_in_the_same_words(
 def test_a_signal_that_is_ignored_stays_so() -> None:
     script = (
         "import os, signal\n"
-        "from bonbon.cli.process import stopped_by_signals\n"
+        "from bonbon.cli.runtime import stopped_by_signals\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with stopped_by_signals():\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
@@ -145,7 +145,7 @@ def test_streams_that_are_closed_or_full(streams: str, code: int) -> None:
 def test_a_closed_stream_s_number_is_no_file_s(tmp_path: Path) -> None:
     script = (
         "import os\n"
-        "from bonbon.cli.process import prepare_process\n"
+        "from bonbon.cli.runtime import prepare_process\n"
         "prepare_process()\n"
         "with open('kept', 'w') as kept:\n"
         "    os.write(1, b'a word of a library')\n"

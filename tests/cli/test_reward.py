@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from bonbon.data import vader_ratings
+from bonbon.data import labelled_texts as vader_ratings
 from bonbon.data.labelled_texts import RatedText
 from bonbon.records import Prompt
 from bonbon.rewards.config import check_reward, load_reward

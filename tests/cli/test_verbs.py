@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bonbon.data.store import CandidateStore
-from bonbon.pipeline import reports
-from bonbon.report.metrics import read_metrics
+from bonbon.evaluation.metrics import read_metrics
+from bonbon.pipeline import report as reports
 
 Command = Callable[..., Any]
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from bonbon.data.prompts import PromptsConfig, load_prompts
-from bonbon.data.table_file import write_table
+from bonbon.data.store import write_table
 from bonbon.errors import PromptError
 
 

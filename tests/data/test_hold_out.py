@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonbon.data.hold_out import hold_out_prompts, joined_groups, question_of
 from bonbon.data.labelled_texts import Comparisons, load_labelled_texts
-from bonbon.data.prompts import PromptsConfig, load_prompts
+from bonbon.data.prompts import (
+    PromptsConfig,
+    hold_out_prompts,
+    joined_groups,
+    load_prompts,
+    question_of,
+)
 from bonbon.errors import PromptError
 from bonbon.records import Message, Prompt
-from bonbon.training.reward_fit import split
+from bonbon.reward_fitting.fit import split
 
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bonbon.data.journal import CandidateJournal
+from bonbon.data.store import CandidateJournal
 from bonbon.records import Candidate
 
 FIRST = Candidate(

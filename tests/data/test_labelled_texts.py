@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bonbon.data.hold_out import hold_out
 from bonbon.data.labelled_texts import Comparisons, Ratings, load_labelled_texts
+from bonbon.data.prompts import hold_out
 from bonbon.errors import ConfigError, PromptError
 
 ASKED = {"role": "user", "content": "Why?"}

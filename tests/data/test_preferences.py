@@ -22,7 +22,7 @@ from bonbon.errors import ConfigError, PromptError
 from bonbon.models.toy import toy_policy
 from bonbon.records import Message, Prompt
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 from bonbon.selection.ranks import is_tied
 
 ASKED = {"role": "user", "content": "1 2"}

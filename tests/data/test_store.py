@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.processes import started, wait_for
 
-from bonbon.data import table_file
+from bonbon.data import store as table_file
 from bonbon.data.store import CANDIDATE_SCHEMA, CandidateStore
 from bonbon.errors import BonbonError, RewardError
 from bonbon.records import Candidate
@@ -234,7 +234,8 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
     assert store.read_manifest("eval-base") is None
 
 
-@pytest.mark.parametrize(("content", "problem"), [("{", "not JSON"), ("[" * 9999, "not JSON"), ("[1]", "JSON object")]
+@pytest.mark.parametrize(
+    ("content", "problem"), [("{", "not JSON"), ("[" * 9999, "not JSON"), ("[1]", "JSON object")]
 )
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: str, problem: str) -> None:
     store = CandidateStore(tmp_path)

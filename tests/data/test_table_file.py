@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bonbon.data.table_file import FORMULA_SIGNS, write_table
+from bonbon.data.store import FORMULA_SIGNS, write_table
 
 TEXTS = [f"{sign}cmd|' /C calc'!A0" for sign in FORMULA_SIGNS]
 TABLE = pa.table(

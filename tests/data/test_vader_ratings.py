@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bonbon.data import vader_ratings
-from bonbon.data.vader_ratings import (
+from bonbon.data import labelled_texts as vader_ratings
+from bonbon.data.labelled_texts import (
     SDIST,
     fetch_sdist,
     load_vader_ratings,

@@ -13,10 +13,8 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from bonbon.evaluation.answers import PromptAnswers
-from bonbon.evaluation.comparison import Compared, Comparison
-from bonbon.evaluation.duel import beaten
-from bonbon.evaluation.resampling import lead_at_equal_kl
+from bonbon.compare.statistics import Compared, Comparison, PromptAnswers, beaten
+from bonbon.evaluation.bootstrap import lead_at_equal_kl
 from bonbon.models.toy import enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.rewards.bradley_terry import bradley_terry

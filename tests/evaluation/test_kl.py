@@ -11,7 +11,7 @@ from bonbon.models.policy import Policy
 from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Prompt, ScoredGroup
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 
 TEMPERATURE = 0.8
 PROMPTS = [

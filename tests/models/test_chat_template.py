@@ -8,8 +8,7 @@ import pytest
 from tests.checkpoints import CHATML
 
 from bonbon.errors import PolicyError, PromptError
-from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
-from bonbon.models.tokenizer import PolicyTokenizer
+from bonbon.models.policy import PolicyConfig, PolicyTokenizer, load_policy_tokenizer
 from bonbon.records import Message, Prompt
 
 Checkpoint = Callable[[str], Path]

@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import HyperCLOVAXConfig, PreTrainedModel
 
 from bonbon.errors import PolicyError
-from bonbon.models import hidden_states
-from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.logprobs import completion_logprobs
-from bonbon.models.packing import Layout, PromptGroup, pack
+from bonbon.models.packed import hidden_states
+from bonbon.models.packed.layout import Layout, PromptGroup, pack
+from bonbon.models.packed.logprobs import completion_logprobs
+from bonbon.models.packed.probe import packed_attention_in
 from bonbon.models.toy import plain_logprob
 
 GROUPS = [

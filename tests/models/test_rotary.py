@@ -8,15 +8,15 @@ import torch
 from tests.families import SCALED, policy_of, scaled
 from transformers import PreTrainedModel
 
-from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.logprobs import completion_logprobs
-from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.packed.layout import PromptGroup, pack
+from bonbon.models.packed.logprobs import completion_logprobs
+from bonbon.models.packed.probe import packed_attention_in
 from bonbon.models.rotary import switch_of
 from bonbon.models.toy import plain_logprob
 from bonbon.models.weights import load_weights
 from bonbon.records import Prompt
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 
 SWITCHING = ["longrope", "dynamic"]
 

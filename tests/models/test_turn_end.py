@@ -18,8 +18,8 @@ from tests.checkpoints import (
 )
 
 from bonbon.data.preferences import PreferencePair, preference_groups
+from bonbon.models.chat_template import template_end
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
-from bonbon.models.turn_end import template_end
 from bonbon.records import Prompt
 
 Checkpoint = Callable[[str], Path]

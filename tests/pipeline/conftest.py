@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bonbon.pipeline import candidates
+from bonbon.console import Narrator
+from bonbon.evaluation.metrics import Metrics
+from bonbon.pipeline import sample as candidates
 from bonbon.pipeline.run import run
 from bonbon.recipe import Recipe, load_recipe
-from bonbon.report.metrics import Metrics
-from bonbon.report.narrator import Narrator
 
 
 @dataclass(frozen=True)

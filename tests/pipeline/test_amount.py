@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
+from bonbon.console import Narrator
 from bonbon.errors import ConfigError
-from bonbon.pipeline.amount import check_amount
-from bonbon.pipeline.preflight import check_training
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.checks import check_amount, check_training
+from bonbon.pipeline.run_directory import Workspace
 from bonbon.recipe import make_recipe
 from bonbon.records import Prompt
-from bonbon.report.narrator import Narrator
 
 Command = Callable[..., Any]
 

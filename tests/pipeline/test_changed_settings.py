@@ -12,11 +12,12 @@ import pytest
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.models.toy import toy_policy
-from bonbon.pipeline import job, results
-from bonbon.pipeline.exports import export_run
+from bonbon.pipeline import evaluate as results
+from bonbon.pipeline import job
+from bonbon.pipeline.export import export_run
 from bonbon.recipe import Recipe, load_recipe, load_run_recipe
 from bonbon.rewards.function import FunctionReward
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 
 Runner = Callable[..., Any]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bonbon.console import Narrator
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
-from bonbon.pipeline.candidates import SetPlan, write_set_manifest
 from bonbon.pipeline.job import Job
 from bonbon.pipeline.run import run
-from bonbon.pipeline.workspace import run_workspace
+from bonbon.pipeline.run_directory import run_workspace
+from bonbon.pipeline.sample import SetPlan, write_set_manifest
 from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, make_recipe
-from bonbon.report.narrator import Narrator
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from bonbon.console import Narrator
 from bonbon.data.store import CandidateStore
 from bonbon.errors import PromptError
-from bonbon.pipeline.best import answer_prompt
+from bonbon.pipeline.best_of_n import answer_prompt
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.second_reward import read_reward, score_also
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.score import read_reward, score_also
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.records import Prompt
-from bonbon.report.narrator import Narrator
 from bonbon.selection.rule import Rule
 
 Runner = Callable[..., Any]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bonbon.evaluation.metrics import read_metrics
 from bonbon.recipe import load_recipe
-from bonbon.report.metrics import read_metrics
 
 Runner = Callable[..., Any]
 

@@ -15,11 +15,11 @@ import pytest
 
 from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError, ConfigError
-from bonbon.pipeline.exports import export_run
-from bonbon.pipeline.reports import report_run
+from bonbon.evaluation.metrics import read_metrics
+from bonbon.pipeline.export import export_run
+from bonbon.pipeline.report import report_run
 from bonbon.recipe import Recipe, load_run_recipe
 from bonbon.records import Candidate
-from bonbon.report.metrics import read_metrics
 
 Runner = Callable[..., Any]
 

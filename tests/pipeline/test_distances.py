@@ -6,14 +6,14 @@ import pytest
 from tests.families import PLAIN, SHARED, policy_of
 from transformers import PreTrainedConfig
 
-from bonbon.models.attention_choice import choose_layout
+from bonbon.models.packed.probe import choose_layout
 from bonbon.models.policy import Policy
 from bonbon.models.toy import plain_logprob
-from bonbon.pipeline.distances import group_logprobs
+from bonbon.pipeline.evaluate import group_logprobs
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.rescored import rescored_candidates
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.rescoring import rescored_candidates
 
 CONFIGS = [SHARED["Llama"], SHARED["Gemma 2, soft-capped"], PLAIN["LFM2"][0], PLAIN["Bloom"][0]]
 

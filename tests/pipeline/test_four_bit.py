@@ -6,7 +6,7 @@ import pytest
 
 from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.models.policy import load_policy
-from bonbon.pipeline import preflight
+from bonbon.pipeline import checks as preflight
 from bonbon.recipe import load_recipe
 
 

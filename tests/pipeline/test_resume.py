@@ -13,17 +13,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bonbon.data import table_file
+from bonbon.data import store as table_file
 from bonbon.data.store import CandidateStore
 from bonbon.errors import TrainingError
-from bonbon.pipeline import job, results, scores, trained_model
+from bonbon.evaluation.metrics import read_metrics
+from bonbon.pipeline import evaluate as results
+from bonbon.pipeline import job
+from bonbon.pipeline import score as scores
+from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import Recipe
-from bonbon.report.metrics import read_metrics
 from bonbon.rewards import base
-from bonbon.sampling.schedule import Schedule
-from bonbon.sampling.shared_prompt import SharedPromptDecoder
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.prefix_attention import SharedPromptDecoder
+from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.native.scheduler import Schedule
 from bonbon.training import saved_model
 from bonbon.training.checkpoints import KeepLastCheckpoint
 from bonbon.training.trainer import PreferenceTrainer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bonbon.pipeline.identity import scoring_settings
+from bonbon.pipeline.cache_keys import scoring_settings
 from bonbon.recipe import make_recipe
 from bonbon.records import Prompt
 

@@ -14,24 +14,24 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from bonbon.console import Narrator
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError, TrainingError
-from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.logprobs import completion_logprobs
-from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.packed.layout import PromptGroup, pack
+from bonbon.models.packed.logprobs import completion_logprobs
+from bonbon.models.packed.probe import packed_attention_in
 from bonbon.models.policy import Policy, load_policy
 from bonbon.models.toy import plain_logprob
 from bonbon.pipeline import rounds as round_places
-from bonbon.pipeline import trained_model
+from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.round_examples import BASE_LOGPROBS
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.train import BASE_LOGPROBS
 from bonbon.recipe import Recipe, load_recipe
-from bonbon.report.narrator import Narrator
 from bonbon.rewards.config import reward_name
 from bonbon.training.arguments import split
 from bonbon.training.examples import RankedExample
-from bonbon.training.reference import REFERENCE_FILE
+from bonbon.training.references import REFERENCE_FILE
 
 Runner = Callable[..., Any]
 

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
+from bonbon.evaluation.metrics import read_metrics
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.models.toy import plain_logprob
 from bonbon.pipeline.run import run
 from bonbon.recipe import load_recipe, load_run_recipe
-from bonbon.report.metrics import read_metrics
 
 
 def test_the_recipe_is_resolved_and_loads_again_as_it_was(

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bonbon.console import Narrator
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError, RewardError
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.second_reward import read_reward, score_also
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.score import read_reward, score_also
 from bonbon.recipe import Recipe, load_recipe, load_run_recipe
-from bonbon.report.narrator import Narrator
 from bonbon.rewards.function import FunctionReward
 
 pytestmark = pytest.mark.usefixtures("rewards_importable", "without_pictures")

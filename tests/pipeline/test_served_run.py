@@ -12,15 +12,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from tests.pipeline.conftest import Runner
 
+from bonbon.console import Narrator
 from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateStore
 from bonbon.errors import EngineError, TrainingError
-from bonbon.pipeline.best import answer_prompt
+from bonbon.pipeline.best_of_n import answer_prompt
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.run_directory import Workspace
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
-from bonbon.report.narrator import Narrator
 from bonbon.selection.rule import Rule
 
 PutModel = Callable[..., str]

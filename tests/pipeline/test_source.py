@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bonbon.pipeline.fingerprint import fingerprint_source
-from bonbon.pipeline.source import source_of
+from bonbon.pipeline.cache_keys import fingerprint_source, source_of
 
 pytestmark = pytest.mark.usefixtures("rewards_importable")
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bonbon.console import Narrator
 from bonbon.errors import ConfigError
-from bonbon.pipeline.workspace import Workspace
+from bonbon.pipeline.run_directory import Workspace
 from bonbon.recipe import Recipe, load_run_recipe
-from bonbon.report.narrator import Narrator
 
 
 def workspace(directory: Path) -> Workspace:

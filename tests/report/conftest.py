@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bonbon.data.store import CandidateStore
+from bonbon.evaluation.metrics import Metrics, read_metrics
 from bonbon.records import Candidate
-from bonbon.report.metrics import Metrics, read_metrics
 
 NUM_DRAWS = 8
 NUM_EVAL_DRAWS = 16

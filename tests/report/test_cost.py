@@ -1,5 +1,5 @@
-from bonbon.report.cost import StageCost, stage_costs
-from bonbon.report.metrics import Metrics
+from bonbon.evaluation.metrics import Metrics
+from bonbon.report.page import StageCost, stage_costs
 
 
 def test_stages_come_with_their_tokens(metrics: Metrics) -> None:

@@ -4,11 +4,10 @@ from itertools import product
 
 import pytest
 
+from bonbon.evaluation.metrics import Interval, Training
 from bonbon.report.diagnosis import Diagnosis, Measured, diagnose
-from bonbon.report.findings import FINDINGS, REMEDIES, finding, remedy
-from bonbon.report.metrics import Interval, Training
-from bonbon.theory.best_of import BestOf
-from bonbon.theory.worst_of import WorstOf
+from bonbon.report.summary import FINDINGS, REMEDIES, finding, remedy
+from bonbon.theory.best_of import BestOf, WorstOf
 
 GOAL = BestOf(8)
 TRAINING = Training(learning_rate=5e-4, epochs=1.0, tilt="best-of-8", num_prompts=64, alpha=0.05)

@@ -1,6 +1,6 @@
 import pytest
 
-from bonbon.report.numbers import (
+from bonbon.report.summary import (
     interval_text,
     nats,
     percent,

@@ -2,8 +2,8 @@ import io
 
 from rich.console import Console
 
-from bonbon.report.metrics import Metrics
-from bonbon.report.numbers import interval_text
+from bonbon.evaluation.metrics import Metrics
+from bonbon.report.summary import interval_text
 from bonbon.report.terminal import summary_lines, summary_table
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bonbon.report.card import model_card
-from bonbon.report.html import read_run, report_html
-from bonbon.report.metrics import Metrics
+from bonbon.evaluation.metrics import Metrics
+from bonbon.report.model_card import model_card
+from bonbon.report.page import read_run, report_html
+from bonbon.report.summary import unscored
 from bonbon.report.terminal import summary_lines
-from bonbon.report.wording import unscored
 
 COUNTS = {"train": 3, "eval-base": 0, "eval-bonbon": 12}
 SENTENCE = (

@@ -11,7 +11,6 @@ from bonbon.config import Config
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
 from bonbon.rewards.base import Reward, checked_scores
-from bonbon.rewards.classifier import ClassifierConfig, ClassifierReward
 from bonbon.rewards.config import (
     EnsembleConfig,
     LengthPenaltyConfig,
@@ -25,9 +24,10 @@ from bonbon.rewards.config import (
     reward_name,
 )
 from bonbon.rewards.function import FunctionConfig, FunctionReward
-from bonbon.rewards.judge import JudgeConfig
+from bonbon.rewards.judge.config import JudgeConfig
 from bonbon.rewards.lexicon import LexiconConfig, LexiconReward
-from bonbon.rewards.pairwise import PairwiseConfig
+from bonbon.rewards.models.classifier import ClassifierConfig, ClassifierReward
+from bonbon.rewards.models.pairwise import PairwiseConfig
 from bonbon.rewards.tfidf import TfidfConfig
 
 MakeClassifier = Callable[..., Path]

@@ -11,9 +11,9 @@ from bonbon.config import Config
 from bonbon.recipe import make_recipe
 from bonbon.records import Prompt
 from bonbon.rewards.base import Reward, checked_scores
-from bonbon.rewards.classifier import ClassifierConfig
 from bonbon.rewards.config import RewardConfig, reward_name, rewards_within
 from bonbon.rewards.function import FunctionReward
+from bonbon.rewards.models.classifier import ClassifierConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "rewards.md").read_text(encoding="utf-8")

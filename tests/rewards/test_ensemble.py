@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bonbon.records import Prompt
 from bonbon.rewards.base import Reward, checked_scores
-from bonbon.rewards.ensemble import Combine, EnsembleReward
+from bonbon.rewards.combinators import Combine, EnsembleReward
 from bonbon.rewards.function import FunctionReward
 
 PROMPTS = [Prompt(id="a", content="Hello?", split="train")] * 3

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
 from bonbon.rewards.base import checked_scores
+from bonbon.rewards.combinators import LengthPenaltyReward, num_words
 from bonbon.rewards.config import RewardConfig, check_reward, load_reward
 from bonbon.rewards.function import FunctionReward
-from bonbon.rewards.length_penalty import LengthPenaltyReward, num_words
 
 MakeClassifier = Callable[..., Path]
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from bonbon.rewards.name import RewardName, name_from
+from bonbon.rewards.base import RewardName, name_from
 
 
 @given(st.text(max_size=120))

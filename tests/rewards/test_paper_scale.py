@@ -10,10 +10,10 @@ from tests.families import SIZES
 from tests.rewards.conftest import MakeClassifier
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
+from bonbon.compare.recipe import load_comparison
+from bonbon.compare.run import compare
+from bonbon.console import Narrator
 from bonbon.models.toy import toy_policy
-from bonbon.pipeline.comparison import compare
-from bonbon.pipeline.comparison_recipe import load_comparison
-from bonbon.report.narrator import Narrator
 
 ROOT = Path(__file__).parents[2]
 

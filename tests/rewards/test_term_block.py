@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from bonbon.rewards.term_block import (
+from bonbon.rewards.tfidf import (
     ANALYZERS,
     Analyzer,
     character_terms,

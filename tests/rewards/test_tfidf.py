@@ -9,9 +9,15 @@ import pytest
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
 from bonbon.rewards.base import Reward, checked_scores
-from bonbon.rewards.term_block import TermBlock
-from bonbon.rewards.tfidf import TfidfConfig, TfidfReward, check_tfidf, load_tfidf, tfidf_name
-from bonbon.rewards.tfidf_scorer import TfidfScorer
+from bonbon.rewards.tfidf import (
+    TermBlock,
+    TfidfConfig,
+    TfidfReward,
+    TfidfScorer,
+    check_tfidf,
+    load_tfidf,
+    tfidf_name,
+)
 
 TEXTS = ["good table", "bad, bad table", "", "unheard of", "Good good bad"]
 PROMPTS = [Prompt(id=f"{index}", content="?", split="train") for index in range(len(TEXTS))]

@@ -7,8 +7,8 @@ import pytest
 from bonbon.errors import RewardError
 from bonbon.records import Prompt
 from bonbon.rewards.base import Reward, checked_scores
+from bonbon.rewards.combinators import WeightedSumReward
 from bonbon.rewards.function import FunctionReward
-from bonbon.rewards.weighted_sum import WeightedSumReward
 
 PROMPTS = [Prompt(id="a", content="Hello?", split="train")] * 4
 COMPLETIONS = ["one", "two", "three", "four"]

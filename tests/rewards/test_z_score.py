@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bonbon.records import Prompt
 from bonbon.rewards.base import checked_scores
+from bonbon.rewards.combinators import Scale, ZScoreReward
 from bonbon.rewards.function import FunctionReward
-from bonbon.rewards.z_score import Scale, ZScoreReward
 
 
 def prompts_of(ids: str) -> list[Prompt]:

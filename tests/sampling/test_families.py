@@ -9,7 +9,7 @@ from bonbon.models.policy import Policy
 from bonbon.models.toy import plain_logprob
 from bonbon.records import Prompt
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 
 PROMPTS = [
     Prompt(id="short", content="1", split="train"),
@@ -54,7 +54,7 @@ def test_the_plain_decoder_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     policy = policy_of(SHARED["Llama"])
     config = SamplingConfig(max_new_tokens=9, engine=TransformersEngine(rows=4))
     shared = TransformersSampler(policy, config, seed=0).sample(PROMPTS, n=3)
-    monkeypatch.setattr("bonbon.sampling.decoder_choice.why_not_shared", lambda _: "tried")
+    monkeypatch.setattr("bonbon.sampling.native.probe.why_not_shared", lambda _: "tried")
     plain = TransformersSampler(policy, config, seed=0).sample(PROMPTS, n=3)
     assert [c.token_ids for c in shared] == [c.token_ids for c in plain]
 

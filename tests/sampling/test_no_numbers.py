@@ -10,14 +10,14 @@ from tests.checkpoints import tokenizer
 
 from bonbon.errors import PolicyError
 from bonbon.evaluation.kl import kl_from_samples
-from bonbon.models.attention_choice import choose_layout
+from bonbon.models.packed.probe import choose_layout
 from bonbon.models.policy import DType, Policy, PolicyConfig, load_policy
-from bonbon.pipeline.distances import group_logprobs
+from bonbon.pipeline.evaluate import group_logprobs
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.draw import draw_tokens
-from bonbon.sampling.rescored import rescored_candidates
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.native.token_sampling import draw_tokens
+from bonbon.sampling.rescoring import rescored_candidates
 
 Checkpoint = Callable[[str], Path]
 

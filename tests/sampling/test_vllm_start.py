@@ -13,8 +13,7 @@ from bonbon.errors import ConfigError, EngineError, MissingExtraError
 from bonbon.models.policy import PolicyConfig
 from bonbon.records import Prompt
 from bonbon.sampling.config import SamplingConfig, VllmEngine
-from bonbon.sampling.vllm_sampler import load_vllm_sampler
-from bonbon.sampling.vllm_start import start_vllm
+from bonbon.sampling.vllm import load_vllm_sampler, start_vllm
 
 ALWAYS = {
     "trust_remote_code": False,

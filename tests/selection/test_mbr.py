@@ -10,9 +10,13 @@ from numpy.random import default_rng
 from scipy import stats
 
 from bonbon.errors import ConfigError, RewardError
-from bonbon.selection.mbr import mbr_index, mean_similarities, reward_plus_similarity_index
+from bonbon.selection.mbr import (
+    chrf_matrix,
+    mbr_index,
+    mean_similarities,
+    reward_plus_similarity_index,
+)
 from bonbon.selection.ranks import best_index
-from bonbon.selection.similarity import chrf_matrix
 
 SEEDS = st.integers(0, 2**32)
 

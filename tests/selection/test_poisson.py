@@ -8,8 +8,8 @@ from numpy.random import default_rng
 from scipy import stats
 
 from bonbon.errors import ConfigError, RewardError
-from bonbon.selection.poisson import poisson_best_index
-from bonbon.theory.best_of_poisson import BestOfPoisson
+from bonbon.selection.stochastic import poisson_best_index
+from bonbon.theory.best_of import BestOfPoisson
 
 DISTINCT = st.lists(st.integers(-50, 50), min_size=1, max_size=10, unique=True).map(
     lambda numbers: [float(number) for number in numbers]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 
 from bonbon.errors import ConfigError, RewardError
-from bonbon.selection.prior import reward_plus_logprob_index
+from bonbon.selection.mbr import reward_plus_logprob_index
 from bonbon.selection.ranks import best_index
 
 SEEDS = st.integers(0, 2**32)

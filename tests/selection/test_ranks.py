@@ -16,9 +16,9 @@ from bonbon.selection.ranks import (
     best_index,
     is_tied,
     rank_order,
+    tie_rng,
     worst_index,
 )
-from bonbon.selection.ties import tie_rng
 
 # Few distinct values, so that ties are common.
 LEVELS = st.integers(-3, 3).map(float)

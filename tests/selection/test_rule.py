@@ -5,12 +5,15 @@ import pytest
 from numpy.random import default_rng
 
 from bonbon.errors import ConfigError, RewardError
-from bonbon.selection.mbr import mbr_index, mean_similarities, reward_plus_similarity_index
-from bonbon.selection.poisson import poisson_best_index
-from bonbon.selection.prior import reward_plus_logprob_index
+from bonbon.selection.mbr import (
+    chrf_matrix,
+    mbr_index,
+    mean_similarities,
+    reward_plus_logprob_index,
+    reward_plus_similarity_index,
+)
 from bonbon.selection.rule import METHODS, PARAMETERS, Evidence, Rule
-from bonbon.selection.similarity import chrf_matrix
-from bonbon.selection.soft import soft_best_index, soft_weights
+from bonbon.selection.stochastic import poisson_best_index, soft_best_index, soft_weights
 
 TEXTS = ["It is 4.", "It is 5, no: 4.", "I make it 7", "No idea.", "It is 5"]
 REWARDS = np.array([0.1, 0.9, 0.4, 0.8, 0.2])

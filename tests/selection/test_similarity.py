@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bonbon.errors import ConfigError
-from bonbon.selection.similarity import chrf, chrf_matrix
+from bonbon.selection.mbr import chrf, chrf_matrix
 
 TEXTS = st.text(alphabet="ab c", max_size=12)
 

@@ -7,12 +7,10 @@ import mpmath
 import numpy as np
 import pytest
 
-from bonbon.theory.best_of import BestOf
-from bonbon.theory.best_of_poisson import BestOfPoisson
+from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.tilt import Tilt
 from bonbon.theory.top_fraction import TopFraction
-from bonbon.theory.worst_of import WorstOf
 
 RELATIVE = 1e-12
 SIZES = [1.0, 1 + 1e-12, 1 + 1e-6, 1.01, 1.5, 2, 2.5, 4, 8, 16, 100, 1234.5, 1e4, 1e5, 1e6]

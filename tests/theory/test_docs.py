@@ -9,7 +9,7 @@ import bonbon.theory.estimators
 import bonbon.theory.minimiser
 import bonbon.theory.overoptimisation
 import bonbon.theory.plan
-import bonbon.theory.ranks
+import bonbon.theory.rank_targets
 import bonbon.theory.ties
 
 PAGE = Path(__file__).parents[2] / "docs" / "theory.md"
@@ -20,7 +20,7 @@ MODULES = (
     bonbon.theory.minimiser,
     bonbon.theory.overoptimisation,
     bonbon.theory.plan,
-    bonbon.theory.ranks,
+    bonbon.theory.rank_targets,
     bonbon.theory.ties,
 )
 

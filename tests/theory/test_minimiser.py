@@ -7,11 +7,15 @@ import pytest
 from scipy import optimize
 
 from bonbon.theory.best_of import BestOf
-from bonbon.theory.compare import kl_between
+from bonbon.theory.curves import kl_between
 from bonbon.theory.minimiser import bernstein_tilt, pair_minimiser, population_minimiser
+from bonbon.theory.numerics import unit_grid
 from bonbon.theory.optimal import OptimalTilt
-from bonbon.theory.quadrature import unit_grid
-from bonbon.theory.ranks import in_group_targets, log_joint_rank_densities, log_rank_densities
+from bonbon.theory.rank_targets import (
+    in_group_targets,
+    log_joint_rank_densities,
+    log_rank_densities,
+)
 from bonbon.theory.tilt import Tilt
 
 CELLS = 300

@@ -2,13 +2,11 @@
 
 import pytest
 
-from bonbon.theory.best_of import BestOf
-from bonbon.theory.best_of_poisson import BestOfPoisson
+from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import Tilt
 from bonbon.theory.top_fraction import TopFraction
-from bonbon.theory.worst_of import WorstOf
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from bonbon.theory.best_of import BestOf
-from bonbon.theory.best_of_poisson import BestOfPoisson
-from bonbon.theory.checks import Quantiles
-from bonbon.theory.compare import kl_between
+from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
+from bonbon.theory.curves import kl_between
+from bonbon.theory.numerics import Quantiles
 from bonbon.theory.optimal import OptimalTilt
-from bonbon.theory.shaped_tilt import ShapedTilt
-from bonbon.theory.tilt import Tilt
+from bonbon.theory.tilt import ShapedTilt, Tilt
 from bonbon.theory.top_fraction import TopFraction
-from bonbon.theory.worst_of import WorstOf
 
 
 class NumericCopy(Tilt):

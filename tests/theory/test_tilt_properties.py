@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bonbon.theory.best_of import BestOf
-from bonbon.theory.best_of_poisson import BestOfPoisson
-from bonbon.theory.compare import kl_between, win_rate_between
+from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
+from bonbon.theory.curves import kl_between, win_rate_between
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.tilt import Tilt
 from bonbon.theory.top_fraction import TopFraction
-from bonbon.theory.worst_of import WorstOf
 
 sizes = st.floats(1, 1e6)
 strengths = st.floats(1e-12, 1e6)

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from tests.families import SHARED, policy_of
 
-from bonbon.cli.process import leaving_at_once
+from bonbon.cli.runtime import leaving_at_once
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import TrainingConfig

@@ -6,7 +6,7 @@ import pytest
 from tests.training.toy_training import policy
 
 from bonbon.errors import TrainingError
-from bonbon.models.packing import PromptGroup
+from bonbon.models.packed.layout import PromptGroup
 from bonbon.training.arguments import num_steps, split, training_arguments
 from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample

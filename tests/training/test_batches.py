@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonbon.models.packing import Layout, PromptGroup, pack
-from bonbon.training.batches import cut, num_parts
+from bonbon.models.packed.layout import Layout, PromptGroup, pack
+from bonbon.training.trainer import cut, num_parts
 
 
 def group(lengths: list[int]) -> PromptGroup:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bonbon.theory.best_of import BestOf
-from bonbon.theory.ranks import in_group_targets
+from bonbon.theory.rank_targets import in_group_targets
 from bonbon.training.objectives import (
     dpo_loss,
     ipo_loss,

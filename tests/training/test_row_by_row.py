@@ -10,7 +10,7 @@ from tests.families import PLAIN, policy_of
 from bonbon.models.policy import Policy
 from bonbon.records import Prompt, ScoredGroup
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.transformers_sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersSampler
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import TrainingConfig
 from bonbon.training.examples import RankedExample, ranked_examples

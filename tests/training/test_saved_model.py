@@ -10,7 +10,7 @@ from tests.checkpoints import plain_logprob
 from transformers import GenerationConfig
 
 from bonbon.errors import TrainingError
-from bonbon.models.packing import PromptGroup
+from bonbon.models.packed.layout import PromptGroup
 from bonbon.models.policy import DType, PolicyConfig, load_policy
 from bonbon.training import saved_model
 from bonbon.training.config import LoraSettings

@@ -1,10 +1,12 @@
 """`bonbon compare`: several methods on the same candidates and held-out prompts."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bonbon.cli.options import Out, Overrides, RecipeFile
+from bonbon.errors import ConfigError
 
 
 def compare(
@@ -23,6 +25,30 @@ def compare(
     override: Overrides = None,
 ) -> None:
     """Train and evaluate a recipe's methods side by side, and report; run again to resume."""
-    from bonbon.cli.comparison import run_comparison  # noqa: PLC0415 - torch loads when it runs
+    from bonbon.cli.session import MEND_MEMORY, in_plain_words
+    from bonbon.compare.recipe import load_comparison
+    from bonbon.compare.run import compare as run_comparison
+    from bonbon.compare.summary import comparison_lines, comparison_table
+    from bonbon.console import Narrator
+    from bonbon.pipeline.distributed import refuse_several
 
-    run_comparison(recipe, out, override or [], fast=fast, seeds=seeds, only=only or [])
+    refuse_several("a comparison")
+    loaded = load_comparison(recipe, override or [], fast=fast)
+    unknown = [name for name in only or [] if name not in loaded.methods]
+    if unknown:
+        raise ConfigError(
+            f"--only {unknown[0]}: expected one of the recipe's methods, "
+            f"{', '.join(loaded.methods)}"
+        )
+    name = f"{loaded.base.name}-fast" if fast else loaded.base.name
+    directory = out or Path("runs") / name
+    narrator = Narrator()
+    with in_plain_words(when_memory_is_full=MEND_MEMORY):
+        comparison = run_comparison(
+            loaded, directory, narrator=narrator, seeds=seeds, only=only or []
+        )
+    narrator.say("")
+    narrator.show(comparison_table(comparison))
+    for line in comparison_lines(comparison):
+        narrator.say(line)
+    narrator.say(f"\nReport: {directory / 'comparison.html'}")

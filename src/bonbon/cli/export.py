@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bonbon.cli.options import RunDirectory, path_at_home
-from bonbon.report.plain_text import shown
+from bonbon.console import shown
 
 
 class ExportFormat(StrEnum):
@@ -53,7 +53,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a run's scored candidates as other trainers, such as TRL's, read them."""
-    from bonbon.pipeline.exports import export_run  # noqa: PLC0415 - loads when a verb runs
+    from bonbon.pipeline.export import export_run
 
     written = export_run(
         directory, file, format=format.value, set_name=candidates.value, reward=reward

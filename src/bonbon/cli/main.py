@@ -11,26 +11,20 @@ from typer.exceptions import TyperException
 from bonbon import __version__
 from bonbon.cli.best import best
 from bonbon.cli.compare import compare
-from bonbon.cli.evaluate import evaluate
 from bonbon.cli.export import export
-from bonbon.cli.process import (
+from bonbon.cli.reward import reward
+from bonbon.cli.runtime import (
     Stopped,
     leaving_at_once,
     let_go_of_output,
     prepare_process,
     stopped_by_signals,
 )
-from bonbon.cli.quickstart import quickstart
-from bonbon.cli.report import report
-from bonbon.cli.reward import reward
-from bonbon.cli.run import run
-from bonbon.cli.sample import sample
-from bonbon.cli.score import score
+from bonbon.cli.stages import evaluate, quickstart, report, run, sample, score, train
 from bonbon.cli.theory import theory
-from bonbon.cli.train import train
-from bonbon.credentials import without_secrets
+from bonbon.config import without_secrets
+from bonbon.console import shown
 from bonbon.errors import BonbonError
-from bonbon.report.plain_text import shown
 
 MENDABLE = {
     errno.EACCES,
@@ -145,7 +139,7 @@ def _usage(error: TyperException) -> str:
 
 def _ended_by(error: BaseException) -> str:
     """Say which code wanted to end the process; bonbon itself does not end so."""
-    from bonbon.rewards.base import raised_at  # noqa: PLC0415 - torch is loaded if code got here
+    from bonbon.rewards.base import raised_at
 
     said = f"({error})" if str(error) else ""
     return (

@@ -1,19 +1,24 @@
-"""What verbs do once the heavy imports are worth it."""
+"""What the verbs of a recipe do; imports torch, so verbs import it when they run."""
 
-from collections.abc import Callable, Sequence
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from transformers.utils import logging as transformers_logging
 
-from bonbon.cli.plain_words import in_plain_words
-from bonbon.errors import ConfigError
+from bonbon.console import Narrator
+from bonbon.errors import BonbonError, ConfigError
+from bonbon.models.shortage import lacks_disk, lacks_memory, on_gpu
+from bonbon.pipeline.distributed import is_main, refuse_several
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.processes import is_main, refuse_several
 from bonbon.pipeline.run import run
-from bonbon.pipeline.second_reward import read_reward, score_also
-from bonbon.pipeline.workspace import Workspace, run_workspace
+from bonbon.pipeline.run_directory import Workspace, run_workspace
+from bonbon.pipeline.score import read_reward, score_also
 from bonbon.recipe import Recipe, load_recipe
-from bonbon.report.narrator import Narrator
 from bonbon.report.terminal import summary_lines, summary_table
 
 MEND_MEMORY = (
@@ -79,3 +84,46 @@ def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str
 def default_directory(recipe: Recipe) -> Path:
     """Return where a recipe's run goes unless the user says otherwise."""
     return Path("runs") / recipe.name
+
+
+@contextmanager
+def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
+    """Silence what libraries say on the way, and say in one line when memory or disk runs out.
+
+    Args:
+        when_memory_is_full: what to do about it.
+
+    Raises:
+        BonbonError: memory is full, or a file could not be written whole.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:  # -W and PYTHONWARNINGS bring them back
+            warnings.simplefilter("ignore")
+        try:
+            yield
+        except BonbonError:
+            raise
+        except Exception as error:
+            if lacks_memory(error):
+                whose = "the GPU's memory" if on_gpu(error) else "memory"
+                raise BonbonError(
+                    f"{whose} is full ({_reason(error)}); {when_memory_is_full}"
+                ) from error
+            if lacks_disk(error):
+                file = getattr(error, "filename", None) or "a file"
+                raise BonbonError(
+                    f"{file} could not be written whole ({_reason(error)}), as happens when the "
+                    "disk is full; make room and run the same command again: what is done stays "
+                    "done"
+                ) from error
+            raise
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of what a library says, for one line."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0].removesuffix(".")[:200] or type(error).__name__

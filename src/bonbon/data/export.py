@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bonbon.data.store import CANDIDATE_SCHEMA
-from bonbon.data.table_file import write_table
+from bonbon.data.store import CANDIDATE_SCHEMA, write_table
 from bonbon.records import Message, ScoredGroup
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from bonbon.data.hold_out import question_of
 from bonbon.data.labelled_texts import COMPARED, ComparedTexts, read_comparisons
 from bonbon.data.prompt_rows import PromptRow, read_rows, row_ids
+from bonbon.data.prompts import question_of
 from bonbon.errors import ConfigError
 from bonbon.records import Candidate, Prompt, ScoredGroup
 
@@ -30,7 +30,7 @@ class PreferencePair:
 
 @runtime_checkable
 class CompletionTokenizer(Protocol):
-    """What pairs are encoded with; `bonbon.models.tokenizer.PolicyTokenizer` is one."""
+    """What pairs are encoded with; `bonbon.models.policy.PolicyTokenizer` is one."""
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the token ids that condition the policy on a prompt."""

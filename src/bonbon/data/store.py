@@ -2,19 +2,128 @@
 
 import json
 import math
+import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
-from bonbon.data.atomic_file import intended_name, replace_text
-from bonbon.data.json_text import parse_json
-from bonbon.data.table_file import check_parquet, read_parquet, write_table
-from bonbon.errors import BonbonError, DamagedFileError, RewardError
+from bonbon.data.atomic_file import intended_name, replace_text, replacing
+from bonbon.data.prompt_rows import parse_json
+from bonbon.errors import BonbonError, ConfigError, DamagedFileError, RewardError
 from bonbon.records import Candidate, ScoredGroup
+
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What begins a cell that a spreadsheet may take for a formula."""
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table, whole or not at all, in the format that the file's ending names.
+
+    In CSV, texts that begin with a sign of a formula get a single quote before it; the other
+    formats hold every text as it is.
+
+    Raises:
+        ConfigError: the ending is not .parquet, .jsonl or .csv, or CSV is asked to hold lists.
+    """
+    writer = _table_writer(path, table.schema)
+    with replacing(path) as partial:
+        writer(table, partial)
+
+
+def plain_cell(text: str) -> str:
+    """Return a text as a spreadsheet shows it and does not reckon: no formula, as OWASP advises."""
+    return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
+
+
+def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a Parquet file that must have exactly this schema.
+
+    Raises:
+        DamagedFileError: the file is damaged.
+        BonbonError: it has other columns, or must not be read.
+    """
+    check_parquet(path, schema)
+    try:
+        return pq.read_table(path, schema=schema, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def check_parquet(path: Path, schema: pa.Schema) -> None:
+    """Check a Parquet file's footer: that the file is whole and has exactly this schema.
+
+    Raises:
+        DamagedFileError: the file is truncated or is not Parquet.
+        BonbonError: it has other columns, or must not be read.
+    """
+    try:
+        found = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    if not found.equals(schema):
+        raise BonbonError(
+            f"{path} has the columns {', '.join(found.names)}; expected {', '.join(schema.names)} "
+            "as this version of bonbon writes them; delete it and run the same command again to "
+            "have it made again, or start a new run directory"
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> BonbonError:
+    reason = " ".join(str(error).split())
+    if isinstance(error, PermissionError):
+        return BonbonError(f"{path} cannot be read ({reason}); check its permissions")
+    return DamagedFileError(
+        f"{path} is damaged and cannot be read ({reason}); run the command that made it once "
+        "more: it makes what is damaged again, and nothing else"
+    )
+
+
+def _table_writer(path: Path, schema: pa.Schema) -> Callable[[pa.Table, Path], None]:
+    writers = {".parquet": _write_parquet, ".jsonl": _write_jsonl, ".csv": _write_csv}
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise ConfigError(
+            f"cannot write {path}: got the ending '{path.suffix}', expected one of "
+            f"{', '.join(writers)}"
+        )
+    lists = [field.name for field in schema if pa.types.is_nested(field.type)]
+    if writer is _write_csv and lists:
+        raise ConfigError(
+            f"cannot write {path}: CSV cannot hold the lists in {', '.join(lists)}; "
+            "use .parquet or .jsonl"
+        )
+    return writer
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+def _write_jsonl(table: pa.Table, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for batch in table.to_batches(max_chunksize=1024):
+            file.writelines(
+                json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+                for row in batch.to_pylist()
+            )
+
+
+def _write_csv(table: pa.Table, path: Path) -> None:
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts = table[place].to_pylist()
+            cells = [None if text is None else plain_cell(text) for text in texts]
+            table = table.set_column(place, field, pa.array(cells, field.type))
+    pa_csv.write_csv(table, path)
+
 
 CANDIDATE_SCHEMA = pa.schema(
     [
@@ -331,3 +440,128 @@ def _scored_group(scored: list[tuple[Candidate, float]]) -> ScoredGroup:
     ordered = sorted(scored, key=lambda pair: pair[0].sample_index)
     candidates, rewards = zip(*ordered, strict=True)
     return ScoredGroup(candidates=candidates, rewards=rewards)
+
+
+_GROUP = TypeAdapter(list[Candidate])
+
+
+class CandidateJournal:
+    """A file that grows by one line per answer, so that a kill loses none of them.
+
+    One process writes; the first line holds the settings of the draws, and a journal of other
+    settings counts as empty.
+    """
+
+    def __init__(self, path: Path, *, settings: str) -> None:
+        """Take the file, which need not exist, and a digest of all that the draws depend on."""
+        self._path = path
+        self._header = json.dumps({"settings": settings})
+        self._begun = self._lines()[:1] == [self._header.encode()]
+
+    def add(self, candidates: Sequence[Candidate]) -> None:
+        """Append candidates of one prompt, all or some; on return they are on disk."""
+        if not self._begun:
+            replace_text(self._path, self._header)
+            self._begun = True
+        # The line break comes first: a line that a kill left unfinished spoils no other.
+        line = "\n" + _line(candidates)
+        with self._path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> dict[str, list[Candidate]]:
+        """Return each prompt's candidates by prompt id, ordered by sample index.
+
+        Lines that a kill left unfinished, or that hold anything else, are skipped.
+        """
+        if not self._begun:
+            return {}
+        prompts: dict[str, dict[int, Candidate]] = {}
+        for group in map(_candidates, self._lines()[1:]):
+            for candidate in group:
+                prompts.setdefault(candidate.prompt_id, {})[candidate.sample_index] = candidate
+        return {
+            prompt_id: [group[index] for index in sorted(group)]
+            for prompt_id, group in prompts.items()
+        }
+
+    def keep_only(self, prompt_ids: Collection[str]) -> None:
+        """Forget the candidates of all other prompts, as they are stored now."""
+        kept = [group for prompt_id, group in self.read().items() if prompt_id in prompt_ids]
+        if kept:
+            replace_text(self._path, "\n".join([self._header, *map(_line, kept)]))
+        else:
+            self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, as it is stored now."""
+        self._path.unlink(missing_ok=True)
+        self._begun = False
+
+    def _lines(self) -> list[bytes]:
+        return self._path.read_bytes().split(b"\n") if self._path.is_file() else []
+
+
+def _line(candidates: Sequence[Candidate]) -> str:
+    return json.dumps([asdict(candidate) for candidate in candidates])
+
+
+def _candidates(line: bytes) -> list[Candidate]:
+    """Return the candidates of one prompt that a line holds, none if it holds anything else."""
+    try:
+        group = _GROUP.validate_json(line, strict=True)
+    except ValidationError:
+        return []
+    prompts = {candidate.prompt_id for candidate in group}
+    indices = {candidate.sample_index for candidate in group}
+    return group if len(prompts) == 1 and len(indices) == len(group) else []
+
+
+_REASONS = TypeAdapter(dict[str, str])
+
+NAMED = 3
+"""Prompts that a line names; the file names them all."""
+
+
+class UnansweredPrompts:
+    """A file in a run directory with the prompts that a set is drawn without.
+
+    They are not asked again when the run goes on, and what follows knows that the set is smaller.
+    """
+
+    def __init__(self, directory: Path, set_name: str) -> None:
+        """Take the run directory and the set; the file need not exist."""
+        self.path = directory / "candidates" / f"{set_name}.unanswered.json"
+
+    def read(self) -> dict[str, str]:
+        """Return the reasons by prompt id.
+
+        Raises:
+            BonbonError: the file is damaged.
+        """
+        if not self.path.is_file():
+            return {}
+        try:
+            return _REASONS.validate_json(self.path.read_bytes(), strict=True)
+        except ValidationError:
+            raise BonbonError(
+                f"{self.path} is damaged; expected reasons by prompt id; delete it: the prompts "
+                "that it names are then left out without being counted"
+            ) from None
+
+    def add(self, prompt_id: str, reason: str) -> None:
+        """Note a prompt; on return it is on disk."""
+        reasons = _REASONS.dump_json({**self.read(), prompt_id: reason}, indent=1)
+        replace_text(self.path, reasons.decode() + "\n")
+
+    def forget(self) -> None:
+        """Let all of them be asked again."""
+        self.path.unlink(missing_ok=True)
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """Name the first few prompts with their reasons, and say how many more there are."""
+    first = [f"{prompt!r} ({reason})" for prompt, reason in list(reasons.items())[:NAMED]]
+    more = len(reasons) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "")

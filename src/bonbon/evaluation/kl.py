@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bonbon.models.attention_choice import attending, packed_attention_in
-from bonbon.models.hidden_states import completion_hidden_states
-from bonbon.models.logprobs import chunk_size, require_numbers, vocabulary_logits
-from bonbon.models.packing import Layout, PromptGroup, pack
+from bonbon.models.packed.hidden_states import completion_hidden_states
+from bonbon.models.packed.layout import Layout, PromptGroup, pack
+from bonbon.models.packed.logprobs import chunk_size, require_numbers, vocabulary_logits
+from bonbon.models.packed.probe import attending, packed_attention_in
 from bonbon.records import ScoredGroup
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file  # pyright: ignore[reportPrivateImportUsage]
 
-from bonbon.data.json_text import parse_json
+from bonbon.data.prompt_rows import parse_json
 from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.models.rotary import give_rows_own_tables
 

@@ -15,9 +15,7 @@ from bonbon.models.policy import (
     load_policy_tokenizer,
     policy_name,
 )
-from bonbon.pipeline.amount import check_amount
-from bonbon.pipeline.candidates import SetPlan, draw_set, is_drawn, open_set, set_stage
-from bonbon.pipeline.identity import (
+from bonbon.pipeline.cache_keys import (
     preference_training_settings,
     round_sampling_settings,
     sampling_settings,
@@ -26,22 +24,22 @@ from bonbon.pipeline.identity import (
     trained_sampling_settings,
     training_settings,
 )
-from bonbon.pipeline.preflight import check_sampling, check_scoring, check_training
-from bonbon.pipeline.processes import agree
-from bonbon.pipeline.ray_job import draw_set_on_ray
-from bonbon.pipeline.reports import report_run
-from bonbon.pipeline.results import compare_methods, has_results, measure_kl, scored_answers
+from bonbon.pipeline.checks import check_amount, check_sampling, check_scoring, check_training
+from bonbon.pipeline.distributed import agree
+from bonbon.pipeline.evaluate import compare_methods, has_results, measure_kl, scored_answers
+from bonbon.pipeline.ray.job import draw_set_on_ray
+from bonbon.pipeline.report import report_run
 from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
-from bonbon.pipeline.scores import is_scored, load_told, refuse_ties, score_plans
+from bonbon.pipeline.run_directory import Workspace, run_workspace
+from bonbon.pipeline.sample import SetPlan, draw_set, is_drawn, open_set, set_stage
+from bonbon.pipeline.score import is_scored, load_told, refuse_ties, score_plans
 from bonbon.pipeline.stage import Stage, digest
-from bonbon.pipeline.trained_model import METHODS, is_trained, prepare_training, train_model
-from bonbon.pipeline.workspace import Workspace, run_workspace
+from bonbon.pipeline.train import METHODS, is_trained, prepare_training, train_model
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
-from bonbon.rewards.columns import check_reward_columns
-from bonbon.rewards.config import compares_candidates, reward_name
+from bonbon.rewards.config import check_reward_columns, compares_candidates, reward_name
 from bonbon.sampling.config import RayEngine, SamplingConfig
-from bonbon.sampling.engines import open_sampler
+from bonbon.sampling.factory import open_sampler
 
 
 class Job:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
-from bonbon.pipeline.distances import KL_FILE
+from bonbon.pipeline.evaluate import KL_FILE
+from bonbon.pipeline.run_directory import Workspace
 from bonbon.pipeline.stage import recorded_settings
-from bonbon.pipeline.workspace import Workspace
 from bonbon.recipe import Recipe
-from bonbon.report.html import FRONTIER_NAME, REPORT_NAME
-from bonbon.training.reference import REFERENCE_FILE
-from bonbon.training.trackers import TENSORBOARD
+from bonbon.report.page import FRONTIER_NAME, REPORT_NAME
+from bonbon.training.callbacks import TENSORBOARD
+from bonbon.training.references import REFERENCE_FILE
 
 ROUNDS = "rounds"
 """The folder of the rounds but the last; a number names what is the same in any number of them."""

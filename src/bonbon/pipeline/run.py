@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from bonbon.console import Narrator
+from bonbon.evaluation.metrics import Metrics, read_metrics
+from bonbon.pipeline.checks import check_recipe
 from bonbon.pipeline.job import Job
-from bonbon.pipeline.preflight import check_recipe
-from bonbon.pipeline.workspace import run_workspace
+from bonbon.pipeline.run_directory import run_workspace
 from bonbon.recipe import Recipe
-from bonbon.report.metrics import Metrics, read_metrics
-from bonbon.report.narrator import Narrator
 
 
 def run(

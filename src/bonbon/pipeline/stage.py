@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bonbon.data.atomic_file import replace_text
-from bonbon.data.seal import Seal, is_whole, seal
+from bonbon.data.atomic_file import Seal, is_whole, replace_text, seal
 from bonbon.errors import BonbonError, ConfigError
 
 Settings = Mapping[str, Any]

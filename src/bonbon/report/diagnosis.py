@@ -3,8 +3,16 @@
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from bonbon.report.bounds import highest_win_rate
-from bonbon.report.metrics import Interval
+from bonbon.evaluation.metrics import Interval
+from bonbon.theory.optimal import OptimalTilt
+
+_MAX_KL = 33.0  # beyond, 1 − W is below the precision of a float
+
+
+def highest_win_rate(kl: float) -> float:
+    """Return the bound for any KL in nats; an estimate at or below 0 gets the base's one half."""
+    return OptimalTilt.from_kl(min(kl, _MAX_KL)).win_rate if kl > 0 else 0.5
+
 
 STILL = 0.01
 """Nats below which a model has not moved; a tenth of the goal's, where that is less."""

@@ -4,12 +4,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from bonbon.report.metrics import BASE, TRAINED, Interval, MethodMetrics, Metrics
-from bonbon.report.numbers import interval_text, percent
-from bonbon.report.plain_text import shown
-from bonbon.report.wording import (
+from bonbon.console import shown
+from bonbon.evaluation.metrics import BASE, TRAINED, Interval, MethodMetrics, Metrics
+from bonbon.report.summary import (
     headline,
+    interval_text,
     outcome,
+    percent,
     room,
     tied_name,
     unscored,

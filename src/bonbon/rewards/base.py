@@ -1,11 +1,14 @@
 """What every reward takes and gives, and the check that its scores can be ranked."""
 
+import re
 import reprlib
 import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Annotated, Any, Protocol, cast, runtime_checkable
+
+from pydantic import AfterValidator
 
 from bonbon.errors import BonbonError, RewardError
 from bonbon.records import Prompt
@@ -161,3 +164,21 @@ def _is_import_machinery(frame: FrameType) -> bool:
         "frozen_importlib",
         "frozen_importlib_external",
     }
+
+
+def _is_file_name_part(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
+        raise ValueError(
+            f"got the reward name {name!r}, expected at most 100 letters, digits and `. _ + -`, "
+            "a letter or digit first, since it becomes part of a file name"
+        )
+    return name
+
+
+RewardName = Annotated[str, AfterValidator(_is_file_name_part)]
+"""Fit to be part of a file name."""
+
+
+def name_from(source: str) -> str:
+    """Return a legal reward name made of a function's name or a path's last part."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", source).strip("-._+")[:100] or "reward"

@@ -4,40 +4,117 @@ The configs of rewards that hold other rewards stand here, and not beside their 
 each of them and the union need one another.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from bonbon.config import Config, Several
+from bonbon.config import Config, Several, without_secrets
 from bonbon.errors import ConfigError, PolicyError
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
-from bonbon.rewards.base import Reward
-from bonbon.rewards.classifier import ClassifierConfig
-from bonbon.rewards.classifier_checkpoint import (
+from bonbon.records import Prompt
+from bonbon.rewards.base import Reward, RewardName, name_from
+from bonbon.rewards.combinators import (
+    Combine,
+    EnsembleReward,
+    LengthOf,
+    LengthPenaltyReward,
+    Scale,
+    Unit,
+    WeightedSumReward,
+    ZScoreReward,
+    num_words,
+    token_counter,
+)
+from bonbon.rewards.function import (
+    Arguments,
+    FunctionConfig,
+    FunctionReward,
+    arguments_of,
+    check_columns,
+    columns_among,
+    load_function,
+    source_file,
+)
+from bonbon.rewards.judge.config import JudgeConfig, check_judge, judge_name, load_judge
+from bonbon.rewards.lexicon import LexiconConfig, LexiconReward
+from bonbon.rewards.models.classifier import (
+    ClassifierConfig,
     classifier_name,
     load_classifier,
     read_classifier,
 )
-from bonbon.rewards.ensemble import Combine, EnsembleReward
-from bonbon.rewards.function import FunctionConfig, FunctionReward, load_function, source_file
-from bonbon.rewards.judge import JudgeConfig, check_judge, judge_name, load_judge
-from bonbon.rewards.kinds import check_keys, check_part_keys
-from bonbon.rewards.length_penalty import (
-    LengthOf,
-    LengthPenaltyReward,
-    Unit,
-    num_words,
-    token_counter,
-)
-from bonbon.rewards.lexicon import LexiconConfig, LexiconReward
-from bonbon.rewards.name import RewardName, name_from
-from bonbon.rewards.pairwise import PairwiseConfig
-from bonbon.rewards.pairwise_checkpoint import load_pairwise, read_pairwise
+from bonbon.rewards.models.pairwise import PairwiseConfig, load_pairwise, read_pairwise
 from bonbon.rewards.tfidf import TfidfConfig, check_tfidf, load_tfidf, tfidf_name
-from bonbon.rewards.weighted_sum import WeightedSumReward
-from bonbon.rewards.z_score import Scale, ZScoreReward
+
+
+def check_keys(given: Mapping[str, object], kinds: Mapping[str, type[Config]]) -> None:
+    """Refuse a reward without a known kind, or with keys that do not go with its kind.
+
+    Raises:
+        ValueError: one line, with the nearest name that would do.
+    """
+    kind = given.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(_unknown_kind_line(kind, given, kinds))
+    for key in given:
+        if key not in kinds[kind].model_fields:
+            raise ValueError(_unknown_key_line(key, kind, kinds))
+    if missing := _missing(given, kinds[kind]):
+        raise ValueError(f"got a reward of kind {kind!r} without `{missing}`; add it")
+
+
+def check_part_keys(given: Mapping[str, object], part: type[Config], what: str) -> None:
+    """Refuse keys that a part of a reward does not have.
+
+    Args:
+        given: the part.
+        part: what it becomes.
+        what: to call it.
+
+    Raises:
+        ValueError: one line, with the nearest name that would do.
+    """
+    for key in given:
+        if key not in part.model_fields:
+            known = list(part.model_fields)
+            line = f"{what} has no `{without_secrets(key)}`, expected one of {', '.join(known)}"
+            raise ValueError(line + _nearest(key, known, quote="`"))
+    if missing := _missing(given, part):
+        raise ValueError(f"got {what} without `{missing}`; add it")
+
+
+def _missing(given: Mapping[str, object], model: type[Config]) -> str | None:
+    required = (key for key, field in model.model_fields.items() if field.is_required())
+    return next((key for key in required if key not in given), None)
+
+
+def _unknown_kind_line(
+    kind: object, given: Mapping[str, object], known: Mapping[str, type[Config]]
+) -> str:
+    kinds = ", ".join(known)
+    if "kind" in given:
+        return f"got reward kind {kind!r}, expected one of {kinds}{_nearest(str(kind), known)}"
+    fitting = [other for other in known if set(given) <= set(known[other].model_fields)]
+    hint = f"; add `kind: {fitting[0]}`" if len(fitting) == 1 else ""
+    return f"got a reward without `kind`, expected one of {kinds}{hint}"
+
+
+def _unknown_key_line(key: str, kind: str, kinds: Mapping[str, type[Config]]) -> str:
+    known = list(kinds[kind].model_fields)
+    name = without_secrets(key)
+    line = f"a reward of kind {kind!r} has no `{name}`, expected one of {', '.join(known)}"
+    if nearest := _nearest(key, known, quote="`"):
+        return line + nearest
+    owners = [repr(other) for other, owner in kinds.items() if key in owner.model_fields]
+    return f"{line}; `{name}` belongs to kind {' or '.join(owners)}" if owners else line
+
+
+def _nearest(name: str, known: Iterable[str], *, quote: str = "'") -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {quote}{close[0]}{quote}?" if close else ""
 
 
 def _some(parts: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -376,3 +453,33 @@ def _written_out(short: str) -> dict[str, object]:
     if ":" in short:
         return {"kind": "function", "function": short}
     return {"kind": "classifier", "model": short}
+
+
+def check_reward_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
+    """Find out before anything is drawn whether the prompts have what a reward reads.
+
+    Raises:
+        PromptError: they lack a column.
+        ConfigError: a function cannot be found.
+    """
+    for name, arguments in _functions(config):
+        check_columns(name, arguments, prompts)
+
+
+def columns_read(config: RewardConfig, prompts: Sequence[Prompt]) -> list[str]:
+    """Return the columns that a reward reads of these prompts.
+
+    Raises:
+        ConfigError: a function cannot be found.
+    """
+    known = columns_among(prompts)
+    read = {name for _, arguments in _functions(config) for name in arguments.columns(known)}
+    return sorted(read)
+
+
+def _functions(config: RewardConfig) -> Iterator[tuple[str, Arguments]]:
+    """Yield the functions that a reward calls, each with what it takes."""
+    if isinstance(config, FunctionConfig):
+        yield reward_name(config), arguments_of(load_function(config.function))
+    for inner in rewards_within(config):
+        yield from _functions(inner)

@@ -17,8 +17,7 @@ from pydantic import AfterValidator
 from bonbon.config import Config
 from bonbon.errors import BonbonError, ConfigError, PromptError
 from bonbon.records import Message, Prompt
-from bonbon.rewards.base import as_scores, raised_at
-from bonbon.rewards.name import RewardName, name_from
+from bonbon.rewards.base import RewardName, as_scores, name_from, raised_at
 
 RewardFunction = Callable[..., Any]
 """Takes prompts, completions and columns, returns a number or None per completion."""

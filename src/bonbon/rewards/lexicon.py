@@ -9,7 +9,7 @@ from vaderSentiment.vaderSentiment import (
 
 from bonbon.config import Config
 from bonbon.records import Prompt
-from bonbon.rewards.name import RewardName
+from bonbon.rewards.base import RewardName
 
 
 class LexiconConfig(Config):

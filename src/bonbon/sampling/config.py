@@ -6,7 +6,7 @@ from typing import Annotated, Literal, cast
 from pydantic import BeforeValidator, Field
 
 from bonbon.config import Config, Several
-from bonbon.models.endpoint import BaseUrl, KeyVariable
+from bonbon.openai_api.endpoint import BaseUrl, KeyVariable
 
 MAX_SAMPLES = 1_000_000
 """Of one prompt: what a run can hold of all its prompts is asked before it draws."""

@@ -6,19 +6,23 @@ draw at random draw a *rank*, so what they choose does not depend on the candida
 """
 
 from bonbon.selection.certainty import self_certainty, token_certainties
-from bonbon.selection.mbr import mbr_index, mean_similarities, reward_plus_similarity_index
-from bonbon.selection.poisson import poisson_best_index
-from bonbon.selection.prior import reward_plus_logprob_index
+from bonbon.selection.mbr import (
+    chrf,
+    chrf_matrix,
+    mbr_index,
+    mean_similarities,
+    reward_plus_logprob_index,
+    reward_plus_similarity_index,
+)
 from bonbon.selection.ranks import (
     best_and_worst,
     best_index,
     is_tied,
     rank_order,
+    tie_rng,
     worst_index,
 )
-from bonbon.selection.similarity import chrf, chrf_matrix
-from bonbon.selection.soft import soft_best_index, soft_weights
-from bonbon.selection.ties import tie_rng
+from bonbon.selection.stochastic import poisson_best_index, soft_best_index, soft_weights
 from bonbon.selection.votes import borda_index, majority_index, votes_received
 
 __all__ = [

@@ -1,13 +1,15 @@
 """Minimum Bayes risk: the candidate most like the others, with or without a reward."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import starmap
 
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.errors import RewardError
-from bonbon.selection.numbers import Rewards, as_finite, check_as_many, check_parameter
-from bonbon.selection.ranks import best_index
+from bonbon.errors import ConfigError, RewardError
+from bonbon.selection.ranks import Rewards, as_finite, best_index, check_as_many, check_parameter
 
 Similarity = Float[np.ndarray, "candidates candidates"]
 
@@ -73,3 +75,96 @@ def reward_plus_similarity_index(
     if math.isinf(weight):
         return best_index(math.copysign(1, weight) * likeness, rng=rng)
     return best_index(values + weight * likeness, rng=rng)
+
+
+MAX_ORDER = 6
+"""Longest n-gram, in characters; the usual choice."""
+
+Profile = tuple[Counter[str], ...]
+"""How often each n-gram occurs, for n = 1 … `MAX_ORDER`."""
+
+
+def chrf(candidate: str, reference: str, *, beta: float | int = 2) -> float:
+    """Return chrF, in [0, 1]: the F-score of character n-grams (Popović, WMT 2015).
+
+    Precision and recall are means over the orders that both texts are long enough for; white
+    space does not count. Two texts without characters are alike, one without is like no other.
+
+    Args:
+        candidate: its n-grams give the precision.
+        reference: its n-grams give the recall.
+        beta: how many times recall weighs as much as precision; 1 makes it symmetric.
+
+    Raises:
+        ConfigError: beta is not positive.
+    """
+    _check_beta(beta)
+    return _f_score(_profile(candidate), _profile(reference), beta)
+
+
+def chrf_matrix(texts: Sequence[str], *, beta: float | int = 2) -> Float[np.ndarray, "texts texts"]:
+    """Return chrF of every text (row) against every text (column); the diagonal is 1.
+
+    Raises:
+        ConfigError: beta is not positive.
+    """
+    _check_beta(beta)
+    profiles = [_profile(text) for text in texts]
+    scores = [[_f_score(row, column, beta) for column in profiles] for row in profiles]
+    return np.array(scores, dtype=np.float64).reshape(len(texts), len(texts))
+
+
+def _profile(text: str) -> Profile:
+    characters = "".join(text.split())
+    return tuple(
+        Counter(characters[start : start + order] for start in range(len(characters) - order + 1))
+        for order in range(1, MAX_ORDER + 1)
+    )
+
+
+def _f_score(candidate: Profile, reference: Profile, beta: float | int) -> float:
+    if candidate == reference:
+        return 1.0
+    pairs = [(c, r) for c, r in zip(candidate, reference, strict=True) if c and r]
+    shared = list(starmap(_num_shared, pairs))
+    if not any(shared):
+        return 0.0
+    precision = sum(s / c.total() for s, (c, _) in zip(shared, pairs, strict=True)) / len(pairs)
+    recall = sum(s / r.total() for s, (_, r) in zip(shared, pairs, strict=True)) / len(pairs)
+    return (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+
+
+def _num_shared(candidate: Counter[str], reference: Counter[str]) -> int:
+    """Return how many n-grams two texts have in common, each as often as in both."""
+    fewer, more = sorted((candidate, reference), key=len)
+    return sum(min(count, more[gram]) for gram, count in fewer.items() if gram in more)
+
+
+def _check_beta(beta: float | int) -> None:
+    if not 0 < beta < float("inf"):
+        raise ConfigError(f"beta is {beta}, expected a positive number; 2 is usual, 1 symmetric")
+
+
+def reward_plus_logprob_index(
+    rewards: Rewards, logprobs: Rewards, *, beta: float | int, rng: np.random.Generator
+) -> int:
+    """Return the candidate with the highest r + β log π0, regularised best-of-n by KL.
+
+    The KL of answering y always, from the base, is −log π0(y) (arXiv 2404.01054). Long
+    completions have low log-probabilities, so β > 0 favours short ones.
+
+    Args:
+        rewards: one finite score per candidate.
+        logprobs: of each completion under the base, summed over tokens, in nats.
+        beta: reward given up per nat; 0 is best-of-n.
+        rng: breaks ties.
+
+    Raises:
+        RewardError: no candidates, a number is not finite, or the lengths differ.
+        ConfigError: β is NaN.
+    """
+    values = as_finite(rewards, what="reward")
+    check_as_many("log-probabilities", len(logprobs), len(values))
+    check_parameter("beta", beta)
+    prior = as_finite(logprobs, what="log-probability")
+    return best_index(values + beta * prior, rng=rng)

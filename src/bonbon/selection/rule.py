@@ -10,13 +10,15 @@ import numpy as np
 from jaxtyping import Float
 
 from bonbon.errors import ConfigError
-from bonbon.selection.mbr import mbr_index, mean_similarities, reward_plus_similarity_index
-from bonbon.selection.numbers import check_parameter
-from bonbon.selection.poisson import poisson_best_index
-from bonbon.selection.prior import reward_plus_logprob_index
-from bonbon.selection.ranks import best_index
-from bonbon.selection.similarity import chrf_matrix
-from bonbon.selection.soft import soft_best_index, soft_weights
+from bonbon.selection.mbr import (
+    chrf_matrix,
+    mbr_index,
+    mean_similarities,
+    reward_plus_logprob_index,
+    reward_plus_similarity_index,
+)
+from bonbon.selection.ranks import best_index, check_parameter
+from bonbon.selection.stochastic import poisson_best_index, soft_best_index, soft_weights
 from bonbon.selection.votes import borda_index, majority_index, votes_received
 
 Numbers = Float[np.ndarray, " candidates"]

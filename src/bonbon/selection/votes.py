@@ -8,8 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from bonbon.errors import RewardError
-from bonbon.selection.numbers import Rewards, as_finite, check_as_many, check_parameter
-from bonbon.selection.ranks import best_index, rank_order
+from bonbon.selection.ranks import (
+    Rewards,
+    as_finite,
+    best_index,
+    check_as_many,
+    check_parameter,
+    rank_order,
+)
 
 AnswerOf = Callable[[str], Hashable | None]
 """Extracts a completion's answer, in a form in which equal answers are equal; None if none."""

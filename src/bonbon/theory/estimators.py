@@ -8,8 +8,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from bonbon.theory.best_of import best_of_weights
-from bonbon.theory.checks import check_between, check_count, check_finite
-from bonbon.theory.ranks import read_only
+from bonbon.theory.numerics import check_between, check_count, check_finite
+from bonbon.theory.rank_targets import read_only
 
 _RESAMPLED_AT_ONCE = 4_000_000
 

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import Quantiles, check_between, check_count, check_quantiles
-from bonbon.theory.numerics import solve_increasing
-from bonbon.theory.ranks import read_only
+from bonbon.theory.numerics import (
+    Quantiles,
+    check_between,
+    check_count,
+    check_quantiles,
+    solve_increasing,
+)
+from bonbon.theory.rank_targets import read_only
 from bonbon.theory.tilt import Tilt
 
 _SERIES_BELOW = 0.25

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_finite
+from bonbon.theory.numerics import check_finite
 
 Form = Literal["best-of-n", "rl"]
 

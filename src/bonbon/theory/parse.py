@@ -3,12 +3,10 @@
 import re
 from collections.abc import Callable
 
-from bonbon.theory.best_of import BestOf
-from bonbon.theory.best_of_poisson import BestOfPoisson
+from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.tilt import Tilt
 from bonbon.theory.top_fraction import TopFraction
-from bonbon.theory.worst_of import WorstOf
 
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*"
 _FORMS: tuple[tuple[str, str, Callable[[float], Tilt]], ...] = (

@@ -4,8 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from bonbon.theory.best_of import BestOf
-from bonbon.theory.checks import check_at_least
-from bonbon.theory.numerics import harmonic_number
+from bonbon.theory.numerics import check_at_least, harmonic_number
 from bonbon.theory.optimal import OptimalTilt
 
 

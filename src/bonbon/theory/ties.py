@@ -5,9 +5,14 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import check_at_least, check_between, check_finite
 from bonbon.theory.estimators import check_draws, tie_bounds
-from bonbon.theory.quadrature import kl_integrand, unit_grid
+from bonbon.theory.numerics import (
+    check_at_least,
+    check_between,
+    check_finite,
+    kl_integrand,
+    unit_grid,
+)
 from bonbon.theory.tilt import Tilt
 
 

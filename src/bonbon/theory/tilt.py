@@ -1,15 +1,22 @@
 """The tilt: a density on the reward quantile, the one idea that everything hangs on."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.checks import Quantiles, check_count, check_quantiles
-from bonbon.theory.panels import PanelMass
-from bonbon.theory.quadrature import kl_integrand, unit_grid
-from bonbon.theory.ranks import fit_targets, quadrature_weights, read_only
+from bonbon.theory.numerics import (
+    PanelMass,
+    Quantiles,
+    check_count,
+    check_quantiles,
+    kl_integrand,
+    unit_grid,
+)
+from bonbon.theory.rank_targets import fit_targets, quadrature_weights, read_only
 
 _NORMALISED_TO = 1e-6
 
@@ -104,3 +111,42 @@ class Tilt(ABC):
                 "ShapedTilt normalises a function for you"
             )
         return mass
+
+
+@dataclass(frozen=True)
+class ShapedTilt(Tilt):
+    """The tilt with f(u) proportional to exp(log_shape(u)), normalised by quadrature.
+
+    Attributes:
+        log_shape: maps a flat array of quantiles to log f up to a constant; −inf means no mass.
+        label: its name.
+        jumps: quantiles where the function jumps.
+    """
+
+    log_shape: Callable[[np.ndarray], np.ndarray]
+    label: str = "shaped"
+    jumps: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return the label."""
+        return self.label
+
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Return the jumps."""
+        return self.jumps
+
+    def log_density(self, u: Quantiles) -> Float[np.ndarray, "*points"]:
+        """Return log_shape(u) less the log of its normalising constant."""
+        u = check_quantiles(u)
+        return (self.log_shape(u.ravel()) - self._log_total).reshape(u.shape)
+
+    @cached_property
+    def _log_total(self) -> float:
+        grid = unit_grid(self.jumps)
+        values = self.log_shape(grid.nodes)
+        peak = float(values.max())
+        if not np.isfinite(peak) or np.isnan(values).any():
+            raise ValueError(f"log_shape must be a number or −inf on (0, 1), got a peak of {peak}")
+        return peak + float(np.log(grid.integrate(np.exp(values - peak))))

@@ -8,9 +8,9 @@ from transformers import TrainingArguments
 
 from bonbon.errors import ConfigError, TrainingError
 from bonbon.models.policy import Policy
+from bonbon.training.callbacks import other_trackers
 from bonbon.training.config import ObjectiveName, TrainingConfig
 from bonbon.training.examples import RankedExample
-from bonbon.training.trackers import other_trackers
 
 
 def num_steps(num_trained: int, config: TrainingConfig) -> int:

@@ -13,11 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from bonbon.data.atomic_file import replace_text
-from bonbon.data.seal import Seal, is_whole, seal
+from bonbon.data.atomic_file import Seal, is_whole, replace_text, seal
 from bonbon.errors import TrainingError
-from bonbon.training.finite import finite_weights, not_a_number
-from bonbon.training.reference import REFERENCE_FILE
+from bonbon.training.callbacks import finite_weights, not_a_number
+from bonbon.training.references import REFERENCE_FILE
 
 MARK = "complete"
 """The file that says that a checkpoint is whole, and holds the seals of what belongs to it."""

@@ -10,11 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bonbon.errors import TrainingError
-from bonbon.models.packing import PromptGroup
+from bonbon.models.packed.layout import PromptGroup
 from bonbon.records import ScoredGroup
-from bonbon.selection.ranks import is_tied, rank_order
-from bonbon.selection.ties import tie_rng
-from bonbon.theory.ranks import in_group_targets
+from bonbon.selection.ranks import is_tied, rank_order, tie_rng
+from bonbon.theory.rank_targets import in_group_targets
 from bonbon.theory.tilt import Tilt
 from bonbon.training.config import TrainingConfig
 from bonbon.training.objectives import bonbon_loss, dpo_loss, rank_loss, sft_loss

@@ -129,7 +129,8 @@ def rank_loss(
         reference: the same under the base policy.
         targets: a tilt's `rank_targets`, one per rank; shape [ranks] serves all groups. Where
             the N candidates are ranked among themselves, as in training, pass them through
-            `bonbon.theory.ranks.in_group_targets`, or the loss leads to f^(N/(N−1)) instead of f.
+            `bonbon.theory.rank_targets.in_group_targets`, or the loss leads to f^(N/(N−1))
+            instead of f.
         weights: a tilt's `rank_weights`, likewise, for the SFT term.
         alpha: weight of the SFT term.
     """

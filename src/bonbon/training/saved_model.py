@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from bonbon.errors import TrainingError
-from bonbon.models.hidden_states import completion_hidden_states
-from bonbon.models.logprobs import token_logprobs
-from bonbon.models.packing import PromptGroup, pack
+from bonbon.models.packed.hidden_states import completion_hidden_states
+from bonbon.models.packed.layout import PromptGroup, pack
+from bonbon.models.packed.logprobs import token_logprobs
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.models.weights import mark_untied
 from bonbon.training.config import LoraSettings

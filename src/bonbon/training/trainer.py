@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import DistributedType
@@ -17,23 +18,79 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from bonbon.errors import TrainingError
-from bonbon.models.attention_choice import packed_attention_in
-from bonbon.models.logprobs import completion_logprobs, require_numbers
-from bonbon.models.packing import Layout, PackedBatch, PromptGroup, pack
+from bonbon.models.packed.layout import Layout, PackedBatch, PromptGroup, pack
+from bonbon.models.packed.logprobs import completion_logprobs, require_numbers
+from bonbon.models.packed.probe import packed_attention_in
 from bonbon.models.policy import Policy
 from bonbon.training.arguments import split, training_arguments
-from bonbon.training.batches import cut, num_parts
+from bonbon.training.callbacks import (
+    StepCallback,
+    StopAt,
+    StopEarly,
+    TrainingLog,
+    finite_gradients,
+    finite_weights,
+    not_a_number,
+    tracker_callbacks,
+)
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
-from bonbon.training.dropout import disable_dropout
 from bonbon.training.examples import RankedExample, example_loss
-from bonbon.training.finite import finite_gradients, finite_weights, not_a_number
 from bonbon.training.lora import add_adapters, inner_model
-from bonbon.training.meter import Meter
-from bonbon.training.reference import REFERENCE_FILE, settled
-from bonbon.training.step_callback import StepCallback, StopAt, StopEarly
-from bonbon.training.trackers import tracker_callbacks
-from bonbon.training.training_log import TrainingLog
+from bonbon.training.metrics import Meter
+from bonbon.training.references import REFERENCE_FILE, settled
+
+T = TypeVar("T")
+
+
+def num_parts(groups: Sequence[PromptGroup], layout: Layout, tokens_per_forward: int) -> int:
+    """Return the fewest parts, in order, that each keep within the budget of tokens.
+
+    Padding counts. A single group is never cut: one that is larger is a part of its own.
+    """
+    return len(_ends([group.fed_shape(layout) for group in groups], tokens_per_forward))
+
+
+def cut(items: Sequence[T], shapes: Sequence[tuple[int, int]], parts: int) -> list[Sequence[T]]:
+    """Cut items, in their order, into so many parts, the largest as small as can be.
+
+    Args:
+        items: what to cut.
+        shapes: rows and length of each item; a part has the rows of all, each of the most length.
+        parts: at least 1 and at most as many as there are items.
+    """
+    low, high = 1, sum(rows for rows, _ in shapes) * max(length for _, length in shapes)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_ends(shapes, middle)) <= parts else (middle + 1, high)
+    cuts = [0, *_ends(shapes, low)]
+    while len(cuts) <= parts:  # fewer are as even; some of more than one item are cut in two
+        start, end = max(pairwise(cuts), key=lambda ends: ends[1] - ends[0])
+        cuts = sorted([*cuts, (start + end) // 2])
+    return [items[start:end] for start, end in pairwise(cuts)]
+
+
+def _ends(shapes: Sequence[tuple[int, int]], most: int) -> list[int]:
+    """Return where each part ends if every one takes as many items as fit, at least one."""
+    ends: list[int] = []
+    filled = longest = 0
+    for place, (rows, length) in enumerate(shapes):
+        if place and (filled + rows) * max(longest, length) > most:
+            ends.append(place)
+            filled = longest = 0
+        filled, longest = filled + rows, max(longest, length)
+    return [*ends, len(shapes)]
+
+
+def disable_dropout(model: torch.nn.Module) -> None:
+    """Set every rate of dropout in a model to 0, also those that layers hand on as numbers."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
 
 EXAMPLES = "examples"
 """Key of a batch: the Trainer wants batches to be mappings."""

@@ -1,0 +1,159 @@
+"""What a comparison measures on a method besides its own run, and whether all of that is done."""
+
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bonbon.compare.recipe import ComparisonRecipe
+from bonbon.compare.schema import GOLD
+from bonbon.data.atomic_file import replace_text
+from bonbon.data.prompts import load_prompts
+from bonbon.models.policy import PolicyConfig, load_policy
+from bonbon.pipeline.cache_keys import scoring_settings
+from bonbon.pipeline.evaluate import group_logprobs
+from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.score import add_scores, load_told
+from bonbon.pipeline.stage import Stage, digest, recorded_settings, stage_file
+from bonbon.recipe import Recipe, dump_recipe
+from bonbon.records import first_candidates
+from bonbon.rewards.config import RewardConfig, reward_name
+from bonbon.theory.best_of import BestOf
+
+SHARED = "shared"
+"""The directory, beside those of the methods, of the candidates that all share."""
+
+COMPARED = "compared"
+"""The stage of a method that is finished when everything of it can be compared."""
+
+LOG_RATIOS = "log_ratios.json"
+
+LOGPROBS = "base-logprobs"
+"""The stage that reads some of the base's held-out draws with a model."""
+
+FEWEST_READ = 16
+"""How many of a prompt's held-out draws of the base are read at least, for KL(goal ‖ π)."""
+
+
+def method_directory(directory: Path, name: str, seed: int) -> Path:
+    """Return where a method's run is; it is an ordinary run directory."""
+    return directory / "methods" / (name if seed == 0 else f"{name} seed {seed}")
+
+
+def seeded(recipe: Recipe, seed: int) -> Recipe:
+    """Return a method's recipe for one of its training runs."""
+    training = recipe.training.model_copy(update={"seed": recipe.training_seed + seed})
+    return recipe.model_copy(update={"training": training})
+
+
+def compared_stage(directory: Path, recipe: ComparisonRecipe, name: str, seed: int) -> Stage:
+    """Return the record of a method's being comparable: with this recipe, on these answers."""
+    shared = directory / SHARED
+    answers = recorded_settings(shared, "sample-eval-base")
+    rewards = {"": recipe.base.reward, **extra_rewards(recipe)}
+    settings = {
+        "recipe": digest(dump_recipe(seeded(recipe.methods[name], seed))),
+        "candidates": digest(recorded_settings(shared, "sample-train")),
+        "answers": digest(answers),
+        "draws read": _num_read(recipe.base),
+        "rewards": {
+            score: digest(scoring_settings(_with_reward(recipe.base, reward), answers, prompts=()))
+            for score, reward in rewards.items()
+        },
+    }
+    return Stage(stage_file(method_directory(directory, name, seed), COMPARED), settings)
+
+
+def is_compared(directory: Path, recipe: ComparisonRecipe, name: str, seed: int) -> bool:
+    """Return whether a method has run to its end with what is wanted now, and all is there."""
+    own = method_directory(directory, name, seed)
+    return compared_stage(directory, recipe, name, seed).finished and all(
+        (own / file).is_file() for file in ("metrics.json", "kl.json", LOG_RATIOS)
+    )
+
+
+def extra_rewards(recipe: ComparisonRecipe) -> dict[str, RewardConfig]:
+    """Return the rewards besides the recipe's that answers are scored with, by name."""
+    gold = {GOLD: recipe.compare.gold} if recipe.compare.gold is not None else {}
+    return {**gold, **recipe.compare.off_target}
+
+
+def extra_table(name: str) -> str:
+    """Return what the table of another reward's scores is called."""
+    return f"compare {name}"
+
+
+def add_extra_scores(workspace: Workspace, recipe: ComparisonRecipe, set_name: str) -> None:
+    """Score a set of held-out answers with the gold reward and the off-target attributes."""
+    prompts = [one for one in load_prompts(workspace.recipe.prompts) if one.split == "eval"]
+    sampling = recorded_settings(workspace.directory, f"sample-{set_name}")
+    for name, reward in extra_rewards(recipe).items():
+        with_reward = _with_reward(workspace.recipe, reward)
+        settings = scoring_settings(with_reward, sampling, prompts=prompts)
+        load = cache(lambda reward=reward: load_told(reward, workspace.narrator))
+        add_scores(workspace, {set_name: settings}, prompts, load, name=extra_table(name))
+
+
+def measure_log_ratios(shared: Workspace, workspace: Workspace) -> None:
+    """Keep log π_θ/π0 of the base's held-out draws, both read in the same precision."""
+    policy = workspace.recipe.policy
+    place = {"model": str(workspace.model_directory), "revision": None}
+    model = recorded_settings(workspace.directory, "sample-eval-bonbon")
+    base = _base_logprobs(shared, shared, policy, {})
+    trained = _base_logprobs(shared, workspace, policy.model_copy(update=place), model)
+    ratios = {
+        prompt: (np.array(trained[prompt]) - np.array(own)).tolist() for prompt, own in base.items()
+    }
+    replace_text(workspace.directory / LOG_RATIOS, json.dumps(ratios) + "\n")
+
+
+def _base_logprobs(
+    shared: Workspace, workspace: Workspace, policy: PolicyConfig, model: Mapping[str, Any]
+) -> dict[str, list[float]]:
+    """Return log-probabilities of the base's held-out draws by prompt, computed once and stored."""
+    num_read = _num_read(shared.recipe)
+    answers = recorded_settings(shared.directory, "sample-eval-base")
+    scores = recorded_settings(shared.directory, "score-eval-base")
+    stage = workspace.stage(
+        LOGPROBS,
+        {
+            "answers": digest(answers),
+            "scores": digest(scores),
+            "model": digest(model),
+            "draws": num_read,
+        },
+    )
+    file = workspace.directory / f"{LOGPROBS}.json"
+    if stage.finished and file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    stage.begin()
+    drawn = shared.store.groups("eval-base", reward_name(shared.recipe.reward))
+    groups = [first_candidates(group, num_read) for group in drawn]
+    loaded = load_policy(policy)
+    with workspace.narrator.bar("read the base's answers", total=len(groups)) as bar:
+        numbers = iter(
+            group_logprobs(
+                loaded,
+                groups,
+                temperature=float(shared.recipe.sampling.temperature),
+                on_group=lambda tokens: bar.advance(1, extra=tokens),
+            )
+        )
+    table = {group.prompt_id: [next(numbers) for _ in group.candidates] for group in groups}
+    replace_text(file, json.dumps(table) + "\n")
+    stage.finish(file)
+    return table
+
+
+def _num_read(recipe: Recipe) -> int:
+    """Return how many draws are read: for best-of-n at least 2n, whose weights are unbiased."""
+    goal = recipe.final_goal
+    return max(FEWEST_READ, math.ceil(2 * goal.n)) if isinstance(goal, BestOf) else FEWEST_READ
+
+
+def _with_reward(recipe: Recipe, reward: RewardConfig) -> Recipe:
+    return recipe.model_copy(update={"reward": reward})

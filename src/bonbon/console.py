@@ -1,0 +1,107 @@
+"""Telling the user what is being done and why, with progress bars."""
+
+import json
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+_ACTIVE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys: control characters other than tab and newline, and turns of direction."""
+
+
+def shown(text: str) -> str:
+    r"""Return a text with what a terminal would obey written out, as `\x1b`."""
+    return _ACTIVE.sub(_written_out, text.replace("\r\n", "\n"))
+
+
+def shown_json(document: object, *, plain: bool = False) -> str:
+    """Return a document as JSON that is safe to show, and still the same document.
+
+    Args:
+        document: what to show.
+        plain: write out all that is not ASCII.
+    """
+    text = json.dumps(document, ensure_ascii=plain, indent=2)
+    return _ACTIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+@dataclass
+class Bar:
+    """A progress bar; `extra` is what the rate counts: tokens, say, where the steps are answers."""
+
+    progress: Progress
+    task: Task
+
+    def advance(self, steps: int | float, extra: int | float = 0) -> None:
+        """Move on by some steps."""
+        self.task.fields["extra"] += extra
+        self.progress.update(self.task.id, advance=steps, rate=self._rate())
+
+    def _rate(self) -> str:
+        elapsed = self.task.elapsed or 0.0
+        extra = self.task.fields["extra"]
+        if elapsed < 1 or not extra:
+            return ""
+        return f"{extra / elapsed:,.0f} {self.task.fields['counted']}/s"
+
+
+class Narrator:
+    """Speaks on a terminal; on anything else it prints the same lines without moving bars.
+
+    What it says may hold text of users and models, in which nothing is markup or a command.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Speak on `console`, by default the standard output."""
+        self.console = console or Console(highlight=False)
+
+    def heading(self, text: str) -> None:
+        """Begin a stage."""
+        self.console.print(Text(f"\n{shown(text)}", style="bold"))
+
+    def say(self, text: str) -> None:
+        """Explain something."""
+        self.console.print(Text(shown(text)), soft_wrap=True)
+
+    def show(self, item: RenderableType) -> None:
+        """Print a table or another rich object; it brings text of users as `Text`."""
+        self.console.print(item)
+
+    @contextmanager
+    def bar(self, title: str, *, total: int | float, counted: str = "tokens") -> Generator[Bar]:
+        """Show a progress bar with a rate and the time left while the block runs.
+
+        It fits 80 columns, so that nothing is cut where there is no terminal to ask for its width.
+        """
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            identity = progress.add_task(
+                shown(title), total=total, extra=0.0, counted=counted, rate=""
+            )
+            yield Bar(progress, progress.tasks[identity])

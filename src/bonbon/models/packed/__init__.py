@@ -1,0 +1,1 @@
+"""Packed forward passes: sequences without padding, and their log-probabilities."""

@@ -1,0 +1,232 @@
+"""Answering one prompt with the chosen one of n completions."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+from jaxtyping import Float
+
+from bonbon.errors import ConfigError, RewardError
+from bonbon.models.packed.layout import PromptGroup, pack
+from bonbon.models.packed.probe import completion_certainties, packed_attention_in
+from bonbon.models.policy import Policy, load_policy
+from bonbon.pipeline.checks import check_amount
+from bonbon.recipe import Recipe
+from bonbon.records import Candidate, Prompt
+from bonbon.rewards.base import Reward, checked_scores
+from bonbon.rewards.config import check_reward_columns, load_reward
+from bonbon.sampling.base import Progress, Sampler
+from bonbon.sampling.config import SamplingConfig, TransformersEngine
+from bonbon.sampling.factory import open_sampler
+from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.speculative_rejection import (
+    SpeculativeRejection,
+    check_fraction,
+    rejection_lengths,
+)
+from bonbon.selection.ranks import tie_rng
+from bonbon.selection.rule import Choice, Evidence, Rule
+from bonbon.theory.ties import tie_corrected
+
+COMPLETIONS_AT_ONCE = 8
+"""Completions that share a forward pass when their certainty is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class BestAnswer:
+    """One prompt's candidates and the choice among them.
+
+    Attributes:
+        rule: how the choice was made.
+        candidates: those that were finished and can be chosen.
+        rewards: of each candidate; None if no reward was asked.
+        reward_name: of the reward; None likewise.
+        choice: the chosen one, the runner-up, and the scores.
+        num_dropped: completions given up early.
+        num_unscored: completions without a score, which cannot be chosen.
+        num_tokens: drawn in all, those of dropped completions included.
+        seconds: from the first token to the choice.
+    """
+
+    rule: Rule
+    candidates: tuple[Candidate, ...]
+    rewards: Float[np.ndarray, " candidates"] | None
+    reward_name: str | None
+    choice: Choice
+    num_dropped: int
+    num_unscored: int
+    num_tokens: int
+    seconds: float
+
+    @property
+    def chosen(self) -> Candidate:
+        """The answer."""
+        return self.candidates[self.choice.index]
+
+    @property
+    def runner_up(self) -> Candidate | None:
+        """The next best that says something else."""
+        index = self.choice.runner_up
+        return None if index is None else self.candidates[index]
+
+    @property
+    def base_reward(self) -> float | None:
+        """Mean reward of one draw; None if completions are missing, as the worst then are."""
+        if self.rewards is None or self.num_dropped:
+            return None
+        return float(self.rewards.mean())
+
+    @property
+    def win_rate(self) -> float | None:
+        """Share of comparisons with one draw that best-of-n wins, this prompt's ties counted.
+
+        Without ties n / (n + 1). None for other rules, and if completions were given up.
+        """
+        if self.rewards is None or self.num_dropped or self.rule.method != "best":
+            return None
+        return float(tie_corrected(self.rewards[None, :], len(self.rewards))[0][0])
+
+
+def answer_prompt(
+    prompt: Prompt,
+    recipe: Recipe,
+    rule: Rule,
+    *,
+    reject: float | None = None,
+    on_progress: Progress | None = None,
+) -> BestAnswer:
+    """Draw the recipe's n completions of a prompt and choose one.
+
+    Args:
+        prompt: what to answer.
+        recipe: its policy, sampling, reward and seed are used.
+        rule: how to choose.
+        reject: give up this share of the completions at each quarter of the length limit.
+        on_progress: told of tokens and completions.
+
+    Raises:
+        BonbonError: the model or the reward cannot do what is asked.
+    """
+    if reject is not None:
+        _check_rejection(recipe, reject)
+    check_amount(recipe, [prompt])
+    reward = load_reward(recipe.reward) if rule.needs_rewards or reject is not None else None
+    if reward is not None:
+        check_reward_columns(recipe.reward, [prompt])
+    load = cache(partial(load_policy, recipe.policy))
+    sampling = _sampling_for(rule, recipe.sampling)
+    with open_sampler(recipe.policy, sampling, seed=recipe.seed, load=load) as (sampler, _):
+        began = time.perf_counter()
+        pruning = _pruning(recipe, reward, reject)
+        drawn, num_tokens = _draw(sampler, prompt, sampling.n, pruning, on_progress)
+    candidates, rewards = _scored(prompt, drawn, reward)
+    certainties = _certainties(load(), candidates, recipe) if rule.needs_certainties else None
+    evidence = Evidence(
+        texts=[candidate.text for candidate in candidates],
+        logprobs=np.array([candidate.logprob for candidate in candidates]),
+        rewards=rewards,
+        certainties=certainties,
+    )
+    choice = rule.choose(evidence, rng=tie_rng(recipe.seed, prompt.id))
+    return BestAnswer(
+        rule=rule,
+        candidates=candidates,
+        rewards=rewards,
+        reward_name=reward.name if reward is not None else None,
+        choice=choice,
+        num_dropped=recipe.sampling.n - len(drawn),
+        num_unscored=len(drawn) - len(candidates),
+        num_tokens=num_tokens,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _check_rejection(recipe: Recipe, reject: float) -> None:
+    """Refuse to give up early on what another engine draws, or what is drawn in two steps."""
+    check_fraction(reject)
+    sampling = recipe.sampling
+    if not isinstance(sampling.engine, TransformersEngine) or sampling.logprobs == "rescored":
+        raise ConfigError(
+            "giving up on answers early takes the engine 'transformers' and its own "
+            f"log-probabilities, got engine {sampling.engine.kind!r} and logprobs "
+            f"{sampling.logprobs!r}; leave --reject out, or change these"
+        )
+
+
+def _sampling_for(rule: Rule, sampling: SamplingConfig) -> SamplingConfig:
+    """Spare engines without log-probabilities the rescoring that no rule but one would read."""
+    if sampling.logprobs != "auto" or rule.method == "likelihood":
+        return sampling
+    return sampling.model_copy(update={"logprobs": "sampler"})
+
+
+def _pruning(
+    recipe: Recipe, reward: Reward | None, reject: float | None
+) -> SpeculativeRejection | None:
+    if reward is None or reject is None:
+        return None
+    lengths = rejection_lengths(recipe.sampling.max_new_tokens)
+    return SpeculativeRejection(partial(checked_scores, reward), fraction=reject, lengths=lengths)
+
+
+def _draw(
+    sampler: Sampler,
+    prompt: Prompt,
+    n: int,
+    pruning: SpeculativeRejection | None,
+    on_progress: Progress | None,
+) -> tuple[list[Candidate], int]:
+    """Return the finished completions, and how many tokens were drawn for all of them."""
+    num_tokens = 0
+
+    def count(tokens: int, ended: int) -> None:
+        nonlocal num_tokens
+        num_tokens += tokens
+        if on_progress is not None:
+            on_progress(tokens, ended)
+
+    if pruning is None:
+        candidates = sampler.sample([prompt], n=n, on_progress=count)
+    else:
+        assert isinstance(sampler, TransformersSampler), "_check_rejection refuses the others"
+        candidates = sampler.sample([prompt], n=n, on_progress=count, pruning=pruning)
+    return candidates, num_tokens
+
+
+def _scored(
+    prompt: Prompt, drawn: Sequence[Candidate], reward: Reward | None
+) -> tuple[tuple[Candidate, ...], Float[np.ndarray, " candidates"] | None]:
+    """Return the candidates that have a score, and the scores."""
+    if reward is None:
+        return tuple(drawn), None
+    scores = checked_scores(reward, [prompt] * len(drawn), [each.text for each in drawn])
+    kept = [(each, score) for each, score in zip(drawn, scores, strict=True) if score is not None]
+    if not kept:
+        raise RewardError(
+            f"reward {reward.name!r} gives none of the {len(drawn)} completions a score, so none "
+            "can be chosen; use another reward, or a method that needs none, such as mbr"
+        )
+    return tuple(each for each, _ in kept), np.array([score for _, score in kept])
+
+
+def _certainties(
+    policy: Policy, candidates: Sequence[Candidate], recipe: Recipe
+) -> Float[np.ndarray, " candidates"]:
+    """Return each candidate's self-certainty, at the temperature it was drawn at."""
+    parts: list[np.ndarray] = []
+    temperature = recipe.sampling.temperature
+    completions = [candidate.token_ids for candidate in candidates]
+    groups = [
+        PromptGroup(
+            candidates[0].prompt_token_ids, tuple(completions[start : start + COMPLETIONS_AT_ONCE])
+        )
+        for start in range(0, len(completions), COMPLETIONS_AT_ONCE)
+    ]
+    with packed_attention_in(policy.model, groups) as layout:
+        for group in groups:
+            batch = pack([group], layout).to(policy.device)
+            certainties = completion_certainties(policy.model, batch, temperature=temperature)
+            parts.append(certainties.double().cpu().numpy())
+    return np.concatenate(parts)

@@ -1,0 +1,241 @@
+"""The evaluation stage: every method on the held-out prompts, and `metrics.json`."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bonbon.data.atomic_file import replace_text
+from bonbon.data.store import UnansweredPrompts
+from bonbon.errors import ConfigError
+from bonbon.evaluation.evaluator import Evaluator, MethodResult
+from bonbon.evaluation.kl import PromptKL, kl_from_samples
+from bonbon.evaluation.metrics import BASE, TRAINED
+from bonbon.models.packed.layout import PromptGroup, pack
+from bonbon.models.packed.logprobs import completion_logprobs, require_numbers
+from bonbon.models.packed.probe import packed_attention_in
+from bonbon.models.policy import Policy, policy_name
+from bonbon.pipeline.environment import versions
+from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.score import SPLITS, num_unscored
+from bonbon.pipeline.stage import recorded_counts, stage_file
+from bonbon.recipe import Recipe
+from bonbon.records import ScoredGroup, Split
+from bonbon.theory.best_of import BestOf
+from bonbon.theory.estimators import Estimate
+from bonbon.training.config import DEFAULT_ALPHA
+
+KL_FILE = "kl.json"
+
+
+def write_kl(directory: Path, prompt_ids: Sequence[str], kl: PromptKL) -> None:
+    """Keep the KL of every held-out prompt, in nats, by both estimators."""
+    table = {
+        prompt: {"rao_blackwell": exact, "monte_carlo": drawn}
+        for prompt, exact, drawn in zip(
+            prompt_ids, kl.rao_blackwell.tolist(), kl.monte_carlo.tolist(), strict=True
+        )
+    }
+    replace_text(directory / KL_FILE, json.dumps(table, indent=1) + "\n")
+
+
+def read_kl(directory: Path) -> dict[str, dict[str, float]]:
+    """Return what `write_kl` kept, by prompt."""
+    return json.loads((directory / KL_FILE).read_text(encoding="utf-8"))
+
+
+@torch.inference_mode()
+def group_logprobs(
+    policy: Policy,
+    groups: Sequence[ScoredGroup],
+    *,
+    temperature: float,
+    bfloat16: bool = False,
+    on_group: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Return every candidate's summed log-probability under a policy, in nats.
+
+    Args:
+        policy: reads the candidates.
+        groups: candidates by prompt.
+        temperature: divides the logits; it is part of the policy.
+        bfloat16: multiply matrices in it, as training does, whatever the weights are in.
+        on_group: called after each group with the number of its completions' tokens.
+    """
+    numbers: list[float] = []
+    packed = [
+        PromptGroup(
+            group.candidates[0].prompt_token_ids,
+            tuple(candidate.token_ids for candidate in group.candidates),
+        )
+        for group in groups
+    ]
+    with packed_attention_in(policy.model, packed) as layout:
+        for group, one in zip(groups, packed, strict=True):
+            batch = pack([one], layout).to(policy.device)
+            with torch.autocast(policy.device.type, torch.bfloat16, enabled=bfloat16):
+                logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
+            of_group = logprobs.double().tolist()
+            require_numbers(of_group, f"reading prompt {group.prompt_id!r}")
+            numbers.extend(of_group)
+            if on_group is not None:
+                on_group(sum(map(len, one.completions)))
+    return numbers
+
+
+TIMED_STAGES = {
+    ("sample_seconds", "sampled_tokens"): ("sample-train", "sample-train-*"),
+    ("score_seconds", "scored_completions"): ("score-*",),
+    ("train_seconds", "trained_tokens"): ("train", "train-*"),
+    ("evaluate_seconds", "evaluated_tokens"): (
+        "sample-eval-base",
+        "sample-eval-bonbon",
+        "evaluate",
+    ),
+}
+"""What the seconds and work of stages are called in `metrics.json`; `*` stands for any rest."""
+
+
+def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name: str) -> PromptKL:
+    """Estimate how far the trained model has moved, on its own held-out answers.
+
+    Raises:
+        ConfigError: none of them has a score.
+    """
+    groups = workspace.store.groups("eval-bonbon", reward_name)
+    if not groups:
+        raise ConfigError(
+            f"the reward {reward_name!r} gave none of the trained model's held-out answers a "
+            "score, so there is nothing to compare; mend the reward and evaluate again"
+        )
+    with workspace.narrator.bar("KL", total=len(groups)) as bar:
+        kl = kl_from_samples(
+            trained.model,
+            base.model,
+            groups,
+            temperature=workspace.recipe.sampling.temperature,
+            groups_per_batch=workspace.recipe.evaluation.groups_per_batch,
+            on_progress=bar.advance,
+        )
+    write_kl(workspace.directory, [group.prompt_id for group in groups], kl)
+    return kl
+
+
+def compare_methods(
+    workspace: Workspace, reward_name: str, kl: PromptKL, num_prompts: Mapping[Split, int]
+) -> list[Path]:
+    """Evaluate the base, best-of-n and the trained model, and return the results' files.
+
+    Args:
+        workspace: the run.
+        reward_name: of its reward.
+        kl: from `measure_kl`.
+        num_prompts: how many prompts the recipe trains on and holds out.
+    """
+    recipe = workspace.recipe
+    evaluator = Evaluator(
+        workspace.store.groups("eval-base", reward_name), recipe.evaluation, seed=recipe.seed
+    )
+    n = recipe.sampling.n
+    methods = {
+        BASE: evaluator.base(),
+        f"best-of-{n}": evaluator.best_of_n(n),
+        TRAINED: evaluator.policy(workspace.store.groups("eval-bonbon", reward_name), kl),
+    }
+    metrics = {
+        "schema": 1,
+        "name": recipe.name,
+        "policy": policy_name(recipe.policy),
+        "reward": reward_name,
+        "objective": recipe.training.objective,
+        "tilt": recipe.final_goal.name,
+        "n": n,
+        "temperature": recipe.sampling.temperature,
+        "seed": recipe.seed,
+        "theory": _theory(workspace, evaluator),
+        "training": _training(recipe, num_prompts["train"]),
+        "num_held_out": num_prompts["eval"],
+        "no_score": {name: num_unscored(workspace.store, name, reward_name) for name in SPLITS},
+        "unanswered": {
+            name: len(UnansweredPrompts(workspace.directory, name).read()) for name in SPLITS
+        },
+        "methods": {name: _row(result) for name, result in methods.items()},
+        "timing": timing(workspace),
+        "versions": versions(),
+    }
+    replace_text(workspace.directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    return result_files(workspace.directory)
+
+
+def scored_answers(workspace: Workspace, reward_name: str) -> list[Path]:
+    """Return the files of all answers to held-out prompts and of their rewards."""
+    store, sets = workspace.store, [name for name, split in SPLITS.items() if split == "eval"]
+    answers = [shard for name in sets for shard in store.shards(name).values()]
+    return [*answers, *(store.score_file(name, reward_name) for name in sets)]
+
+
+def result_files(directory: Path) -> list[Path]:
+    """Return where an evaluation's results are."""
+    return [directory / "metrics.json", directory / KL_FILE]
+
+
+def has_results(workspace: Workspace) -> bool:
+    """Return whether an evaluation's results are all there."""
+    return all(path.is_file() for path in result_files(workspace.directory))
+
+
+def timing(workspace: Workspace) -> dict[str, int | float]:
+    """Return seconds and work of every stage, added up over interrupted runs."""
+    spent: dict[str, int | float] = {}
+    for (seconds, work), stages in TIMED_STAGES.items():
+        counts = [
+            recorded_counts(workspace.directory, path.stem)
+            for stage in stages
+            for path in stage_file(workspace.directory, stage).parent.glob(f"{stage}.json")
+            if "." not in path.stem  # a second reward's
+        ]
+        spent[seconds] = round(sum(count.get("seconds", 0) for count in counts), 2)
+        spent[work] = int(sum(count.get("work", 0) for count in counts))
+    return spent
+
+
+def _training(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
+    """Return what training went by, defaults worked out."""
+    settings = recipe.training
+    return {
+        "learning_rate": settings.peak_learning_rate,
+        "epochs": settings.epochs,
+        "tilt": recipe.goal.name,
+        "num_prompts": None if settings.preferences is not None else num_prompts,
+        **({"alpha": settings.sft_weight} if settings.objective in DEFAULT_ALPHA else {}),
+        **({"beta": settings.beta} if settings.reads_beta else {}),
+    }
+
+
+def _theory(workspace: Workspace, evaluator: Evaluator) -> dict[str, Any]:
+    goal = workspace.recipe.final_goal
+    n = goal.n if isinstance(goal, BestOf) else workspace.recipe.sampling.n
+    win_rate, kl = evaluator.tie_corrected(n)
+    return {
+        "win_rate": goal.win_rate,
+        "kl": goal.kl,
+        "tie_corrected": {**_named("win_rate", win_rate), **_named("kl", kl)},
+    }
+
+
+def _row(result: MethodResult) -> dict[str, Any]:
+    return {
+        **_named("win_rate", result.win_rate),
+        **_named("kl", result.kl),
+        **_named("mean_reward", result.mean_reward),
+        "mean_length": result.mean_length,
+        "cut_share": result.cut_share,
+        "num_prompts": result.num_prompts,
+        "samples_per_prompt": result.samples_per_prompt,
+    }
+
+
+def _named(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {name: estimate.mean, f"{name}_ci": [estimate.low, estimate.high]}

@@ -1,0 +1,221 @@
+"""Exporting a run's candidates."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import takewhile
+from pathlib import Path
+
+from bonbon.data.export import (
+    ExportCount,
+    Order,
+    export_candidates,
+    export_pairs,
+    export_sft,
+    export_unpaired,
+    untied_groups,
+)
+from bonbon.data.prompts import load_prompts
+from bonbon.data.store import CandidateStore
+from bonbon.errors import BonbonError, ConfigError, PolicyError, PromptError
+from bonbon.models.chat_template import render_chat
+from bonbon.models.policy import PolicyTokenizer, load_policy_tokenizer
+from bonbon.pipeline.stage import refuse_damage
+from bonbon.recipe import Recipe, load_run_recipe
+from bonbon.records import Candidate, Message, Prompt, ScoredGroup
+from bonbon.rewards.config import reward_name
+from bonbon.selection.ranks import rank_order, tie_rng
+
+CUT = "answers were cut at the length limit, and are given an end"
+OTHER_ANSWER = "answers come to other tokens than were drawn"
+OTHER_PROMPT = "prompts come to other tokens than were answered"
+
+
+@dataclass(frozen=True)
+class TrainerReading:
+    """Reads rows as TRL's trainers do, to tell what of them is not what was drawn.
+
+    Attributes:
+        policy: the tokenizer that the trainer is given.
+        prompts: those of the recipe's file, by id; none if it is gone.
+    """
+
+    policy: PolicyTokenizer
+    prompts: Mapping[str, Prompt]
+
+    def chats(self, groups: Sequence[ScoredGroup]) -> dict[str, list[Message]] | None:
+        """Return the messages of every prompt, None where the policy reads plain text.
+
+        Of a chat the record itself holds no more than the last message.
+        """
+        if not self.policy.use_chat_template:
+            return None
+        return {group.prompt_id: self._chat(group.candidates[0]) for group in groups}
+
+    def remark(
+        self, candidates: Sequence[Candidate], chats: Mapping[str, Sequence[Message]] | None
+    ) -> str | None:
+        """Say how many of some exported candidates are read otherwise; None if none is."""
+        found: Counter[str] = Counter()
+        prompts: dict[str, bool] = {}
+        for candidate in candidates:
+            chat = None if chats is None else chats[candidate.prompt_id]
+            prompt_ids, token_ids = self._read(candidate, chat)
+            prompts[candidate.prompt_id] = prompt_ids != candidate.prompt_token_ids
+            if candidate.finish_reason == "length":
+                found[CUT] += 1
+            elif token_ids != candidate.token_ids:
+                found[OTHER_ANSWER] += 1
+        found[OTHER_PROMPT] = sum(prompts.values())
+        told = "; ".join(f"{count} {what}" for what, count in found.items() if count)
+        if not told:
+            return None
+        return (
+            f"Read back with the policy's tokenizer, of {len(candidates)} answers to "
+            f"{len(prompts)} prompts: {told} (--format candidates has the tokens themselves)."
+        )
+
+    def _chat(self, candidate: Candidate) -> list[Message]:
+        """Return the messages of the prompt that comes to the very tokens that were answered."""
+        shown = Prompt(candidate.prompt_id, candidate.prompt_text, "train")
+        known = self.prompts.get(candidate.prompt_id)
+        likely = [shown] if known is None or known.text != candidate.prompt_text else [known, shown]
+        for prompt in likely:
+            try:
+                token_ids = self.policy.encode(prompt)
+            except BonbonError:
+                continue
+            if token_ids == candidate.prompt_token_ids:
+                return self.policy.messages(prompt)
+        return self.policy.messages(likely[0])
+
+    def _read(
+        self, candidate: Candidate, chat: Sequence[Message] | None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the token ids that a trainer makes of a prompt and of its answer."""
+        tokenizer = self.policy.tokenizer
+        if chat is None:
+            end = str(tokenizer.eos_token or "")
+            text = candidate.text if candidate.text.endswith(end) else candidate.text + end
+            prompt = tuple(tokenizer(candidate.prompt_text)["input_ids"])
+            whole = tuple(tokenizer(candidate.prompt_text + text)["input_ids"])
+        else:
+            answer = Message(role="assistant", content=candidate.text)
+            try:
+                prompt = self._rendered(chat, add_generation_prompt=True)
+                whole = self._rendered([*chat, answer], add_generation_prompt=False)
+            except PromptError:  # then no trainer can read the row
+                return (), ()
+        pairs = zip(prompt, whole, strict=False)
+        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return prompt[:start], self._ended(whole[start:])
+
+    def _rendered(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool
+    ) -> tuple[int, ...]:
+        """Encode messages as they are read today: other trainers do not keep a run's clock."""
+        text = render_chat(
+            self.policy.tokenizer,
+            messages,
+            clock=datetime.now(),
+            add_generation_prompt=add_generation_prompt,
+        )
+        return tuple(self.policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _ended(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Return an answer's ids up to its end; templates write spaces behind it."""
+        ends = self.policy.eos_token_ids
+        place = next((place for place, one in enumerate(token_ids) if one in ends), None)
+        if place is None or self.policy.decode(token_ids[place + 1 :]).strip():
+            return token_ids
+        return token_ids[: place + 1]
+
+
+WRITERS = {"pairs": export_pairs, "sft": export_sft, "unpaired": export_unpaired}
+"""What writes rows of texts, or of messages where the policy read chats."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported.
+
+    Attributes:
+        count: rows, and prompts left out.
+        remark: what a trainer reads otherwise than it was drawn; None if nothing.
+    """
+
+    count: ExportCount
+    remark: str | None = None
+
+
+def export_run(
+    directory: Path, file: Path, *, format: str, set_name: str, reward: str | None = None
+) -> Export:
+    """Write a set of a run's scored candidates, ranked as training ranks them.
+
+    Args:
+        directory: of the run.
+        file: .jsonl, .parquet or .csv.
+        format: one of `WRITERS`, or `candidates` for all of them as they are stored.
+        set_name: `train`, `eval-base` or `eval-bonbon`.
+        reward: name of the scores to rank by; by default the recipe's.
+
+    Raises:
+        BonbonError: not a run directory, or it has no such set, or the set is not scored.
+    """
+    recipe = load_run_recipe(directory)
+    store = CandidateStore(directory)
+    name = reward or reward_name(recipe.reward)
+    scored = "" if name == reward_name(recipe.reward) else f".{name}"
+    refuse_damage(directory, [f"sample-{set_name}", f"score-{set_name}{scored}"])
+    if not store.shards(set_name):
+        raise ConfigError(
+            f"{directory} has no candidates of the set {set_name!r}; draw them first, or name "
+            "another set with --of"
+        )
+    groups = store.groups(set_name, name)
+    orders = [
+        rank_order(group.rewards, rng=tie_rng(recipe.seed, group.prompt_id)) for group in groups
+    ]
+    if format == "candidates":
+        return Export(export_candidates(file, groups, orders=orders))
+    reading = TrainerReading(_tokenizer(recipe, directory), _prompts(recipe))
+    chats = reading.chats(groups)
+    count = WRITERS[format](file, groups, orders=orders, chats=chats)
+    return Export(count, reading.remark(_exported(groups, orders, format), chats))
+
+
+def _exported(
+    groups: Sequence[ScoredGroup], orders: Sequence[Order], format: str
+) -> list[Candidate]:
+    places = (-1,) if format == "sft" else (0, -1)
+    return [
+        group.candidates[order[place]]
+        for group, order in untied_groups(groups, orders)
+        for place in places
+    ]
+
+
+def _tokenizer(recipe: Recipe, directory: Path) -> PolicyTokenizer:
+    """Return the tokenizer of the policy that answered, from the trained model if that has gone.
+
+    A run directory may be another's: nothing that it names is executed to read it.
+    """
+    recipe = recipe.model_copy(
+        update={"policy": recipe.policy.model_copy(update={"trust_remote_code": False})}
+    )
+    try:
+        return load_policy_tokenizer(recipe.policy)
+    except PolicyError:
+        trained = directory / "model"
+        if not trained.is_dir():
+            raise
+        return load_policy_tokenizer(recipe.policy.saved_in(trained))
+
+
+def _prompts(recipe: Recipe) -> dict[str, Prompt]:
+    try:
+        return {prompt.id: prompt for prompt in load_prompts(recipe.prompts)}
+    except PromptError:  # a run may be taken elsewhere without its prompt file
+        return {}

@@ -1,0 +1,216 @@
+"""A worker of the Ray job: it draws and scores a shard of candidates and stores it itself."""
+
+import atexit
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bonbon.data.store import CandidateStore
+from bonbon.errors import BonbonError
+from bonbon.models.policy import PolicyConfig
+from bonbon.models.shortage import lacks_memory
+from bonbon.records import Candidate, Prompt
+from bonbon.rewards.base import Reward, checked_scores, prompts_at_once
+from bonbon.rewards.config import RewardConfig, load_reward
+from bonbon.sampling.base import Sampler
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.factory import RunsOn, open_sampler
+
+MAX_TRIES = 4
+"""Of a shard whose workers die: enough for bad luck, too few to hide a shard that kills."""
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What every worker of a job is told.
+
+    Attributes:
+        directory: the run's, absolute; the worker must see the same files as the driver.
+        working_directory: the driver's; relative paths and reward modules are found from here.
+        set_name: the set of candidates to draw.
+        settings: what the set's manifest says its draws depend on.
+        policy: to draw from.
+        sampling: how; its engine is the worker's own.
+        reward: scores the draws; None leaves that to the scoring stage.
+        seed: starts every random number.
+        num_samples: candidates per prompt.
+        num_shards: that the whole set is divided into.
+    """
+
+    directory: Path
+    working_directory: Path
+    set_name: str
+    settings: Mapping[str, Any]
+    policy: PolicyConfig
+    sampling: SamplingConfig
+    reward: RewardConfig | None
+    seed: str
+    num_samples: int
+    num_shards: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The prompts of one shard of a set."""
+
+    index: int
+    prompts: Sequence[Prompt]
+
+
+@dataclass(frozen=True)
+class FinishedShard:
+    """A shard that is stored.
+
+    Attributes:
+        index: of the shard.
+        num_tries: 1, and 1 for each worker that died at it.
+        scores: of its candidates: by prompt, then by sample index; none if nothing was scored.
+        num_tokens: drawn.
+        sampling_seconds: that the worker took to draw and store.
+        scoring_seconds: that it took to score.
+        engine: what the worker runs on, for the manifest.
+    """
+
+    index: int
+    num_tries: int
+    scores: Sequence[float | None]
+    num_tokens: int
+    sampling_seconds: float
+    scoring_seconds: float
+    engine: RunsOn
+
+
+@dataclass(frozen=True)
+class FailedShard:
+    """A shard that cannot be drawn or scored, for a reason that the user can mend."""
+
+    index: int
+    error: Exception
+
+
+class ShardWorker:
+    """Draws shards, one per call; model and reward load with the first and stay.
+
+    A shard that was lost with its worker can be drawn again by any other: the random numbers
+    depend on the seed and the prompt alone, and a stored shard appears whole or not at all.
+    """
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        """Take the work; what can fail comes later, where the user can be told in one line."""
+        self._setup = setup
+
+    def __call__(self, row: dict[str, Shard]) -> dict[str, FinishedShard | FailedShard]:
+        """Draw, store and score the shard in `row["item"]`; what cannot be is returned as such."""
+        shard = row["item"]
+        try:
+            return {"item": self._finish(shard)}
+        # Ray would wrap an exception in its own traceback; any other is a bug and deserves one.
+        except Exception as error:
+            if isinstance(error, BonbonError | OSError) or lacks_memory(error):
+                return {"item": FailedShard(shard.index, error)}
+            raise
+
+    def _finish(self, shard: Shard) -> FinishedShard:
+        setup = self._setup
+        _enter(setup.working_directory)
+        _require_shared_directory(setup)
+        num_tries = self._count_try(shard)
+        (sampler, runs_on), reward = self._engine, self._reward  # loading does not count
+        began = time.perf_counter()
+        candidates = sampler.sample(shard.prompts, n=setup.num_samples)
+        store = CandidateStore(setup.directory)
+        store.write_shard(setup.set_name, shard.index, setup.num_shards, candidates)
+        drawn = time.perf_counter()
+        scores = [] if reward is None else self._scored(reward, shard, candidates)
+        return FinishedShard(
+            index=shard.index,
+            num_tries=num_tries,
+            scores=scores,
+            num_tokens=sum(len(candidate.token_ids) for candidate in candidates),
+            sampling_seconds=drawn - began,
+            scoring_seconds=time.perf_counter() - drawn,
+            engine=runs_on,
+        )
+
+    def _count_try(self, shard: Shard) -> int:
+        """Note that the shard is begun, and return how often it was; Ray itself never gives up.
+
+        Raises:
+            BonbonError: every worker that began it has died.
+        """
+        setup = self._setup
+        tries = tries_directory(setup.directory) / f"{setup.set_name}-{shard.index}"
+        tries.parent.mkdir(exist_ok=True)
+        with tries.open("a", encoding="utf-8") as stream:
+            stream.write(f"{platform.node()}\n")
+        hosts = tries.read_text(encoding="utf-8").split()
+        if len(hosts) > MAX_TRIES:
+            raise BonbonError(
+                f"Ray workers died {MAX_TRIES} times at shard {shard.index} of {setup.set_name} "
+                f"(on {', '.join(sorted(set(hosts)))}), as they do when memory runs out or the "
+                "reward ends its process; shards that are done stay done"
+            )
+        return len(hosts)
+
+    def _scored(
+        self, reward: Reward, shard: Shard, candidates: Sequence[Candidate]
+    ) -> list[float | None]:
+        """Score a shard's candidates, which stand by prompt, those of some prompts at a time."""
+        by_id = {prompt.id: prompt for prompt in shard.prompts}
+        size = prompts_at_once(reward) * self._setup.num_samples
+        scores: list[float | None] = []
+        for start in range(0, len(candidates), size):
+            part = candidates[start : start + size]
+            asked = [by_id[candidate.prompt_id] for candidate in part]
+            scores += checked_scores(reward, asked, [candidate.text for candidate in part])
+        return scores
+
+    @cached_property
+    def _engine(self) -> tuple[Sampler, RunsOn]:
+        setup, stack = self._setup, ExitStack()
+        # It serves every shard, so it closes with the process.
+        atexit.register(stack.close)
+        return stack.enter_context(open_sampler(setup.policy, setup.sampling, seed=setup.seed))
+
+    @cached_property
+    def _reward(self) -> Reward | None:
+        config = self._setup.reward
+        return None if config is None else load_reward(config)
+
+
+def tries_directory(directory: Path) -> Path:
+    """Return where the workers of a run note which shards they begin, while the job runs."""
+    return directory / ".ray"
+
+
+def _enter(directory: Path) -> None:
+    """Work where the driver does, if this machine has such a directory."""
+    if directory.is_dir():
+        os.chdir(directory)
+
+
+def _require_shared_directory(setup: WorkerSetup) -> None:
+    """Refuse to draw into a directory that the driver does not read.
+
+    Raises:
+        BonbonError: the driver's manifest is not there.
+    """
+    manifest = CandidateStore(setup.directory).read_manifest(setup.set_name)
+    if manifest is None:
+        raise BonbonError(
+            f"the Ray worker on {platform.node()} cannot see {setup.directory}, where the "
+            "candidates go; expected a directory on a file system that all machines of the "
+            "cluster share: give one with --out"
+        )
+    if {name: manifest.get(name) for name in setup.settings} != dict(setup.settings):
+        raise BonbonError(
+            f"the Ray worker on {platform.node()} sees another run in {setup.directory} than the "
+            "command that started it; expected one file system that all machines of the cluster "
+            "share: give a directory on it with --out"
+        )

@@ -1,0 +1,34 @@
+"""Writing a run's report and its model's card."""
+
+from pathlib import Path
+
+from bonbon.data.atomic_file import replace_text
+from bonbon.errors import ConfigError
+from bonbon.evaluation.metrics import read_metrics
+from bonbon.pipeline.score import SPLITS
+from bonbon.pipeline.stage import is_finished, refuse_damage
+from bonbon.recipe import load_run_recipe
+from bonbon.report.model_card import model_card
+from bonbon.report.page import write_report
+
+
+def report_run(directory: Path) -> Path:
+    """Write a run's report, and the card of its model if that is still there; return the report.
+
+    Raises:
+        ConfigError: not a run directory, or its evaluation is not finished.
+    """
+    recipe = load_run_recipe(directory)
+    if not is_finished(directory, "evaluate"):
+        raise ConfigError(
+            f"{directory} has no finished evaluation to report; run `bonbon evaluate` with its "
+            "recipe first"
+        )
+    refuse_damage(
+        directory, [f"{stage}-{set_name}" for stage in ("sample", "score") for set_name in SPLITS]
+    )
+    model = directory / "model"
+    if model.is_dir():
+        card = model_card(recipe.model_dump(mode="json"), read_metrics(directory))
+        replace_text(model / "README.md", card)
+    return write_report(directory)

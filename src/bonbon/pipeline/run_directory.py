@@ -1,0 +1,226 @@
+"""A run directory: whose it is, what it holds, and where its parts are."""
+
+import fcntl
+import os
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from pydantic import ValidationError
+
+from bonbon.console import Narrator
+from bonbon.data.atomic_file import replace_text
+from bonbon.data.store import CandidateStore
+from bonbon.errors import BonbonError, ConfigError
+from bonbon.models.policy import PolicyConfig
+from bonbon.pipeline.stage import Settings, Stage, stage_file
+from bonbon.recipe import Recipe, dump_recipe, read_yaml
+
+LOCK = ".lock"
+SUPERSEDED = "superseded"
+RECIPE = "recipe.yaml"
+FOLDERS = ("candidates", "checkpoints", "model", "rewards", "rounds", "stages", SUPERSEDED)
+FILES = (RECIPE, LOCK, "metrics.json", "report.html", "training.jsonl")
+"""What a run directory holds, and may not hold otherwise."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One run's directory, its recipe, and the voice that tells the user about it."""
+
+    directory: Path
+    recipe: Recipe
+    narrator: Narrator
+
+    @property
+    def store(self) -> CandidateStore:
+        """Candidates and their rewards."""
+        return CandidateStore(self.directory)
+
+    @property
+    def model_directory(self) -> Path:
+        """The trained model."""
+        return self.directory / "model"
+
+    def stage(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        inputs: Sequence[Path] = (),
+        makes_in: Path | None = None,
+    ) -> Stage:
+        """Return what is known of a stage; see `Stage`.
+
+        Raises:
+            ConfigError: its record is damaged.
+        """
+        record = stage_file(self.directory, name)
+        return Stage(record, settings, inputs=inputs, makes_in=makes_in)
+
+    @contextmanager
+    def opened(self, *, fresh: bool = False) -> Generator[None]:
+        """Hold the directory for one process; a directory in which nothing came about goes again.
+
+        Args:
+            fresh: set aside what the directory holds first.
+
+        Raises:
+            ConfigError: another process works in it, or it is not a run directory.
+        """
+        _refuse_foreign(self.directory)
+        _make(self.directory)
+        _refuse_misplaced(self.directory)
+        with (self.directory / LOCK).open("w", encoding="utf-8") as stream:
+            _lock(self.directory, stream)
+            try:
+                if fresh:
+                    self.set_aside(_contents(self.directory))
+                yield
+            finally:
+                _remove_if_bare(self.directory)
+
+    def write_recipe(self) -> None:
+        """Record the recipe in force, every default spelled out."""
+        replace_text(self.directory / RECIPE, dump_recipe(self.recipe))
+
+    def set_aside(self, names: Iterable[str]) -> Path | None:
+        """Move what there is of these into a new folder under `superseded/`: nothing is lost.
+
+        Returns:
+            The folder, or None if there was nothing to move.
+        """
+        present = [self.directory / name for name in names if (self.directory / name).exists()]
+        if not present:
+            return None
+        superseded = self.directory / SUPERSEDED
+        taken = [int(path.name) for path in superseded.glob("*") if path.name.isdigit()]
+        target = superseded / str(1 + max(taken, default=0))
+        target.mkdir(parents=True)
+        for path in present:
+            path.rename(target / path.name)
+        return target
+
+
+def run_workspace(
+    directory: Path, recipe: Recipe, narrator: Narrator, *, fresh: bool = False
+) -> Workspace:
+    """Return the workspace of a run; its recipe's clock stands where it stood when the run began.
+
+    A chat template may print the date, and the base and the trained model must read the same
+    prompts, however often the run is resumed.
+
+    Args:
+        directory: the run's, if there is one.
+        recipe: as the user gives it.
+        narrator: the voice that tells the user about it.
+        fresh: what the directory holds will be set aside.
+
+    Raises:
+        ConfigError: the recipe sets another clock than answers were drawn with.
+    """
+    wanted, recorded = recipe.policy.clock, None if fresh else _recorded_clock(directory)
+    drawn = not fresh and (directory / "candidates").is_dir()
+    if drawn and wanted not in (None, recorded):
+        told = "no clock was set" if recorded is None else f"the clock was {recorded.isoformat()}"
+        raise ConfigError(
+            f"policy.clock is {wanted}, but {told} when the answers in {directory} were drawn; "
+            "leave it out, give another directory with --out, or --fresh to draw new answers"
+        )
+    clock = wanted or recorded
+    if clock is None and not drawn:
+        clock = datetime.now().replace(microsecond=0)
+    policy = recipe.policy.model_copy(update={"clock": clock})
+    return Workspace(directory, recipe.model_copy(update={"policy": policy}), narrator)
+
+
+def _recorded_clock(directory: Path) -> datetime | None:
+    """Return the clock of a run that has begun, None if there is no record of it.
+
+    Manifests record it as well: a recipe.yaml that is damaged or gone is written anew, and what is
+    drawn from then on must still read the same prompts.
+    """
+    if not directory.is_dir():
+        return None
+    try:
+        values = read_yaml(directory / RECIPE)
+    except ConfigError:
+        values = {}
+    policies = [values.get("policy")]
+    files = sorted((directory / "candidates").glob("*.json"))
+    for file in [file for file in files if "." not in file.stem]:  # prompts without an answer
+        with suppress(BonbonError):  # another record has it too
+            policies.append(CandidateStore(directory).read_manifest(file.stem))
+    clocks = [cast("dict[str, Any]", one).get("clock") for one in policies if isinstance(one, dict)]
+    for clock in filter(None, clocks):
+        with suppress(ValidationError):
+            return PolicyConfig.model_validate({"clock": clock}).clock
+    return None
+
+
+def _contents(directory: Path) -> list[str]:
+    kept = {SUPERSEDED, LOCK}
+    return [path.name for path in directory.iterdir() if path.name not in kept]
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Refuse to write a run into a directory that holds something else."""
+    records = stage_file(directory, "any").parent.glob("*.json")
+    is_run = (directory / RECIPE).exists() or any(records)
+    if directory.is_dir() and not is_run:
+        others = [name for name in sorted(_contents(directory)) if not name.startswith(".")]
+        if others:
+            raise ConfigError(
+                f"{directory} holds {others[0]!r} and no recipe.yaml, so it is not a run "
+                "directory; give an empty or new one with --out"
+            )
+
+
+def _refuse_misplaced(directory: Path) -> None:
+    """Refuse what no run could be written to, before it is paid for."""
+    for name in FOLDERS:
+        if (directory / name).exists() and not (directory / name).is_dir():
+            raise ConfigError(
+                f"{directory / name} is no folder, and the run's files go there; move it away, or "
+                "give another directory with --out"
+            )
+    for name in FILES:
+        if (directory / name).is_dir():
+            raise ConfigError(
+                f"{directory / name} is a folder, and a file of the run goes there; move it away, "
+                "or give another directory with --out"
+            )
+    for folder in (directory, *(directory / name for name in FOLDERS)):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{folder} cannot be written to; allow it, or give another directory with --out"
+            )
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{directory} cannot be made a run directory ({error.strerror}); give another one "
+            "with --out"
+        ) from error
+
+
+def _lock(directory: Path, stream: TextIO) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError(
+            f"{directory} is in use by another bonbon process; wait for it, or give another "
+            "directory with --out"
+        ) from None
+
+
+def _remove_if_bare(directory: Path) -> None:
+    if [path.name for path in directory.iterdir()] == [LOCK]:
+        (directory / LOCK).unlink()
+        directory.rmdir()

@@ -1,0 +1,350 @@
+"""The sampling stage: draw completions shard by shard, and never draw one twice."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from bonbon.console import Bar
+from bonbon.data.store import CandidateJournal, UnansweredPrompts, listed
+from bonbon.errors import ConfigError, EngineError
+from bonbon.pipeline.cache_keys import model_files
+from bonbon.pipeline.environment import versions
+from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.stage import Settings, Stage, digest
+from bonbon.records import Candidate, Prompt
+from bonbon.sampling.base import PaidSampler, Sampler
+
+FEW = 16
+"""Prompts without an answer that say nothing yet of the others."""
+
+Write = Callable[[int, list[Candidate]], None]
+"""Stores the candidates of the shard with a number."""
+
+
+class PaidShards:
+    """The shards of a set that are still missing, while their prompts are answered in any order.
+
+    A shard is stored when its last prompt is answered. One that lacks a prompt, as that gets no
+    answer, waits until all others are there: only then is it known that few are lacking.
+    """
+
+    def __init__(
+        self,
+        missing: Mapping[int, Sequence[Prompt]],
+        *,
+        journal: CandidateJournal,
+        unanswered: UnansweredPrompts,
+        write: Write,
+        num_before: int,
+    ) -> None:
+        """Take what is missing, and where everything goes.
+
+        Args:
+            missing: the prompts of each missing shard, by its number.
+            journal: keeps answers until their shard is stored.
+            unanswered: keeps the prompts without an answer.
+            write: stores a shard.
+            num_before: prompts of the shards that are stored already.
+        """
+        self._missing = dict(missing)
+        self._journal = journal
+        self._unanswered = unanswered
+        self._write = write
+        self._num_answered = num_before
+        self._num_prompts = num_before + sum(map(len, missing.values()))
+        self._reasons = unanswered.read()
+        self._shard_of = {
+            prompt.id: index for index, prompts in missing.items() for prompt in prompts
+        }
+        self._groups: dict[str, Sequence[Candidate]] = {}
+        self._journal_lock = Lock()  # parts come in while a prompt is finished elsewhere
+
+    def draw(self, sampler: PaidSampler, n: int, bar: Bar) -> None:
+        """Draw what is missing, and store it.
+
+        Raises:
+            EngineError: most prompts get no answer, or there is nobody to ask.
+        """
+        known = self._journal.read()
+        asked = [
+            prompt
+            for prompts in self._missing.values()
+            for prompt in prompts
+            if prompt.id not in self._reasons
+        ]
+        all_asked = {prompt.id for prompt in asked}
+        bar.advance(sum(len(group) for prompt, group in known.items() if prompt in all_asked))
+        bar.advance(n * (len(self._shard_of) - len(asked)))
+        if asked:
+            sampler.answer(
+                asked,
+                n=n,
+                known=known,
+                on_part=self._keep,
+                on_prompt=self._answered,
+                on_unanswered=self._left_out,
+                on_progress=lambda tokens, ended: bar.advance(ended, extra=tokens),
+            )
+        if 2 * len(self._reasons) > self._num_prompts:
+            raise self._too_many()
+        for index in list(self._missing):
+            self._store(index)
+        self._journal.clear()
+
+    def _keep(self, candidates: Sequence[Candidate]) -> None:
+        with self._journal_lock:
+            self._journal.add(candidates)
+
+    def _answered(self, candidates: Sequence[Candidate]) -> None:
+        self._num_answered += 1
+        prompt_id = candidates[0].prompt_id
+        self._groups[prompt_id] = candidates
+        index = self._shard_of[prompt_id]
+        if all(prompt.id in self._groups for prompt in self._missing[index]):
+            self._store(index)
+            with self._journal_lock:
+                self._journal.keep_only(self._shard_of)
+
+    def _left_out(self, prompt: Prompt, reason: str) -> None:
+        self._reasons[prompt.id] = reason
+        self._unanswered.add(prompt.id, reason)
+        if len(self._reasons) >= FEW and len(self._reasons) > self._num_answered:
+            raise self._too_many()
+
+    def _store(self, index: int) -> None:
+        prompts = self._missing.pop(index)
+        groups = [self._groups.pop(prompt.id, ()) for prompt in prompts]
+        self._write(index, [candidate for group in groups for candidate in group])
+        for prompt in prompts:
+            del self._shard_of[prompt.id]
+
+    def _too_many(self) -> EngineError:
+        """Return the error to raise when most prompts get no answer; they are asked again then."""
+        self._unanswered.forget()
+        return EngineError(
+            f"{len(self._reasons)} prompts get no answer and {self._num_answered} do: "
+            f"{listed(self._reasons)}; expected answers to most; mend that where the model is "
+            "served, or take other prompts; the answers stay stored: run the same command again "
+            "to go on"
+        )
+
+
+PROMPTS_PER_SHARD = 32
+"""The least a shard holds: some seconds of work on a CPU, and rows enough to keep it busy."""
+
+SAME_SHARE = 0.25
+"""Prompts whose answers are all the same that are too many to pass over."""
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """A set of candidates to draw.
+
+    Attributes:
+        name: of the set: `train`, `eval-base`, `eval-bonbon`.
+        prompts: what is answered.
+        num_samples: answers per prompt.
+        settings: everything the draws depend on.
+        keep: refuse to throw the set away when a setting has changed.
+        beside: the set that it is compared with; prompts without an answer there are left out.
+        model: the directory of the model that draws, if it is one of the run's own.
+    """
+
+    name: str
+    prompts: Sequence[Prompt]
+    num_samples: int
+    settings: Mapping[str, Any]
+    keep: bool
+    beside: str | None = None
+    model: Path | None = None
+
+    def asked_of(
+        self, model: Path, name: str, settings: Settings, *, num_samples: int | None = None
+    ) -> "SetPlan":
+        """Return the plan of asking a model of the run's own the same."""
+        return SetPlan(
+            name,
+            self.prompts,
+            num_samples or self.num_samples,
+            settings,
+            keep=False,
+            beside=self.name,
+            model=model,
+        )
+
+
+def set_stage(workspace: Workspace, plan: SetPlan) -> Stage:
+    """Return what is known of the drawing of a set."""
+    inputs = [] if plan.model is None else model_files(plan.model)
+    return workspace.stage(f"sample-{plan.name}", plan.settings, inputs=inputs)
+
+
+def open_set(workspace: Workspace, plan: SetPlan) -> Stage:
+    """Return the set's stage, and say so if what is stored has to be drawn afresh.
+
+    Shards that are not what was drawn are set aside, so that they count as missing.
+
+    Raises:
+        ConfigError: a setting has changed and the plan keeps what is there.
+    """
+    stage = set_stage(workspace, plan)
+    if not workspace.store.shards(plan.name):
+        return stage
+    if not stage.known and _manifest_agrees(workspace, plan):
+        stage.begin()
+    if stage.started:
+        _set_damage_aside(workspace, plan, stage)
+        return stage
+    changes = "; ".join(stage.changes[:3]) or "how they were drawn is not known"
+    if plan.keep:
+        raise ConfigError(
+            f"{workspace.directory} holds candidates of another recipe ({changes}); give another "
+            "directory with --out, or --fresh to set these candidates aside and draw new ones"
+        )
+    workspace.narrator.say(f"  {plan.name} is drawn afresh: {changes}.")
+    return stage
+
+
+def _set_damage_aside(workspace: Workspace, plan: SetPlan, stage: Stage) -> None:
+    unreadable = workspace.store.damaged_shards(plan.name, trusted=stage.sealed)
+    damaged = {path for path in (*stage.damaged, *unreadable) if path.exists()}
+    kept = workspace.set_aside(str(path.relative_to(workspace.directory)) for path in damaged)
+    if stage.damaged:
+        stage.unseal()
+    if kept is not None:
+        which = ", ".join(path.name for path in sorted(damaged)[:3])
+        workspace.narrator.say(
+            f"  {len(damaged)} of the {len(divide(plan.prompts))} shards of {plan.name} are not "
+            f"what was drawn ({which}): they are drawn again, and kept in {kept}."
+        )
+
+
+def is_drawn(workspace: Workspace, plan: SetPlan, stage: Stage) -> bool:
+    """Return whether the whole set is stored."""
+    return stage.finished and not missing_shards(workspace, plan)
+
+
+def draw_set(
+    workspace: Workspace,
+    plan: SetPlan,
+    stage: Stage,
+    open_engine: Callable[[], AbstractContextManager[tuple[Sampler, Mapping[str, Any]]]],
+) -> None:
+    """Draw the shards that are still missing, and store each as soon as it is complete.
+
+    Args:
+        workspace: where to.
+        plan: what to draw.
+        stage: from `open_set`.
+        open_engine: gives what draws, and what it runs on, for the manifest.
+    """
+    if not stage.started:
+        workspace.store.discard(plan.name)
+        stage.begin()
+    with open_engine() as (sampler, runs_on):
+        write_set_manifest(workspace, plan, runs_on)
+        _draw_shards(workspace, plan, stage, sampler)
+    stage.finish()
+    say_what_was_drawn(workspace, plan)
+
+
+def write_set_manifest(workspace: Workspace, plan: SetPlan, runs_on: Mapping[str, Any]) -> None:
+    """Note what a set is drawn with."""
+    clock = workspace.recipe.policy.clock
+    manifest = {
+        **plan.settings,
+        "clock": None if clock is None else clock.isoformat(),
+        "engine": dict(runs_on),
+        "versions": versions(),
+    }
+    workspace.store.write_manifest(plan.name, manifest)
+
+
+def _draw_shards(workspace: Workspace, plan: SetPlan, stage: Stage, sampler: Sampler) -> None:
+    shards = _asked(workspace, plan)
+    missing = {index: shards[index] for index in sorted(missing_shards(workspace, plan))}
+    num_prompts = sum(map(len, shards))
+    num_stored = num_prompts - sum(map(len, missing.values()))
+    began = time.perf_counter()
+
+    def write(index: int, candidates: list[Candidate]) -> None:
+        nonlocal began
+        stage.seal(workspace.store.write_shard(plan.name, index, len(shards), candidates))
+        tokens = sum(len(candidate.token_ids) for candidate in candidates)
+        now = time.perf_counter()
+        stage.count(seconds=now - began, work=tokens)
+        began = now
+
+    total = num_prompts * plan.num_samples
+    with workspace.narrator.bar(f"draw {plan.name}", total=total) as bar:
+        bar.advance(num_stored * plan.num_samples)
+        if isinstance(sampler, PaidSampler):
+            paid = PaidShards(
+                missing,
+                journal=CandidateJournal(
+                    workspace.directory / "candidates" / f"{plan.name}.journal",
+                    settings=digest(dict(plan.settings)),
+                ),
+                unanswered=UnansweredPrompts(workspace.directory, plan.name),
+                write=write,
+                num_before=num_stored,
+            )
+            paid.draw(sampler, plan.num_samples, bar)
+            return
+        for index, prompts in missing.items():
+            candidates = sampler.sample(
+                prompts,
+                n=plan.num_samples,
+                on_progress=lambda tokens, ended: bar.advance(ended, extra=tokens),
+            )
+            write(index, candidates)
+
+
+def say_what_was_drawn(workspace: Workspace, plan: SetPlan) -> None:
+    """Say what is odd about a set: prompts without an answer, and answers that are all the same."""
+    reasons = UnansweredPrompts(workspace.directory, plan.name).read()
+    if reasons:
+        workspace.narrator.say(
+            f"  {len(reasons)} of the {len(plan.prompts)} prompts of {plan.name} are left out, as "
+            f"they get no answer: {listed(reasons)}. All that follows goes without them."
+        )
+    answers: dict[str, set[tuple[int, ...]]] = {}
+    for candidate in workspace.store.read(plan.name):
+        answers.setdefault(candidate.prompt_id, set()).add(candidate.token_ids)
+    same = sum(len(each) == 1 for each in answers.values())
+    if plan.num_samples > 1 and same > SAME_SHARE * len(answers):
+        workspace.narrator.say(
+            f"  All {plan.num_samples} answers are the same for {same} of the {len(answers)} "
+            f"prompts of {plan.name}: either the policy is certain of them, or what draws ignores "
+            "the temperature or uses a seed more than once."
+        )
+
+
+def _asked(workspace: Workspace, plan: SetPlan) -> list[list[Prompt]]:
+    """Return the prompts of every shard that are asked."""
+    without = UnansweredPrompts(workspace.directory, plan.beside).read() if plan.beside else {}
+    return [
+        [prompt for prompt in prompts if prompt.id not in without]
+        for prompts in divide(plan.prompts)
+    ]
+
+
+def missing_shards(workspace: Workspace, plan: SetPlan) -> set[int]:
+    """Return the numbers of the shards that are not stored."""
+    return set(range(len(divide(plan.prompts)))) - workspace.store.finished_shards(plan.name)
+
+
+def divide(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
+    """Cut the prompts into shards: small enough to lose little to a kill, at most about 100."""
+    size = min(max(PROMPTS_PER_SHARD, len(prompts) // 100), 512)
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+
+def _manifest_agrees(workspace: Workspace, plan: SetPlan) -> bool:
+    """Return whether the set's own manifest says that it was drawn with these settings."""
+    manifest = workspace.store.read_manifest(plan.name) or {}
+    return {name: manifest.get(name) for name in plan.settings} == dict(plan.settings)

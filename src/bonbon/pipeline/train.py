@@ -1,0 +1,344 @@
+"""The training stage: from ranked candidates to a model that answers like the best of them."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from transformers import GenerationConfig
+
+from bonbon.console import Bar
+from bonbon.data.preferences import held_out_pairs, load_preferences, preference_groups
+from bonbon.data.prompts import load_prompts
+from bonbon.errors import TrainingError
+from bonbon.models.packed.layout import PromptGroup
+from bonbon.models.policy import Policy, PolicyTokenizer, load_policy_tokenizer
+from bonbon.pipeline.cache_keys import model_files
+from bonbon.pipeline.distributed import is_main
+from bonbon.pipeline.evaluate import group_logprobs
+from bonbon.pipeline.rounds import REPORTS, TRAINED, Round, load_trainable, rounds_of, stays_on_goal
+from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.stage import Stage
+from bonbon.recipe import Recipe
+from bonbon.records import ScoredGroup
+from bonbon.rewards.base import Reward
+from bonbon.training.arguments import num_steps, split
+from bonbon.training.callbacks import steps_until
+from bonbon.training.config import ONLINE, ObjectiveName
+from bonbon.training.examples import Examples, RankedExample, fresh_examples, ranked_examples
+from bonbon.training.references import REFERENCE_FILE, with_references
+from bonbon.training.saved_model import SavedAs, save_model
+from bonbon.training.trainer import PreferenceTrainer
+from bonbon.training.trl import answer_reward, fit_online, num_online_steps
+
+BASE_LOGPROBS = "log-probability under the base"
+"""The side table beside draws of a later round's policy."""
+
+HELD_OUT = "whose prompt is held out"
+
+
+def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examples:
+    """Return what a round trains on.
+
+    An on-policy round after the first trains on its own draws, ranked among the base's, and on
+    the base's candidates once more, with the references that the first round settled on.
+
+    Raises:
+        TrainingError: nothing carries a preference.
+    """
+    recipe = workspace.recipe
+    tokenizer = load_policy_tokenizer(recipe.policy)
+    settings: dict[str, Any] = {
+        "tilt": recipe.goal,
+        "config": recipe.training,
+        "seed": recipe.seed,
+        "context_length": tokenizer.context_length,
+    }
+    if recipe.training.preferences is not None:
+        return _preferences(recipe, tokenizer, settings)
+    drawn = workspace.store.groups(this.set_name, reward_name)
+    if recipe.training.objective != "sft":
+        _refuse_unknown(drawn)
+    if not stays_on_goal(workspace, this):
+        return ranked_examples(drawn, **settings)
+    base = workspace.store.groups("train", reward_name)
+    rewards = {group.prompt_id: group.rewards for group in base}
+    fresh = fresh_examples(_under_base(workspace, this, drawn), rewards, **settings)
+    again = ranked_examples(base, **settings)
+    settled = with_references(again.kept, rounds_of(workspace)[0].directory / REFERENCE_FILE)
+    return fresh.with_others(replace(again, kept=settled))
+
+
+def _preferences(recipe: Recipe, tokenizer: PolicyTokenizer, settings: dict[str, Any]) -> Examples:
+    """Return a user's own pairs, those of held-out prompts left out."""
+    assert recipe.training.preferences is not None
+    pairs = load_preferences(recipe.training.preferences)
+    held_out = held_out_pairs(pairs, load_prompts(recipe.prompts))
+    kept = [pair for pair in pairs if pair.prompt.id not in held_out]
+    if not kept:
+        raise TrainingError(
+            f"all {len(pairs)} pairs of {recipe.training.preferences} answer held-out prompts; "
+            "expected pairs of other prompts: hold out other ones, or take another file"
+        )
+    examples = ranked_examples(preference_groups(kept, tokenizer), **settings, from_base=False)
+    left_out = {HELD_OUT: len(held_out)} if held_out else {}
+    return examples.with_others(Examples([], left_out))
+
+
+def _under_base(
+    workspace: Workspace, this: Round, groups: Sequence[ScoredGroup]
+) -> list[ScoredGroup]:
+    """Return the groups with log-probabilities under the base, computed once and stored."""
+    store = workspace.store
+    if not store.has_scores(this.set_name, BASE_LOGPROBS):
+        numbers = _base_logprobs(workspace, groups)
+        candidates = [candidate for group in groups for candidate in group.candidates]
+        store.write_scores(this.set_name, BASE_LOGPROBS, numbers, candidates)
+    table = store.read_scores(this.set_name, BASE_LOGPROBS) or {}
+    return [
+        replace(
+            group,
+            candidates=tuple(
+                replace(one, logprob=cast("float", table[one.prompt_id, one.sample_index]))
+                for one in group.candidates
+            ),
+        )
+        for group in groups
+    ]
+
+
+def _base_logprobs(workspace: Workspace, groups: Sequence[ScoredGroup]) -> list[float]:
+    """Read the groups as the trainer would before the first step of the first round."""
+    recipe = workspace.recipe
+    policy = load_trainable(recipe, recipe.policy)
+    with workspace.narrator.bar("log-probabilities under the base", total=len(groups)) as bar:
+        return group_logprobs(
+            policy,
+            groups,
+            temperature=float(recipe.sampling.temperature),
+            bfloat16=recipe.training.precision == "bfloat16",
+            on_group=lambda tokens: bar.advance(1, extra=tokens),
+        )
+
+
+def _refuse_unknown(groups: Sequence[ScoredGroup]) -> None:
+    """Refuse candidates of which nobody knows how likely the base finds them."""
+    unknown = sum(math.isnan(one.logprob) for group in groups for one in group.candidates)
+    if unknown:
+        raise TrainingError(
+            f"{unknown} candidates have no log-probability under the base, which the objective "
+            "needs: what drew them told none; draw them with sampling.logprobs = auto or rescored"
+        )
+
+
+LEFTOVERS = ("checkpoints", ".model.partial")
+
+METHODS: dict[ObjectiveName, str] = {
+    "rank": "Theory sets how much likelier each rank should become; the base's log-probabilities "
+    "are stored, so no reference model is needed.",
+    "pair": "Theory sets how much likelier the best should become than the worst; the base's "
+    "log-probabilities are stored, so no reference model is needed.",
+    "ipo": "Theory sets how much likelier the best should become than the worst; the base's "
+    "log-probabilities are stored, so no reference model is needed.",
+    "sft": "Every answer is imitated, with the weight that the goal gives its rank.",
+    "dpo": "DPO's own β decides how far training goes; the base's log-probabilities are stored, "
+    "so no reference model is needed.",
+    "rloo": "The model answers, is rewarded, and is held back by its KL from the base (TRL).",
+    "grpo": "The model answers, is rewarded, and is held back by its KL from the base (TRL).",
+}
+"""What each objective does with the candidates."""
+
+SECONDS_BETWEEN_COUNTS = 5.0
+
+
+def is_trained(this: Round, stage: Stage) -> bool:
+    """Return whether the model is there and was trained with the present settings."""
+    names = ("config.json", "adapter_config.json")
+    return stage.finished and any((this.model_directory / name).is_file() for name in names)
+
+
+def prepare_training(workspace: Workspace, this: Round, stage: Stage) -> None:
+    """Clear away what other settings left, unless training goes on where it stopped."""
+    if stage.changes:
+        workspace.narrator.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
+    if stage.damaged:
+        _set_damage_aside(workspace, this, stage)
+    if stage.started:
+        return
+    kept = workspace.set_aside((*TRAINED, *REPORTS)) if this.is_last else None
+    if kept is not None:
+        workspace.narrator.say(f"  The earlier model and its report are kept in {kept}.")
+    for name in LEFTOVERS:
+        shutil.rmtree(this.directory / name, ignore_errors=True)
+    stage.begin()
+
+
+def _set_damage_aside(workspace: Workspace, this: Round, stage: Stage) -> None:
+    lost = ", ".join(path.name for path in stage.damaged[:3])
+    place = str(this.model_directory.relative_to(workspace.directory))
+    kept = workspace.set_aside([place])
+    where = "" if kept is None else f", and what is left of it is kept in {kept}"
+    workspace.narrator.say(
+        f"  The trained model is not what was saved ({lost}): it is trained again{where}."
+    )
+    stage.unseal()
+
+
+def train_model(
+    workspace: Workspace,
+    this: Round,
+    reward_name: str,
+    stage: Stage,
+    load_reward: Callable[[], Reward],
+) -> None:
+    """Train one round towards the recipe's tilt and save the model.
+
+    Every process that was launched calls it; the main one speaks and saves. The reward is loaded
+    only by objectives that draw their own answers.
+
+    Raises:
+        TrainingError: no preferences, or the loss is no longer a number.
+    """
+    if workspace.recipe.training.objective in ONLINE:
+        _train_online(workspace, this, reward_name, stage, load_reward())
+        return
+    examples = round_examples(workspace, this, reward_name)
+    if examples.remark and is_main():
+        workspace.narrator.say(f"  {examples.remark}")
+    this.directory.mkdir(parents=True, exist_ok=True)
+    policy = load_trainable(workspace.recipe, this.policy)
+    trained = _fit(workspace, this, policy, examples.kept, stage)
+    if is_main():
+        groups = [example.group for example in examples.kept]
+        _finish(workspace, this, policy, trained, stage, groups)
+
+
+def _train_online(
+    workspace: Workspace, this: Round, reward_name: str, stage: Stage, reward: Reward
+) -> None:
+    """Train on answers that are drawn and scored on the way."""
+    recipe = workspace.recipe
+    training = recipe.training
+    prompts = [prompt for prompt in load_prompts(recipe.prompts) if prompt.split == "train"]
+    stored = workspace.store.groups(this.set_name, reward_name)
+    policy = load_trainable(workspace.recipe, this.policy)
+    steps = steps_until(training.stop_at, num_online_steps(len(prompts), training))
+    with workspace.narrator.bar("train", total=steps) as bar:
+        progress = _Progress(bar, stage)
+        trained = fit_online(
+            policy,
+            prompts,
+            answer_reward(reward, stored, as_quantile=training.rlhf_reward == "quantile"),
+            training,
+            recipe.sampling,
+            output_dir=this.directory,
+            seed=recipe.training_seed,
+            on_step=progress.step,
+        )
+        progress.record()
+    drawn = [tuple(one.token_ids for one in group.candidates if one.token_ids) for group in stored]
+    groups = [
+        PromptGroup(group.candidates[0].prompt_token_ids, completions)
+        for group, completions in zip(stored, drawn, strict=True)
+        if completions
+    ]
+    _finish(workspace, this, policy, trained, stage, groups)
+
+
+class _Progress:
+    """Moves a bar, and records now and then what training has cost."""
+
+    def __init__(self, bar: Bar, stage: Stage) -> None:
+        self._bar = bar
+        self._stage = stage
+        self._since = time.perf_counter()
+        self._tokens = 0
+
+    def step(self, taken: int, tokens: int) -> None:
+        """Note steps taken, and tokens trained on."""
+        self._bar.advance(taken, extra=tokens)
+        self._tokens += tokens
+        if time.perf_counter() - self._since > SECONDS_BETWEEN_COUNTS:
+            self.record()
+
+    def record(self) -> None:
+        """Record what came since the last time."""
+        now = time.perf_counter()
+        self._stage.count(seconds=now - self._since, work=self._tokens)
+        self._since, self._tokens = now, 0
+
+
+def _fit(
+    workspace: Workspace, this: Round, policy: Policy, examples: list[RankedExample], stage: Stage
+) -> torch.nn.Module:
+    recipe = workspace.recipe
+    trained, _ = split(examples, recipe.training)
+    steps = steps_until(recipe.training.stop_at, num_steps(len(trained), recipe.training))
+    with workspace.narrator.bar("train", total=steps) as bar:
+        progress = _Progress(bar, stage)
+        trainer = PreferenceTrainer(
+            policy,
+            examples,
+            recipe.training,
+            temperature=recipe.sampling.temperature,
+            output_dir=this.directory,
+            seed=recipe.training_seed,
+            starts_at_reference=not stays_on_goal(workspace, this),
+            on_step=progress.step if is_main() else None,
+        )
+        model = trainer.fit()
+        if is_main():
+            progress.record()
+    if not trainer.is_sharded:
+        return model
+    whole = trainer.full_state()
+    if not is_main():  # nothing was gathered there
+        return model
+    fresh = trainer.unsharded(load_trainable(recipe, this.policy))
+    cast("Any", fresh).load_state_dict(whole)
+    return fresh
+
+
+def _finish(
+    workspace: Workspace,
+    this: Round,
+    policy: Policy,
+    trained: torch.nn.Module,
+    stage: Stage,
+    groups: Sequence[PromptGroup],
+) -> None:
+    """Save the model; there is nothing to resume then."""
+    _save(workspace, this, policy, trained, groups)
+    references = this.directory / REFERENCE_FILE
+    kept = [references] if references.is_file() else []
+    stage.finish(*model_files(this.model_directory), *kept)
+    shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
+
+
+def _save(
+    workspace: Workspace,
+    this: Round,
+    policy: Policy,
+    trained: torch.nn.Module,
+    groups: Sequence[PromptGroup],
+) -> None:
+    recipe = workspace.recipe
+    generation = generation_config(policy, recipe.sampling.temperature)
+    how = SavedAs(this.policy, recipe.training.lora, generation)
+    save_model(trained, policy, this.model_directory, how, groups=groups)
+
+
+def generation_config(policy: Policy, temperature: float) -> GenerationConfig:
+    """Return how to draw from the trained policy: its temperature, nothing truncated."""
+    return GenerationConfig(
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        eos_token_id=list(policy.eos_token_ids),
+        pad_token_id=policy.tokenizer.pad_token_id,
+        bos_token_id=policy.tokenizer.bos_token_id,
+    )

@@ -1,0 +1,333 @@
+"""YAML as recipes are written in it: plain values, every key once, nothing that grows when read.
+
+Numbers, true and false are those of YAML 1.2, so that `1e-4` is a number, and `on`, `1:30` and a
+date are the texts that they look like.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from bonbon.config import without_secrets
+from bonbon.errors import ConfigError
+
+MAX_CHARACTERS = 1_000_000
+"""Of a text, its aliases written out: hundreds of times the longest recipe we know."""
+
+MAX_DEPTH = 50
+MAX_DIGITS = 100
+
+_INT = r"[-+]?(?:0|[1-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+)"
+_FLOAT = (
+    r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+_TAG = "tag:yaml.org,2002:"
+_FORMS = (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", _INT, "-+0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
+    ("merge", "<<", "<"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, with the scalars of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way to say it
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's; it quotes as well what only `_Loader` takes for a number."""
+
+
+for _name, _form, _first in _FORMS:
+    _begins = ["" if sign == "\0" else sign for sign in _first]
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_form})$"), _begins)
+    if _name in {"int", "float"}:
+        _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_form})$"), _begins)
+
+
+def parse_yaml(text: str) -> object:
+    """Return what a YAML text says: dictionaries with text as keys, lists, and plain values.
+
+    Raises:
+        ValueError: it is not YAML, has a key twice, or is too large; one line, with the place.
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ValueError(f"{said}{_place(error.problem_mark)}") from None
+    except yaml.YAMLError as error:  # a character that YAML has no place for
+        raise ValueError(str(error).partition("\n")[0]) from None
+    except RecursionError:
+        raise ValueError(f"values are nested more than {MAX_DEPTH} deep") from None
+    return None if node is None else _Values().value(node, ())
+
+
+def read_yaml_file(path: Path, *, what: str) -> object:
+    """Return what a YAML file says.
+
+    Args:
+        path: the file.
+        what: to call it in an error.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be read; one line, with the place.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{what} {path} {_kind(path)}; expected a YAML file")
+    if path.stat().st_size > MAX_CHARACTERS:
+        raise ConfigError(
+            f"{what} {path} has {path.stat().st_size:,} bytes, expected at most "
+            f"{MAX_CHARACTERS:,}; name large files in it, and do not write them into it"
+        )
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one too
+        raise ConfigError(f"{what} {path} is not YAML: {error}") from None
+
+
+def dump_yaml(value: object) -> str:
+    """Return plain values as YAML that reads back as the same values."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Values:
+    """Turns nodes into values, as long as there are not too many.
+
+    What aliases name is read once, and counts as often as it is named.
+    """
+
+    def __init__(self) -> None:
+        self._left = MAX_CHARACTERS
+        self._read: dict[int, tuple[int, object]] = {}
+
+    def value(self, node: Node, within: tuple[Node, ...]) -> object:
+        if id(node) in self._read:
+            size, value = self._read[id(node)]
+            self._take(size)
+            return value
+        before = self._left
+        value = self._first_value(node, within)
+        self._read[id(node)] = (before - self._left, value)
+        return value
+
+    def _first_value(self, node: Node, within: tuple[Node, ...]) -> object:
+        if any(node is outer for outer in within):
+            raise ValueError(f"an alias stands within what it names{_place(node.start_mark)}")
+        if len(within) > MAX_DEPTH:
+            raise ValueError(f"values are nested more than {MAX_DEPTH} deep")
+        if isinstance(node, ScalarNode):
+            self._take(1 + len(node.value))
+            return _scalar(node)
+        self._take(1)
+        if node.tag not in {_TAG + "map", _TAG + "seq"}:
+            raise _strange(node)
+        inner = (*within, node)
+        if isinstance(node, MappingNode):
+            return self._mapping(node, inner)
+        return [self.value(item, inner) for item in cast("list[Node]", node.value)]
+
+    def _take(self, amount: int) -> None:
+        self._left -= amount
+        if self._left < 0:
+            raise ValueError(
+                f"it has more than {MAX_CHARACTERS:,} characters, its aliases written out"
+            )
+
+    def _mapping(self, node: MappingNode, inner: tuple[Node, ...]) -> dict[str, object]:
+        values: dict[str, object] = {}
+        merged: dict[str, object] = {}
+        places: dict[str, Node] = {}
+        for key, item in cast("list[tuple[Node, Node]]", node.value):
+            if not isinstance(key, ScalarNode):
+                raise ValueError(f"a key is not a plain word{_place(key.start_mark)}")
+            name = str(key.value)
+            if name in places:
+                first = places[name].start_mark.line + 1
+                raise ValueError(
+                    f"the key {name[:80]!r} is there twice, in line {first} and in line "
+                    f"{key.start_mark.line + 1}; leave one of them out"
+                )
+            places[name] = key
+            if key.tag == _TAG + "merge":
+                for each in self._merged(item, inner):
+                    merged = {**each, **merged}
+            else:
+                self._take(1 + len(name))
+                values[_sound(name, key)] = self.value(item, inner)
+        return {**merged, **values}
+
+    def _merged(self, node: Node, inner: tuple[Node, ...]) -> Iterator[dict[str, object]]:
+        several = node.value if node.tag == _TAG + "seq" else [node]
+        for each in cast("list[Node]", several):
+            if not isinstance(each, MappingNode):
+                raise ValueError(f"<< names no keys and values{_place(each.start_mark)}")
+            yield cast("dict[str, object]", self.value(each, inner))
+
+
+def _scalar(node: ScalarNode) -> object:
+    text = cast("str", node.value)
+    kind = node.tag.removeprefix(_TAG)
+    match kind:
+        case "str" | "merge":
+            return _sound(text, node)
+        case "null":
+            return None
+        case "bool" if text.lower() in {"true", "false"}:
+            return text.lower() == "true"
+        case "int" if re.fullmatch(_INT, text):
+            return _whole(text, node)
+        case "float" if re.fullmatch(f"{_FLOAT}|{_INT}", text):
+            return _number(text)
+        case _:
+            raise _strange(node)
+
+
+def _whole(text: str, node: Node) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits{_place(node.start_mark)}")
+    return int(text.replace("_", ""), base=0)
+
+
+def _number(text: str) -> float | int | str:
+    """Return a number; one like 1e3 counts as whole, and one beyond all floats stays text."""
+    plain = text.replace("_", "")
+    if plain.lower().lstrip("+-") in {".inf", ".nan"}:
+        return float(plain.replace(".", "", 1))
+    value = float(plain)
+    if value in {float("inf"), float("-inf")}:
+        return text
+    return int(value) if "." not in plain and value.is_integer() else value
+
+
+def _sound(text: str, node: Node) -> str:
+    """Refuse characters that no file and no tokenizer takes."""
+    if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError(f"a text holds what is no character{_place(node.start_mark)}")
+    return text
+
+
+def _strange(node: Node) -> ValueError:
+    tag = node.tag.replace(_TAG, "!!")[:80]
+    return ValueError(f"{tag} does not fit what follows it{_place(node.start_mark)}")
+
+
+def _place(mark: yaml.Mark | None) -> str:
+    return "" if mark is None else f" (line {mark.line + 1})"
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder"
+    return "is no regular file" if path.exists() else "does not exist"
+
+
+MAX_SHOWN = 80
+"""Of a value's characters: enough to know it again."""
+
+_EXPECTED = {
+    "model_type": "expected keys and values",
+    "model_attributes_type": "expected a name, or keys and values",
+    "tuple_type": "expected a list",
+    "dict_type": "expected keys and values",
+    "string_type": "expected text; put it in quotes",
+    "path_type": "expected a path",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+}
+"""Pydantic's errors that speak of Python, for people who write YAML."""
+
+
+def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any]) -> str:
+    """Say what is wrong with values for a model."""
+    details = error.errors()
+    # A key nobody knows explains more than what follows from it.
+    first = next((item for item in details if item["type"] == "extra_forbidden"), details[0])
+    if first["type"] == "extra_forbidden":
+        key = ".".join(str(part) for part in first["loc"])
+        return f"unknown key {shown(key)}{_nearest(first, model)}"
+    key = _key(first, values)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    expected = _EXPECTED.get(first["type"], f"{message[0].lower()}{message[1:]}")
+    return f"{key}: got {shown(first['input'])}; {expected}"
+
+
+def shown(value: object) -> str:
+    """Return a value as an error line shows it: short, and without a key or a password."""
+    if isinstance(value, Mapping):
+        keys = ", ".join(map(str, cast("Mapping[object, object]", value)))
+        return _short(f"{{{keys}}}")
+    return _short(without_secrets(repr(value)))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 2]} …"
+
+
+def _key(detail: ErrorDetails, values: Mapping[str, Any]) -> str:
+    """Return the dotted key as it was written: pydantic names variants of a type as well."""
+    place: object = values
+    parts: list[str] = []
+    for part in detail["loc"]:
+        inner = _within(place, part)
+        if inner is not None:
+            parts.append(str(part))
+            place = inner[0]
+    if detail["type"] == "missing":
+        parts.append(str(detail["loc"][-1]))
+    return ".".join(parts)
+
+
+def _within(place: object, part: str | int) -> tuple[object] | None:
+    if isinstance(place, Mapping):
+        fields = cast("Mapping[object, object]", place)
+        return (fields[part],) if part in fields else None
+    if isinstance(place, Sequence) and not isinstance(place, str) and isinstance(part, int):
+        items = cast("Sequence[object]", place)
+        return (items[part],) if part < len(items) else None
+    return None
+
+
+def _nearest(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return the known key that an unknown one probably meant, or all known keys."""
+    *sections, unknown = (str(part) for part in detail["loc"])
+    known = _known_keys(model, sections)
+    close = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {'.'.join([*sections, close[0]])!r}?"
+    return f"; known keys here: {', '.join(known)}"
+
+
+def _known_keys(model: type[BaseModel], sections: Sequence[str]) -> list[str]:
+    for section in sections:
+        field = model.model_fields.get(section)
+        inner = _model_in(field.annotation) if field is not None else None
+        model = inner or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Return the configuration class in an annotation such as `LoraSettings | None`."""
+    parts = getattr(annotation, "__args__", (annotation,))
+    return next(
+        (part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None
+    )

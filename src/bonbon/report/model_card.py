@@ -1,0 +1,139 @@
+"""The model card: what was done to a model, and what was measured, for whoever downloads it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from bonbon.console import shown
+from bonbon.evaluation.metrics import Metrics
+from bonbon.recipe_io import dump_yaml
+from bonbon.report.summary import (
+    GLOSSARY,
+    aim,
+    headline,
+    interval_text,
+    outcome,
+    percent,
+    replaces_best_of,
+    room,
+    tied_name,
+    unscored,
+    worth,
+)
+
+HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Where the embedded policy comes from, since its short name says nothing on the hub."""
+
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]#|~!$]")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
+    """Return the text of the model's `README.md`, with front matter that the hub reads.
+
+    Args:
+        recipe: the resolved recipe, shown in full as YAML; `policy.model` is the base.
+        metrics: the run's `metrics.json`.
+    """
+    front_matter = dump_yaml(_front_matter(recipe, metrics)).strip()
+    settings = dump_yaml(dict(recipe)).strip()
+    metrics = _as_markdown(metrics)
+    sections = [
+        f"---\n{front_matter}\n---",
+        f"# {metrics['name']}: {metrics['policy']} towards {metrics['tilt']}",
+        f"{headline(metrics)} {aim(metrics)}",
+        f"## What was measured\n\n{_measured(metrics)}",
+        _table(metrics),
+        "\n".join(f"- *{term}*: {meaning}" for term, meaning in GLOSSARY.items()),
+        f"## How to sample from it\n\n{_sampling(metrics)}",
+        f"## How it was made\n\nWith {_versions(metrics)}.\n\n{_fenced(settings)}",
+        f"## The method\n\n{_METHOD}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _as_markdown(metrics: Metrics) -> Metrics:
+    """Return metrics whose names stand for themselves in Markdown; a tilt has no other form."""
+    names = {key: _escaped(metrics[key]) for key in ("name", "policy", "reward")}
+    return cast("Metrics", {**metrics, **names})
+
+
+def _escaped(text: str) -> str:
+    """Return text in which no character is Markdown or HTML."""
+    text = _MARKDOWN.sub(r"\\\g<0>", " ".join(shown(text).split()))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _fenced(settings: str) -> str:
+    """Return YAML as a code block that no row of backticks inside can end."""
+    longest = max((len(row) for row in re.findall("`+", settings)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}yaml\n{settings}\n{fence}"
+
+
+def _measured(metrics: Metrics) -> str:
+    said = [outcome(metrics), worth(metrics), room(metrics), unscored(metrics)]
+    return " ".join(sentence for sentence in said if sentence)
+
+
+_METHOD = (
+    "Gui, Gârbacea and Veitch, *BoNBoN Alignment for Large Language Models and the Sweetness of "
+    "Best-of-n Sampling*, 2024, [arXiv:2406.00832](https://arxiv.org/abs/2406.00832)."
+)
+
+
+def _front_matter(recipe: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
+    base = _base_model(recipe["policy"]["model"])
+    return {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        **({"base_model": base} if base else {}),
+        "tags": ["bonbon", "best-of-n", "alignment", metrics["objective"]],
+    }
+
+
+def _base_model(policy: str) -> str | None:
+    """Name the base only where its name means something to others: a local directory does not."""
+    name = HUB_NAMES.get(policy, policy)
+    return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
+
+
+def _table(metrics: Metrics) -> str:
+    theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
+    header = (
+        "| | win rate | 95 % | KL, nats | 95 % | mean reward | mean tokens | cut |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    rows = [
+        f"| {name} | {row['win_rate']:.3f} | {interval_text(row['win_rate_ci'])} "
+        f"| {row['kl']:.3f} | {interval_text(row['kl_ci'])} | {row['mean_reward']:.3f} "
+        f"| {row['mean_length']:.1f} | {percent(row['cut_share'])} |"
+        for name, row in metrics["methods"].items()
+    ]
+    tilt, tied_tilt = metrics["tilt"], tied_name(metrics)
+    return "\n".join(
+        [
+            header,
+            *rows,
+            f"| {tilt} in theory | {theory['win_rate']:.3f} | | {theory['kl']:.3f} | | | | |",
+            f"| {tied_tilt} with ties "
+            f"| {tied['win_rate']:.3f} | {interval_text(tied['win_rate_ci'])} "
+            f"| {tied['kl']:.3f} | {interval_text(tied['kl_ci'])} | | | |",
+        ]
+    )
+
+
+def _sampling(metrics: Metrics) -> str:
+    no_need = f"There is no need to draw {metrics['n']} and choose. "
+    return (
+        f"One plain draw at temperature {metrics['temperature']:g}, without top-k or top-p, as the "
+        "generation config says: temperature is part of the policy that was trained and measured. "
+        f"{no_need if replaces_best_of(metrics) else ''}It was trained for one reward, "
+        f"{metrics['reward']}: what that reward does not see was not asked for, and where it is "
+        "wrong, the model has learnt to be wrong too."
+    )
+
+
+def _versions(metrics: Metrics) -> str:
+    return ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())

@@ -1,0 +1,138 @@
+"""The candidates of every prompt, arranged for reading: what the page's browser is filled with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bonbon.evaluation.metrics import BASE, TRAINED
+from bonbon.records import ScoredGroup, first_candidates
+from bonbon.selection.ranks import is_tied, rank_order, tie_rng
+
+MAX_CHARACTERS = 3_000_000
+"""Of text per split: beyond it an even selection of prompts is shown, so that pages stay light."""
+
+
+def browser_data(
+    train: Sequence[ScoredGroup],
+    held_out: Mapping[str, Sequence[ScoredGroup]],
+    *,
+    seed: int,
+    trained: str = TRAINED,
+    most_shown: int | None = None,
+    max_characters: int = MAX_CHARACTERS,
+) -> dict[str, Any]:
+    """Return what the browser shows, ready for JSON.
+
+    Args:
+        train: the ranked groups that training saw.
+        held_out: the groups of each method, by method, the base's first.
+        seed: of the coin that broke ties in training, so that ranks agree with it.
+        trained: the method whose gap from the base is told.
+        most_shown: answers of one method that are shown, the first drawn; gap and spread are of
+            all.
+        max_characters: of text per split.
+    """
+    pairs = _paired(held_out)
+    shown_train = _thinned(train, [_size(group, None) for group in train], max_characters)
+    sizes = [sum(_size(group, most_shown) for group in sides.values()) for sides in pairs]
+    shown_pairs = _thinned(pairs, sizes, max_characters)
+    entries = [_entry("train", {BASE: group}, seed, trained, None) for group in shown_train]
+    entries += [_entry("eval", sides, seed, trained, most_shown) for sides in shown_pairs]
+    rewards = [row[0] for entry in entries for side in entry["sides"] for row in side["rows"]]
+    return {
+        "prompts": entries,
+        "total": len(train) + len(pairs),
+        "range": [min(rewards, default=0.0), max(rewards, default=0.0)],
+    }
+
+
+def json_for_script(data: object) -> str:
+    """Return JSON that no text inside it can end: markup signs stand as escapes.
+
+    The result may stand in a `<script type="application/json">` element.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _paired(held_out: Mapping[str, Sequence[ScoredGroup]]) -> list[dict[str, ScoredGroup]]:
+    """Bring the methods' groups together by prompt, in the order of first appearance."""
+    by_prompt: dict[str, dict[str, ScoredGroup]] = {}
+    for method, groups in held_out.items():
+        for group in groups:
+            by_prompt.setdefault(group.prompt_id, {})[method] = group
+    return list(by_prompt.values())
+
+
+def _thinned(items: Sequence[Any], sizes: Sequence[int], max_characters: int) -> list[Any]:
+    kept = len(items)
+    if sum(sizes) > max_characters:
+        kept = max(1, int(kept * max_characters / sum(sizes)))
+    return [items[index * len(items) // kept] for index in range(kept)]
+
+
+def _size(group: ScoredGroup, most_shown: int | None) -> int:
+    return sum(len(candidate.text) for candidate in group.candidates[:most_shown])
+
+
+def _entry(
+    split: str,
+    sides: Mapping[str, ScoredGroup],
+    seed: int,
+    trained: str,
+    most_shown: int | None,
+) -> dict[str, Any]:
+    group = next(iter(sides.values()))
+    return {
+        "id": group.prompt_id,
+        "split": split,
+        "text": group.candidates[0].prompt_text,
+        "tied": is_tied(group.rewards),
+        "gap": _round(_gap(split, sides, trained)),
+        "spread": _round(float(np.std(group.rewards))),
+        "sides": [
+            {"name": name, "rows": _rows(_first(side, most_shown), seed)}
+            for name, side in sides.items()
+        ],
+    }
+
+
+def _gap(split: str, sides: Mapping[str, ScoredGroup], trained: str) -> float:
+    """Return best minus worst where the group trains, trained minus base where it tests."""
+    if split == "train":
+        (group,) = sides.values()
+        return max(group.rewards) - min(group.rewards)
+    if BASE not in sides or trained not in sides:
+        return 0.0
+    return float(np.mean(sides[trained].rewards) - np.mean(sides[BASE].rewards))
+
+
+def _first(group: ScoredGroup, most_shown: int | None) -> ScoredGroup:
+    return group if most_shown is None else first_candidates(group, most_shown)
+
+
+def _rows(group: ScoredGroup, seed: int) -> list[list[Any]]:
+    """Return reward, text, tokens, whether it was cut, and log-probability, best first."""
+    order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
+    rows: list[list[Any]] = []
+    for index in reversed(order):
+        candidate = group.candidates[index]
+        rows.append(
+            [
+                _round(group.rewards[index]),
+                candidate.text,
+                len(candidate.token_ids),
+                int(candidate.finish_reason == "length"),
+                round(candidate.logprob, 1),
+            ]
+        )
+    return rows
+
+
+def _round(value: float) -> float:
+    """Keep four significant digits or four decimals, whichever are more."""
+    return round(value, 4) if abs(value) >= 1 else float(f"{value:.4g}")

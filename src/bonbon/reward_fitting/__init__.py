@@ -1,0 +1,1 @@
+"""Fitting a reward model to texts that people judged."""

@@ -1,0 +1,194 @@
+"""Fitting a reward to labelled texts, and measuring it on those that were held out."""
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import numpy as np
+
+from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.data.prompts import hold_out
+from bonbon.errors import ConfigError, MissingExtraError
+from bonbon.reward_fitting.agreement import Agreement, agreements
+from bonbon.reward_fitting.classifier import OnStep, fit_classifier
+from bonbon.reward_fitting.config import ClassifierFitConfig, checked_objective
+from bonbon.rewards.base import Reward
+from bonbon.rewards.models.classifier import ClassifierConfig, load_classifier
+from bonbon.rewards.tfidf import TfidfConfig, TfidfScorer, load_tfidf
+
+RECORD_FILE = "fit.json"
+"""What the reward was fitted to, and how well; kept beside it."""
+
+Texts = TypeVar("Texts", bound=Ratings | Comparisons)
+Kind = Literal["tfidf", "classifier"]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedReward:
+    """A reward that was fitted and saved.
+
+    Attributes:
+        directory: where it is; the reward configs load it from there.
+        kind: of reward config.
+        data: what it was fitted to.
+        num_fitted: rows it was fitted to.
+        num_held_out: rows it was measured on.
+        held_out: agreement over all, then by source.
+    """
+
+    directory: Path
+    kind: Kind
+    data: str
+    num_fitted: int
+    num_held_out: int
+    held_out: tuple[Agreement, ...]
+
+
+def fit_reward(
+    texts: Ratings | Comparisons,
+    directory: Path,
+    *,
+    classifier: ClassifierFitConfig | None = None,
+    holdout: float = 0.2,
+    num_train: int | None = None,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+) -> FittedReward:
+    """Fit a reward, save it, load it as a recipe would, and measure it on what was held out.
+
+    Args:
+        texts: whole groups of them are held out.
+        directory: new or empty; it appears when all is done.
+        classifier: settings of a sequence classifier; none means a TF-IDF scorer.
+        holdout: share of the rows to hold out.
+        num_train: fit to at most this many of the other rows, drawn by the seed.
+        seed: decides what is held out, and all else that is random.
+        on_step: told about a classifier's optimiser steps.
+
+    Raises:
+        ConfigError: the data or the settings cannot work.
+        TrainingError: the fit failed.
+    """
+    if classifier is not None:
+        chosen = {"objective": checked_objective(texts, classifier)}
+        classifier = classifier.model_copy(update=chosen)
+    _check_is_free(directory)
+    fitting, held_out = split(texts, holdout=holdout, num_train=num_train, seed=seed)
+    _check_can_fit(fitting)
+    kind: Kind = "tfidf" if classifier is None else "classifier"
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".fitting-") as staging:
+        reward = _fitted(fitting, Path(staging), classifier, seed=seed, on_step=on_step)
+        fitted = FittedReward(
+            directory=directory,
+            kind=kind,
+            data=texts.name,
+            num_fitted=len(fitting.rows),
+            num_held_out=len(held_out.rows),
+            held_out=agreements(reward, held_out, seed=seed),
+        )
+        settings = {} if classifier is None else classifier.model_dump()
+        record = {"holdout": holdout, "num_train": num_train, "seed": seed, **settings}
+        _write_record(Path(staging) / RECORD_FILE, fitted, record)
+        _publish(Path(staging), directory)
+    return fitted
+
+
+def split(texts: Texts, *, holdout: float, num_train: int | None, seed: int) -> tuple[Texts, Texts]:
+    """Return the part to fit to and the part to hold out; they share no group.
+
+    Raises:
+        ConfigError: there are too few groups.
+    """
+    held = hold_out([row.group for row in texts.rows], fraction=holdout, seed=seed)
+    fitting = [index for index, is_held in enumerate(held) if not is_held]
+    if num_train is not None and num_train < len(fitting):
+        drawn = np.random.default_rng(seed).permutation(len(fitting))[:num_train]
+        fitting = [fitting[index] for index in sorted(drawn.tolist())]
+    return _part(texts, fitting), _part(texts, [i for i, is_held in enumerate(held) if is_held])
+
+
+def _part(texts: Texts, indices: Sequence[int]) -> Texts:
+    rows: Any = tuple(texts.rows[index] for index in indices)
+    return replace(texts, rows=rows)
+
+
+def _check_is_free(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigError(
+            f"{directory} holds something already, expected a new or empty directory; name "
+            "another with --out, or remove it"
+        )
+
+
+def _check_can_fit(texts: Ratings | Comparisons) -> None:
+    groups = {row.group for row in texts.rows}
+    if len(groups) < 2:
+        raise ConfigError(
+            f"{texts.name}: got {len(texts.rows)} rows in {len(groups)} group to fit to, expected "
+            "two groups at least; raise --num-train"
+        )
+    if isinstance(texts, Ratings) and len({row.rating for row in texts.rows}) < 2:
+        raise ConfigError(
+            f"{texts.name}: all {len(texts.rows)} labels to fit to are equal, expected ratings "
+            "that differ; add data"
+        )
+
+
+def _fitted(
+    texts: Ratings | Comparisons,
+    directory: Path,
+    classifier: ClassifierFitConfig | None,
+    *,
+    seed: int,
+    on_step: OnStep | None,
+) -> Reward:
+    """Fit, save, and load what was saved: what is measured is what a recipe will use."""
+    if classifier is None:
+        _fit_tfidf(texts, seed=seed).save(directory)
+        return load_tfidf(TfidfConfig(path=directory, name="fitted"))
+    fit_classifier(texts, classifier, seed=seed, on_step=on_step).save(directory)
+    return load_classifier(
+        ClassifierConfig(model=str(directory), name="fitted", device=classifier.device)
+    )
+
+
+def _fit_tfidf(texts: Ratings | Comparisons, *, seed: int) -> TfidfScorer:
+    try:
+        from bonbon.reward_fitting.tfidf import fit_tfidf  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise MissingExtraError(
+            "`bonbon reward fit --kind tfidf` needs scikit-learn, which is not installed; run "
+            "`pip install 'bonbon-align[fit]'`"
+        ) from error
+    return fit_tfidf(texts, seed=seed)
+
+
+def _write_record(file: Path, fitted: FittedReward, settings: dict[str, Any]) -> None:
+    record = asdict(fitted)
+    del record["directory"]
+    content = _without_nan({**record, "settings": settings})
+    file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _without_nan(value: object) -> object:
+    """Return the same with null where a number is not defined, which JSON cannot say."""
+    if isinstance(value, dict):
+        return {
+            key: _without_nan(item) for key, item in cast("Mapping[str, object]", value).items()
+        }
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in cast("Sequence[object]", value)]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _publish(staging: Path, directory: Path) -> None:
+    """Put the finished reward where it belongs; the mode is what a plain mkdir gives."""
+    directory.mkdir(exist_ok=True)
+    for path in staging.iterdir():
+        shutil.move(path, directory / path.name)

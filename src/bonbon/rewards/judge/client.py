@@ -1,0 +1,73 @@
+"""The conversation with a judge: many questions, each asked once."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bonbon.openai_api.client import OpenaiClient, run_to_end
+from bonbon.openai_api.endpoint import Endpoint
+from bonbon.openai_api.failures import UnansweredError
+from bonbon.openai_api.schema import Answer, Choice
+from bonbon.rewards.judge.config import JudgeConfig
+
+TOP_LOGPROBS = 20
+"""Alternatives to ask for: as many as OpenAI's API and a plain vLLM give."""
+
+_OPTIONAL = frozenset({"logprobs", "top_logprobs", "max_tokens", "temperature"})
+"""What a question can do without where a server does not know it."""
+
+
+class JudgeChat:
+    """Puts questions to a judge, side by side."""
+
+    def __init__(self, config: JudgeConfig) -> None:
+        """Take the judge and how to ask it."""
+        self._config = config
+        self._client = OpenaiClient(
+            Endpoint(
+                base_url=config.base_url,
+                model=config.model,
+                api_key_env=config.api_key_env,
+                concurrency=config.concurrency,
+                max_retries=config.max_retries,
+                timeout_s=config.timeout_s,
+                setting="reward",
+            )
+        )
+
+    def answers(self, questions: Iterable[str]) -> dict[str, Choice]:
+        """Return the judge's answers by question; equal questions are asked once.
+
+        A question that gets no answer while others do has an empty one: no verdict.
+
+        Raises:
+            EngineError: the judge cannot be asked.
+        """
+        unique = list(dict.fromkeys(questions))
+        return dict(zip(unique, run_to_end(self._answers(unique)), strict=True))
+
+    async def _answers(self, questions: list[str]) -> list[Choice]:
+        async with self._client:
+            return await self._client.gather(self._answer(question) for question in questions)
+
+    async def _answer(self, question: str) -> Choice:
+        body: dict[str, Any] = {
+            "messages": [{"role": "user", "content": question}],
+            "temperature": self._config.temperature,
+            "max_tokens": self._config.max_tokens,
+            "logprobs": True,
+            "top_logprobs": TOP_LOGPROBS,
+        }
+        try:
+            return await self._client.post(
+                "/chat/completions",
+                body,
+                optional=_OPTIONAL,
+                read=_first_choice,
+                control={"messages": [{"role": "user", "content": "Hi"}]},
+            )
+        except UnansweredError:
+            return Choice()
+
+
+def _first_choice(answer: Answer) -> Choice:
+    return answer.choices[0]

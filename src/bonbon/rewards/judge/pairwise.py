@@ -1,0 +1,128 @@
+"""A judge that compares a prompt's completions with one another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float
+
+from bonbon.openai_api.schema import Choice
+from bonbon.records import Prompt
+from bonbon.rewards.bradley_terry import bradley_terry
+from bonbon.rewards.judge.client import JudgeChat
+from bonbon.rewards.judge.config import PROMPTS_AT_ONCE, JudgeConfig, filled, prompt_as_text
+from bonbon.rewards.judge.parsing import read_preference
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two of a prompt's texts, and the question about them in both orders."""
+
+    first: int
+    second: int
+    question: str
+    turned: str
+
+
+class PairwiseJudge:
+    """Asks which of two completions is better, in both orders, and ranks by Bradley–Terry.
+
+    A pair's verdict is the mean of its two orders, so a judge's liking for the first or the
+    second place cancels; a pair with an order that gave no verdict does not count.
+    """
+
+    prompts_at_once = PROMPTS_AT_ONCE
+
+    def __init__(self, config: JudgeConfig, *, name: str) -> None:
+        """Take the judge and what to ask it."""
+        self.name = name
+        self._template = config.question
+        self._comparisons = config.comparisons
+        self._chat = JudgeChat(config)
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+        """Return log-strengths, comparable within a prompt; None where no verdict was given.
+
+        Equal completions of a prompt are judged once and share their strength.
+
+        Raises:
+            EngineError: the judge cannot be asked.
+        """
+        texts: dict[str, dict[str, None]] = {}
+        for prompt, completion in zip(prompts, completions, strict=True):
+            texts.setdefault(prompt.id, {})[completion] = None
+        by_id = {prompt.id: prompt for prompt in prompts}
+        pairs = {
+            prompt_id: self._pairs(by_id[prompt_id], list(own)) for prompt_id, own in texts.items()
+        }
+        answers = self._chat.answers(
+            question
+            for own in pairs.values()
+            for pair in own
+            for question in (pair.question, pair.turned)
+        )
+        scores = {
+            prompt_id: dict(zip(own, _strengths(len(own), pairs[prompt_id], answers), strict=True))
+            for prompt_id, own in texts.items()
+        }
+        return [
+            scores[prompt.id][completion]
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+
+    def _pairs(self, prompt: Prompt, texts: Sequence[str]) -> list[_Pair]:
+        return [
+            _Pair(
+                first=first,
+                second=second,
+                question=self._question(prompt, texts[first], texts[second]),
+                turned=self._question(prompt, texts[second], texts[first]),
+            )
+            for first, second in compared(len(texts), self._comparisons)
+        ]
+
+    def _question(self, prompt: Prompt, first: str, second: str) -> str:
+        fields = {"prompt": prompt_as_text(prompt), "first": first, "second": second}
+        return filled(self._template, fields)
+
+
+def compared(num_items: int, comparisons: int | None) -> list[tuple[int, int]]:
+    """Return the pairs to compare: all, or each item with at most so many neighbours on a ring.
+
+    A ring leaves no item and no group of items apart from the rest.
+    """
+    pairs = list(combinations(range(num_items), 2))
+    if comparisons is None or comparisons >= num_items - 1:
+        return pairs
+    steps = {*range(1, comparisons // 2 + 1)}
+    if comparisons % 2 and num_items % 2 == 0:
+        steps.add(num_items // 2)
+    return [(i, j) for i, j in pairs if min(j - i, num_items - j + i) in steps]
+
+
+def _strengths(
+    num_items: int, pairs: Sequence[_Pair], answers: Mapping[str, Choice]
+) -> list[float | None]:
+    """Return the items' strengths, None for those of which no pair has a verdict."""
+    if num_items == 1:
+        return [0.0]
+    wins = _wins(num_items, pairs, answers)
+    judged = wins.sum(axis=0) + wins.sum(axis=1) > 0
+    strengths = bradley_terry(wins).tolist()
+    return [
+        strength if has else None for strength, has in zip(strengths, judged.tolist(), strict=True)
+    ]
+
+
+def _wins(
+    num_items: int, pairs: Sequence[_Pair], answers: Mapping[str, Choice]
+) -> Float[np.ndarray, "items items"]:
+    wins = np.zeros((num_items, num_items))
+    for pair in pairs:
+        first = read_preference(answers[pair.question])
+        second = read_preference(answers[pair.turned])
+        if first is not None and second is not None:
+            wins[pair.first, pair.second] = (first + 1 - second) / 2
+            wins[pair.second, pair.first] = (second + 1 - first) / 2
+    return wins

@@ -1,0 +1,1 @@
+"""Reward models: sequence classifiers and models that compare pairs."""

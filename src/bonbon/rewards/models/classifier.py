@@ -1,0 +1,178 @@
+"""A sequence classifier, such as a trained reward model, as a reward."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import torch
+from pydantic import BeforeValidator, Field, model_validator
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from bonbon.config import at_home
+from bonbon.errors import ConfigError
+from bonbon.records import Prompt
+from bonbon.rewards.base import name_from
+from bonbon.rewards.models.backbone import SequenceClassifier, SequenceClassifierConfig
+from bonbon.rewards.models.checkpoint import (
+    label_index,
+    longest_input,
+    read_checkpoint,
+    read_weights,
+)
+from bonbon.rewards.models.encoding import encode_chats, encode_pairs
+
+
+def _with_text_keys(value: object) -> object:
+    """Let labels be written by index: YAML reads a bare 0 as a number."""
+    if not isinstance(value, Mapping):
+        return value
+    return {str(key): weight for key, weight in cast("Mapping[object, object]", value).items()}
+
+
+Heads = Annotated[dict[str, float], BeforeValidator(_with_text_keys), Field(min_length=1)]
+"""A weight for each of several labels, by index or by name."""
+
+
+class ClassifierConfig(SequenceClassifierConfig):
+    """A sequence classification model that reads a prompt and a completion."""
+
+    kind: Literal["classifier"] = "classifier"
+    """Marks this kind."""
+    head: int | str | None = None
+    """Which label's logit is the score, by index or by name; needed if there are several."""
+    heads: Heads | None = None
+    """Instead of `head`: a weight for each of several labels, whose weighted sum is the score."""
+    input: Literal["auto", "pair", "chat"] = "auto"
+    """`pair` gives the two texts, `chat` the chat template's text; `auto` takes `chat` if the
+    tokenizer has a template."""
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "ClassifierConfig":
+        if self.head is not None and self.heads is not None:
+            raise ValueError(
+                f"got head {self.head!r} and heads {self.heads!r}, expected one of them: `head` "
+                "for one label, `heads` for a weighted sum of several"
+            )
+        return self
+
+
+class ClassifierReward:
+    """One logit of a sequence classifier, or a weighted sum of several.
+
+    A score is what the model gives for that input alone: it depends on the batch only through
+    floating-point rounding (below 1e-5 in float32).
+
+    Attributes:
+        name: of the score in every table.
+        num_prompts_cut: inputs so far whose prompt lost its beginning to the length limit.
+        num_completions_cut: inputs so far whose completion lost its end to it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        head: int | Mapping[int, float] = 0,
+        input: Literal["pair", "chat"],
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        """Take a model in evaluation mode on its device, and its tokenizer.
+
+        Args:
+            model: gives one logit per label.
+            tokenizer: the model's own.
+            name: of the score.
+            head: the label whose logit is the score, or a weight for each of several.
+            input: the two texts as a pair, or the chat template's text.
+            max_length: longest input in tokens.
+            batch_tokens: most tokens of a batch, padding included.
+        """
+        self.name = name
+        self.num_prompts_cut = 0
+        self.num_completions_cut = 0
+        self._classifier = SequenceClassifier(model, batch_tokens=batch_tokens)
+        self._tokenizer = tokenizer
+        self._heads: Mapping[int, float] = {head: 1.0} if isinstance(head, int) else head
+        self._encode = encode_chats if input == "chat" else encode_pairs
+        self._max_length = max_length
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+        """Return each completion's logit, or weighted sum of logits."""
+        if not completions:
+            return []
+        encodings = self._encode(self._tokenizer, prompts, completions, max_length=self._max_length)
+        self.num_prompts_cut += sum(e.prompt_tokens_cut > 0 for e in encodings)
+        self.num_completions_cut += sum(e.completion_tokens_cut > 0 for e in encodings)
+        logits = self._classifier.logits(encodings).double()
+        weights = torch.tensor(list(self._heads.values()), dtype=torch.float64)
+        return (logits[:, list(self._heads)] * weights).sum(dim=1).tolist()
+
+
+def load_classifier(config: ClassifierConfig) -> ClassifierReward:
+    """Load a classifier from safetensors.
+
+    Raises:
+        ConfigError: it cannot be loaded, has no trained head, or the settings do not fit it.
+    """
+    tokenizer, model_config = read_classifier(config)
+    model = read_weights(config)
+    return ClassifierReward(
+        model,
+        tokenizer,
+        name=classifier_name(config),
+        head=_heads(config, model_config),
+        input=_input_kind(config, tokenizer),
+        max_length=longest_input(config, model, tokenizer),
+        batch_tokens=config.batch_tokens,
+    )
+
+
+def classifier_name(config: SequenceClassifierConfig) -> str:
+    """Return the name a classifier's scores go by: the last part of its hub name or path."""
+    return config.name or name_from(at_home(Path(config.model)).resolve().name)
+
+
+def read_classifier(
+    config: ClassifierConfig,
+) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+    """Read the tokenizer and the model's config, no weights, and check the settings against them.
+
+    Raises:
+        ConfigError: they cannot be read, or the settings do not fit them.
+    """
+    tokenizer, model_config = read_checkpoint(config)
+    _heads(config, model_config)
+    _input_kind(config, tokenizer)
+    return tokenizer, model_config
+
+
+def _heads(config: ClassifierConfig, model_config: PretrainedConfig) -> Mapping[int, float]:
+    if config.heads is None:
+        return {label_index(config, config.head, model_config): 1.0}
+    weights: dict[int, float] = {}
+    for label, weight in config.heads.items():
+        index = label_index(config, label, model_config)
+        if index in weights:
+            raise ConfigError(
+                f"reward model {config.model!r}: heads weighs label {index} twice, the second "
+                f"time as {label!r}; expected each label once"
+            )
+        weights[index] = weight
+    return weights
+
+
+def _input_kind(
+    config: ClassifierConfig, tokenizer: PreTrainedTokenizerBase
+) -> Literal["pair", "chat"]:
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if config.input == "chat" and not has_template:
+        raise ConfigError(
+            f"reward model {config.model!r} has no chat template, got input 'chat'; set input to "
+            "'pair', or to 'auto'"
+        )
+    if config.input == "auto":
+        return "chat" if has_template else "pair"
+    return config.input

@@ -1,0 +1,294 @@
+"""A pairwise reward model: a classifier that reads two candidates and prefers one."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Annotated, Literal, cast
+
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import AfterValidator
+from scipy.special import expit
+from transformers import BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from bonbon.records import Prompt
+from bonbon.rewards.bradley_terry import bradley_terry
+from bonbon.rewards.models.backbone import SequenceClassifier, SequenceClassifierConfig
+from bonbon.rewards.models.checkpoint import (
+    label_index,
+    longest_input,
+    read_checkpoint,
+    read_weights,
+)
+from bonbon.rewards.models.classifier import classifier_name
+from bonbon.rewards.models.encoding import Encoding, require_fast, shortened, transcript
+
+Place = Literal["prompt", "first", "second"]
+
+_FIELD = re.compile(r"\{(prompt|first|second)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A prompt and two candidates, in the order in which the model reads them."""
+
+    prompt: str
+    first: str
+    second: str
+
+
+def encode_comparisons(
+    tokenizer: PreTrainedTokenizerBase,
+    comparisons: Sequence[Comparison],
+    *,
+    template: str,
+    max_length: int | None,
+) -> list[Encoding]:
+    """Encode each comparison as the template with its three fields put in.
+
+    Where it is too long, the prompt's oldest tokens go first, then the last tokens of the longer
+    candidate until both are equally long, then of both alike.
+
+    Raises:
+        RewardError: an input is too long and cannot be cut.
+    """
+    filled = [_filled(template, comparison) for comparison in comparisons]
+    batch = tokenizer([text for text, _ in filled], verbose=False)
+    token_ids = cast("list[list[int]]", batch["input_ids"])
+    return [
+        Encoding(ids)
+        if max_length is None or len(ids) <= max_length
+        else _cut(ids, _tokens_of(batch, row, spans), max_length)
+        for row, (ids, (_, spans)) in enumerate(zip(token_ids, filled, strict=True))
+    ]
+
+
+def _filled(template: str, comparison: Comparison) -> tuple[str, dict[Place, tuple[int, int]]]:
+    """Return the text, and from which to which character each field's value stands."""
+    values: dict[Place, str] = {
+        "prompt": comparison.prompt,
+        "first": comparison.first,
+        "second": comparison.second,
+    }
+    text = ""
+    spans: dict[Place, tuple[int, int]] = {}
+    # Splitting at a group gives the text between fields, and the fields' names at odd places.
+    for index, piece in enumerate(_FIELD.split(template)):
+        if index % 2 == 0:
+            text += piece
+            continue
+        place = cast("Place", piece)
+        spans[place] = (len(text), len(text) + len(values[place]))
+        text += values[place]
+    return text, spans
+
+
+def _tokens_of(
+    batch: BatchEncoding, row: int, spans: dict[Place, tuple[int, int]]
+) -> dict[Place, list[int]]:
+    """Return the places of each field's tokens; special tokens belong to none."""
+    require_fast(batch)
+    encoding = batch.encodings[row] if batch.encodings else None
+    assert encoding is not None
+    tokens: dict[Place, list[int]] = {"prompt": [], "first": [], "second": []}
+    for index, ((start, _), sequence) in enumerate(
+        zip(encoding.offsets, batch.sequence_ids(row), strict=True)
+    ):
+        for place, (low, high) in spans.items():
+            if sequence is not None and low <= start < high:
+                tokens[place].append(index)
+    return tokens
+
+
+def _cut(token_ids: list[int], tokens: dict[Place, list[int]], max_length: int) -> Encoding:
+    ends = [
+        (position, index)
+        for place in ("first", "second")
+        for position, index in enumerate(tokens[place])
+    ]
+    latest_first = [index for _, index in sorted(ends, reverse=True)]
+    return shortened(Encoding(token_ids), tokens["prompt"], latest_first, max_length=max_length)
+
+
+Aggregate = Literal["win-probability", "bradley-terry"]
+
+TEMPLATE = "{prompt}\n\n[A] {first}\n\n[B] {second}"
+
+
+def _has_both_candidates(template: str) -> str:
+    fields = re.findall(r"\{(\w+)\}", template)
+    if not {"first", "second"} <= set(fields) <= {"prompt", "first", "second"}:
+        raise ValueError(
+            f"got a template with the fields {', '.join(fields) or 'none'}, expected {{first}} and "
+            "{second}, and {prompt} where the model reads it"
+        )
+    if len(fields) > len(set(fields)):
+        raise ValueError("got a template that repeats a field, expected each field once")
+    return template
+
+
+class PairwiseConfig(SequenceClassifierConfig):
+    """A sequence classification model that reads a prompt and two candidates."""
+
+    kind: Literal["pairwise"] = "pairwise"
+    """Marks this kind."""
+    head: int | str | None = None
+    """The label that says that the first candidate is better, by index or by name; needed if
+    there are several."""
+    template: Annotated[str, AfterValidator(_has_both_candidates)] = TEMPLATE
+    """What the model reads, with `{prompt}`, `{first}` and `{second}`, as it was trained."""
+    aggregate: Aggregate = "win-probability"
+    """A candidate's score: its mean probability of being preferred to another one of the prompt,
+    or its log-strength by Bradley–Terry."""
+
+
+class PairwiseReward:
+    """Compares all candidates of a prompt with one another, each pair in both orders.
+
+    The margin of a pair is half the difference of its two preference logits, so a liking for the
+    first or the second place cancels. Scores are comparable within one prompt only, and depend on
+    which candidates it has. Equal candidates are read once and score the same.
+
+    Attributes:
+        name: of the score in every table.
+        prompts_at_once: prompts to hand over in one call; n candidates are n(n − 1) inputs.
+        num_prompts_cut: inputs so far whose prompt lost its beginning to the length limit.
+        num_completions_cut: inputs so far of which a candidate lost its end to it.
+    """
+
+    prompts_at_once = 8
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        head: int = 0,
+        template: str = TEMPLATE,
+        aggregate: Aggregate = "win-probability",
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        """Take a model in evaluation mode on its device, and its tokenizer."""
+        self.name = name
+        self.num_prompts_cut = 0
+        self.num_completions_cut = 0
+        self._classifier = SequenceClassifier(model, batch_tokens=batch_tokens)
+        self._tokenizer = tokenizer
+        self._head = head
+        self._template = template
+        self._aggregate: Aggregate = aggregate
+        self._max_length = max_length
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+        """Return each completion's score among those of its prompt."""
+        asked: dict[str, str] = {}
+        drawn: dict[str, Counter[str]] = {}
+        for prompt, completion in zip(prompts, completions, strict=True):
+            asked.setdefault(prompt.id, transcript(prompt))
+            drawn.setdefault(prompt.id, Counter())[completion] += 1
+        # In an order of their own, so that the order of the candidates changes nothing.
+        texts = {prompt_id: sorted(counts) for prompt_id, counts in drawn.items()}
+        preferences = self._preferences(
+            [
+                Comparison(asked[prompt_id], first, second)
+                for prompt_id, own in texts.items()
+                for first, second in permutations(own, 2)
+            ]
+        )
+        scores: dict[str, dict[str, float]] = {}
+        for prompt_id, own in texts.items():
+            num_comparisons = len(own) * (len(own) - 1)
+            chances = win_chances(preferences[:num_comparisons], num_items=len(own))
+            preferences = preferences[num_comparisons:]
+            repeats = np.array([drawn[prompt_id][text] for text in own])
+            values = self._aggregated(chances, repeats).tolist()
+            scores[prompt_id] = dict(zip(own, values, strict=True))
+        return [
+            scores[prompt.id][completion]
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+
+    def _preferences(self, comparisons: Sequence[Comparison]) -> Float[np.ndarray, " comparisons"]:
+        """Return the logit of each comparison's first candidate being the better one."""
+        if not comparisons:
+            return np.zeros(0)
+        encodings = encode_comparisons(
+            self._tokenizer, comparisons, template=self._template, max_length=self._max_length
+        )
+        self.num_prompts_cut += sum(e.prompt_tokens_cut > 0 for e in encodings)
+        self.num_completions_cut += sum(e.completion_tokens_cut > 0 for e in encodings)
+        logits = self._classifier.logits(encodings).double()
+        own = logits[:, self._head]
+        others = [label for label in range(logits.shape[1]) if label != self._head]
+        return (own - logits[:, others].logsumexp(dim=1) if others else own).numpy()
+
+    def _aggregated(
+        self, chances: Float[np.ndarray, "items items"], repeats: Int[np.ndarray, " items"]
+    ) -> Float[np.ndarray, " items"]:
+        if self._aggregate == "bradley-terry":
+            return bradley_terry(chances)
+        return mean_win_chance(chances, repeats)
+
+
+def win_chances(
+    preferences: Float[np.ndarray, " comparisons"], *, num_items: int
+) -> Float[np.ndarray, "items items"]:
+    """Return the probability that the row's item is better than the column's; ½ with itself.
+
+    Args:
+        preferences: logits of all ordered pairs, those of the first item first.
+        num_items: their number m; there are m(m − 1) pairs.
+    """
+    logits = np.zeros((num_items, num_items))
+    logits[~np.eye(num_items, dtype=bool)] = preferences
+    return expit((logits - logits.T) / 2)
+
+
+def mean_win_chance(
+    chances: Float[np.ndarray, "items items"], repeats: Int[np.ndarray, " items"]
+) -> Float[np.ndarray, " items"]:
+    """Return each item's mean probability of being better than another draw; ½ if it is alone.
+
+    Args:
+        chances: from `win_chances`.
+        repeats: how often each item was drawn.
+    """
+    num_others = repeats.sum() - 1
+    if num_others == 0:
+        return np.full(1, 0.5)
+    return (chances @ repeats - 0.5) / num_others  # itself was counted once, as a half
+
+
+def load_pairwise(config: PairwiseConfig) -> PairwiseReward:
+    """Load a pairwise reward model from safetensors.
+
+    Raises:
+        ConfigError: it cannot be loaded, has no trained head, or the settings do not fit it.
+    """
+    tokenizer, model_config = read_pairwise(config)
+    model = read_weights(config)
+    return PairwiseReward(
+        model,
+        tokenizer,
+        name=classifier_name(config),
+        head=label_index(config, config.head, model_config),
+        template=config.template,
+        aggregate=config.aggregate,
+        max_length=longest_input(config, model, tokenizer),
+        batch_tokens=config.batch_tokens,
+    )
+
+
+def read_pairwise(config: PairwiseConfig) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+    """Read the tokenizer and the model's config, no weights, and check the settings against them.
+
+    Raises:
+        ConfigError: they cannot be read, or the settings do not fit them.
+    """
+    tokenizer, model_config = read_checkpoint(config)
+    label_index(config, config.head, model_config)
+    return tokenizer, model_config

@@ -1,0 +1,1 @@
+"""The built-in engine: continuous batching in plain PyTorch and transformers."""

@@ -1,0 +1,358 @@
+"""Whole comparisons on the toy, their report in a real browser, and what is refused."""
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.processes import finished
+
+from bonbon.compare import run as comparison
+from bonbon.compare.page import write_comparison
+from bonbon.compare.recipe import load_comparison
+from bonbon.compare.run import compare
+from bonbon.compare.schema import as_csv, read_comparison
+from bonbon.console import Narrator
+from bonbon.errors import ConfigError
+
+COMPARE = """
+compare:
+  best_of: [2, 4]
+  gold: digits:total
+  off_target: {twice: digits:total}
+  methods:
+    rank: {}
+    dpo 0.1: {training: {objective: dpo, beta: 0.1}}
+    dpo 0.5: {training: {objective: dpo, beta: 0.5}}
+    sft: {training: {objective: sft}}
+    rounds: {rounds: {count: 2}, family: rounds}
+    rloo: {training: {objective: rloo, beta: 0.2, rlhf_reward: quantile}}
+    grpo: {training: {objective: grpo, beta: 0.05}}
+  fast: [prompts.num_train=16]
+"""
+QUIET = Narrator(Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def recipe_file(toy_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("comparison") / "recipe.yaml"
+    text = (toy_place / "recipe.yaml").read_text() + COMPARE
+    path.write_text(text.replace("epochs: 2", "epochs: 1"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(toy_place: Path, recipe_file: Path) -> Path:
+    """Return the directory of a finished comparison; nobody writes there."""
+    directory = recipe_file.parent / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(toy_place), *sys.path])
+        compare(load_comparison(recipe_file), directory, narrator=QUIET)
+    return directory
+
+
+@pytest.fixture
+def found(done: Path) -> dict[str, Any]:
+    return read_comparison(done)
+
+
+def test_every_method_is_there_and_has_moved(found: dict[str, Any]) -> None:
+    trained = ["rank", "dpo 0.1", "dpo 0.5", "sft", "rounds", "rloo", "grpo"]
+    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", *trained]
+    for name in trained:
+        row = found["methods"][name]
+        assert row["kl"][0] > 0
+        assert row["kl"][1] <= row["kl"][0] <= row["kl"][2]
+        assert row["kl_from_goal"] is not None
+        # The gold reward is the reward here, and so is the attribute.
+        assert row["extra"]["gold"] == row["extra"]["twice"] == row["reward"]
+    assert found["methods"]["base"]["effective_prompts"] is None  # and JSON has no infinity
+    assert found["leader"] == "rank"
+    assert set(found["leads"]) == {"dpo", "sft", "rounds", "rloo", "grpo"}
+    assert [point["n"] for point in found["over_optimisation"]["best_of"]] == [2, 4]
+
+
+def test_candidates_are_drawn_once_for_all(done: Path) -> None:
+    shared = (done / "shared/candidates/train-00000-of-00003.parquet").read_bytes()
+    for method in (done / "methods").iterdir():
+        own = method / "candidates/train-00000-of-00003.parquet"
+        assert own.read_bytes() == shared
+
+
+@pytest.fixture
+def copied(
+    done: Path,
+    toy_place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    without_pictures: None,
+) -> Path:
+    """Return a copy of the comparison to go on with, in numbers only."""
+    monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
+    monkeypatch.setattr(comparison, "write_comparison", lambda directory: None)
+    return Path(shutil.copytree(done, tmp_path / "run"))
+
+
+def test_a_method_added_later_is_the_only_one_that_runs(copied: Path, recipe_file: Path) -> None:
+    more = copied.parent / "recipe.yaml"
+    added = "    rank: {}\n    ipo: {training: {objective: ipo}}\n"
+    more.write_text(recipe_file.read_text().replace("    rank: {}\n", added))
+    files = [*copied.glob("methods/*/model/*.[js]*"), *copied.glob("methods/*/candidates/*")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    found = compare(load_comparison(more), copied, narrator=QUIET)
+    assert "ipo" in found["methods"]
+    assert before
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+
+
+def test_more_answers_of_the_base_reach_every_method(copied: Path, recipe_file: Path) -> None:
+    recipe = load_comparison(recipe_file, ["evaluation.base_samples=9"])
+    found = compare(recipe, copied, narrator=QUIET, only=["rank", "sft"])
+    assert found["base_draws"] == 9
+    # The others have not been measured on these answers, so they are not compared.
+    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", "rank", "sft"]
+    for method in ("rank", "sft"):
+        ratios = json.loads((copied / "methods" / method / "log_ratios.json").read_text())
+        assert {len(numbers) for numbers in ratios.values()} == {9}
+
+
+def test_training_seeds_are_spread_on_the_same_candidates(copied: Path, recipe_file: Path) -> None:
+    found = compare(load_comparison(recipe_file), copied, narrator=QUIET, seeds=2, only=["rank"])
+    first, second = found["seeds"]["rank"]
+    assert first != second
+    assert list(first) == [found["methods"]["rank"][name][0] for name in ("kl", "win_rate")]
+    later = compare(load_comparison(recipe_file), copied, narrator=QUIET, only=["sft"])
+    assert later["seeds"] == found["seeds"]  # they were paid for
+    own = copied.parent / "own.yaml"
+    text = recipe_file.read_text()
+    own.write_text(text.replace("rank: {}", "rank: {}\n    own: {training: {seed: 1}}"))
+    seeded = compare(load_comparison(own), copied, narrator=QUIET, only=["own"])
+    assert [seeded["methods"]["own"][name][0] for name in ("kl", "win_rate")] == list(second)
+
+
+def test_what_was_not_measured_as_wanted_is_not_compared(copied: Path, recipe_file: Path) -> None:
+    compare(load_comparison(recipe_file), copied, narrator=QUIET, seeds=2, only=["rank"])
+    more = copied.parent / "more.yaml"
+    text = recipe_file.read_text()
+    more.write_text(text.replace("gold: digits:total", "gold: digits:words"))
+    found = compare(load_comparison(more), copied, narrator=QUIET, only=["rank"])
+    # The others have gold scores of another reward, and so has rank's second run.
+    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", "rank"]
+    assert found["seeds"] == {}
+    assert found["methods"]["rank"]["extra"]["gold"] != found["methods"]["rank"]["reward"]
+
+
+def test_a_method_that_was_killed_is_not_compared(
+    copied: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = copied.parent / "changed.yaml"
+    text = recipe_file.read_text()
+    changed.write_text(text.replace("objective: sft}", "objective: sft, learning_rate: 1.7e-3}"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bonbon.compare.run.measure_log_ratios", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compare(load_comparison(changed), copied, narrator=QUIET, only=["sft"])
+    found = compare(load_comparison(changed), copied, narrator=QUIET, only=["rank"])
+    assert "sft" not in found["methods"]
+    assert {"rank", "rloo"} <= set(found["methods"])
+    again = compare(load_comparison(changed), copied, narrator=QUIET)
+    assert "sft" in again["methods"]
+
+
+def test_one_answer_per_prompt_is_enough_for_a_report(
+    copied: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "write_comparison", write_comparison)
+    recipe = load_comparison(recipe_file, ["evaluation.policy_samples=1"])
+    found = compare(recipe, copied, narrator=QUIET, only=["rank"])
+    assert found["methods"]["rank"]["self_chrf"] is None
+    assert "likeness of two answers" not in (copied / "figures/drift.svg").read_text()
+
+
+def test_a_setting_of_the_comparison_can_be_set_from_outside(
+    recipe_file: Path, toy_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
+    recipe = load_comparison(recipe_file, ["compare.leader=sft", "prompts.num_train=20"])
+    assert recipe.leader == "sft"
+    assert recipe.base.prompts.num_train == 20
+
+
+def test_costs_tell_shared_draws_from_those_of_training(found: dict[str, Any]) -> None:
+    cost, shared = found["cost"], found["cost"]["rank"]["sampled_tokens"]
+    assert cost["grpo"]["sampled_tokens"] == cost["grpo"]["trained_tokens"] > 0
+    assert cost["rloo"]["sampled_tokens"] == shared + cost["rloo"]["trained_tokens"]
+    assert found["compare"]["methods"]["dpo 0.5"]["training"]["beta"] == 0.5
+
+
+def test_best_of_n_has_no_interval_where_it_is_known(found: dict[str, Any]) -> None:
+    for n in (2, 4):
+        value, low, high = found["methods"][f"best-of-{n}"]["kl"]
+        assert low == value == high > 0
+    strengths = dict(zip(found["duels"]["methods"], found["duels"]["strengths"], strict=True))
+    assert strengths["base"] == [0.0, 0.0, 0.0]
+    value, low, high = strengths["rank"]
+    assert low < value < high
+
+
+def test_the_table_is_written_for_others_to_read(done: Path, found: dict[str, Any]) -> None:
+    rows = list(csv.DictReader((done / "comparison.csv").read_text().splitlines()))
+    assert (done / "comparison.csv").read_text() == as_csv(found)
+    methods = {f"={name}": row for name, row in found["methods"].items()}
+    duels = {**found["duels"], "methods": [f"={name}" for name in found["duels"]["methods"]]}
+    _, *lines = as_csv({**found, "methods": methods, "duels": duels}).splitlines()
+    assert all(line.startswith("'=") for line in lines)  # no spreadsheet reckons with them
+    assert [row["method"] for row in rows] == list(found["methods"])
+    rank = next(row for row in rows if row["method"] == "rank")
+    assert float(rank["win_rate"]) == found["methods"]["rank"]["win_rate"][0]
+    assert float(rank["tokens_trained"]) > 0
+    names = {path.name for path in (done / "figures").iterdir()}
+    assert {"win-rate.svg", "win-rate.pdf", "tilt.pdf", "duels.svg", "drift.pdf"} <= names
+    assert (done / "figures/win-rate.pdf").read_bytes().startswith(b"%PDF")
+
+
+CLICKS = """
+const seen = {};
+const list = document.getElementById("list");
+const press = (key) => list.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+const title = () => document.querySelector("#detail h3").textContent;
+const rows = () => [...document.querySelectorAll('[role="option"]')];
+seen.prompts = rows().length;
+seen.first = title();
+rows()[1].click();
+seen.clicked = title();
+press("j");
+seen.moved = title();
+const sort = document.getElementById("sort");
+sort.value = "gap";
+sort.dispatchEvent(new Event("change", {bubbles: true}));
+const gap = (row) => row.querySelector(".facts span").textContent.replace("\\u2212", "-");
+rows()[0].click();
+seen.first_of_gaps = title();
+press("j");
+seen.gaps = rows().map((row) => parseFloat(gap(row)));
+const search = document.getElementById("search");
+search.value = "no such words at all";
+search.dispatchEvent(new Event("input", {bubbles: true}));
+seen.none = rows().length;
+search.value = "";
+search.dispatchEvent(new Event("input", {bubbles: true}));
+seen.all = rows().length;
+seen.sides = [...document.querySelectorAll("#detail h4 span")].map((side) => side.textContent);
+seen.choices = getComputedStyle(document.getElementById("split")).display;
+seen.colour = getComputedStyle(document.body).backgroundColor;
+const links = [...document.querySelectorAll("a[download]")];
+seen.width = innerWidth;
+seen.overflow = document.documentElement.scrollWidth - innerWidth;
+press("k");
+seen.back = title();
+press("/");
+seen.focus = document.activeElement.id;
+seen.downloads = links.map((link) => atob(link.href.split("base64,")[1]).length);
+document.title = JSON.stringify(seen);
+"""
+
+
+def browsed(page: Path, directory: Path, *, scheme: int, width: int = 1200) -> dict[str, Any]:
+    """Open a copy of the page in which a script clicks, and return what it saw."""
+    html = page.read_text()
+    clicks = base64.b64encode(hashlib.sha256(CLICKS.encode()).digest()).decode()
+    html = html.replace("script-src ", f"script-src 'sha256-{clicks}' ", 1)  # the rest stays shut
+    copy = directory / f"clicked-{scheme}.html"
+    copy.write_text(html.replace("</body>", f"<script>{CLICKS}</script></body>"))
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--enable-logging=stderr --disable-background-networking --disable-component-update "
+        "--disable-sync "
+        f"--blink-settings=preferredColorScheme={scheme} --window-size={width},900 "
+        f"--user-data-dir={directory / 'profile'}"
+    )
+    command = ["chromium", *flags.split(), "--dump-dom", copy.as_uri()]
+    done = finished(command)
+    assert (done.returncode, ":CONSOLE" in done.stderr) == (0, False), done.stderr
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title is not None
+    return json.loads(title[1].replace("&amp;", "&"))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) -> None:
+    page = done / "comparison.html"
+    light, dark = (browsed(page, tmp_path, scheme=one) for one in (1, 0))
+    phone = browsed(page, tmp_path, scheme=1, width=390)
+    assert light["colour"] != dark["colour"]
+    assert phone["width"] < light["width"]
+    for seen in (light, dark, phone):
+        assert seen["overflow"] <= 0
+        assert seen["back"] == seen["first_of_gaps"]
+        assert seen["focus"] == "search"
+        assert seen["prompts"] == seen["all"] == 12
+        assert seen["none"] == 0
+        assert seen["gaps"] == sorted(seen["gaps"], reverse=True)
+        assert seen["choices"] == "none"  # all prompts here are held out
+        assert len({seen["first"], seen["clicked"], seen["moved"]}) == 3
+        assert seen["sides"][:3] == ["base", "best-of-4", "rank"]
+        assert all(size > 500 for size in seen["downloads"])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("compare:", "contrast:"), "no section `compare`"),
+        (("objective: sft", "objective: sftt"), "compare.methods.sft: training.objective"),
+        (("best_of: [2, 4]", "best_of: [2, 6]"), "raise evaluation.base_samples, now 6"),
+        (("best_of: [2, 4]", "best_of: [1]"), "whole numbers from 2 up"),
+        (("    rank: {}", "    base: {}"), "got a method called 'base'"),
+        (("    rank: {}", "    rank: {family: best-of-n}"), "rank: got the family 'best-of-n'"),
+        (("best_of: [2, 4]", "leader: rnak"), "got 'rnak', expected one of rank, dpo 0.1"),
+        (("count: 2}", "count: 2}, training: {objective: rloo}"), "leave rounds out"),
+        (("gold: digits:total", "gold: digits:totl"), "did you mean 'total'?"),
+        (
+            ("gold: digits:total", "gold: {kind: z-score, reward: digits:total}"),
+            "compare.gold: one",
+        ),
+        (("{twice: digits", "{a/b: digits"), "got an attribute called 'a/b'"),
+        (("{twice: digits", "{gold: digits"), "got an attribute called 'gold'"),
+        (("    rank: {}", "    rank seed 1: {}"), "got a method called 'rank seed 1'"),
+        (
+            ("    rank: {}", "    rank: {trainng: {}}"),
+            "did you mean 'compare.methods.rank.training'?",
+        ),
+        (("gold: digits:total", "gold: 3"), "compare.gold: got 3"),
+        (("max_new_tokens: 5}", "max_new_tokens: 5, stop: [x]}"), "knows no stop strings"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(
+    recipe_file: Path,
+    toy_place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: tuple[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_file.read_text().replace(*change))
+    with pytest.raises(ConfigError) as refused:
+        load_comparison(path)
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_damaged_comparisons_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_comparison(tmp_path)
+    (tmp_path / "comparison.json").write_text("{")
+    with pytest.raises(ConfigError, match="damaged"):
+        read_comparison(tmp_path)
