@@ -26,10 +26,10 @@ import torch
 from safetensors.torch import load_file
 
 from bonbon.data.store import CandidateStore
+from bonbon.evaluation.metrics import read_metrics
 from bonbon.models.policy import Policy
 from bonbon.models.toy import toy_policy
 from bonbon.records import Prompt
-from bonbon.evaluation.metrics import read_metrics
 
 WORDS, TOKENS = 4, 3
 """Of the toy policy, and of its answers: few enough for a server that knows all its logits."""

@@ -17,11 +17,10 @@ from torch import Tensor
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from bonbon.cli.runtime import prepare_process
-from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.compare.statistics import beaten
+from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Prompt
-from bonbon.rewards.config import load_reward
 from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.theory.best_of import BestOf
 
@@ -37,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare_process()
     write(machine(f"torch {torch.__version__}"))
-    policy, reward = load_policy(PolicyConfig()), load_reward(LexiconConfig())
+    policy, reward = load_policy(PolicyConfig()), LexiconConfig().load()
     asked = PromptsConfig(system="Answer in one short sentence.", num_eval=arguments.prompts)
     prompts = [one for one in load_prompts(asked) if one.split == "eval"]
     lexicon = valences(policy)

@@ -27,10 +27,10 @@ from transformers.utils import logging
 
 from bonbon.data.labelled_texts import Part, load_vader_ratings
 from bonbon.models.bundled import cache_directory
-from bonbon.rewards.lexicon import LexiconReward
 from bonbon.reward_fitting.agreement import Agreement, agreements
-from bonbon.reward_fitting.fit import fit_reward, split
 from bonbon.reward_fitting.config import ClassifierFitConfig, Objective
+from bonbon.reward_fitting.fit import fit_reward, split
+from bonbon.rewards.lexicon import LexiconReward
 
 TARGETS = {"tfidf": 0.65, "classifier": 0.70}
 PARTS: tuple[Part, ...] = ("proxy", "gold")

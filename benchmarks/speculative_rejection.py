@@ -30,12 +30,12 @@ from transformers.utils import logging as transformers_logging
 
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
-from bonbon.sampling.speculative_rejection import SpeculativeRejection, rejection_lengths
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, checked_scores
 from bonbon.rewards.lexicon import LexiconReward
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.speculative_rejection import SpeculativeRejection, rejection_lengths
 from bonbon.theory.estimators import best_of_n_mean, bootstrap_mean
 
 FRACTIONS = (0.25, 0.5, 0.75)

@@ -15,8 +15,8 @@ from machine import write
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.rescoring import rescored_candidates
 from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.rescoring import rescored_candidates
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.rank_targets import in_group_targets
 

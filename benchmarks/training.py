@@ -29,7 +29,6 @@ from bonbon.cli.runtime import prepare_process
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Prompt
-from bonbon.rewards.config import load_reward
 from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersSampler
@@ -127,7 +126,7 @@ def drawn(policy: Policy, length: int | None, count: int) -> list[Group]:
     candidates = TransformersSampler(policy, config, seed=0).sample(prompts, n=N)
     texts = [candidate.text for candidate in candidates]
     asked = [prompt for prompt in prompts for _ in range(N)]
-    scores = load_reward(LexiconConfig()).score(asked, texts)
+    scores = LexiconConfig().load().score(asked, texts)
     rewards = [float(score or 0.0) + 1e-6 * place for place, score in enumerate(scores)]
     return [
         {

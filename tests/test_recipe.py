@@ -9,11 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonbon.compare import recipe as comparison_recipe
 from bonbon.compare.recipe import load_comparison
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
 from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, make_recipe
+from bonbon.rewards.base import RewardConfig
 from bonbon.rewards.function import FunctionConfig
 from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.rewards.models.classifier import ClassifierConfig
@@ -46,7 +46,8 @@ def test_the_comparisons_that_come_with_bonbon_load(
     path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The paper's reward model is on a hub, and the CPU recipe's are fitted before it runs.
-    monkeypatch.setattr(comparison_recipe, "check_reward", lambda reward: None)
+    monkeypatch.setattr(RewardConfig, "check", lambda reward: None)
+    monkeypatch.setattr(ClassifierConfig, "check", lambda reward: None)
     recipe = load_comparison(path, ["policy.device=cpu", "reward=vader"], fast=fast)
 
     assert f"{path.stem.replace('_', '-')}" == recipe.base.name

@@ -14,7 +14,7 @@ from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
 from bonbon.models.policy import PolicyConfig
 from bonbon.recipe_io import dump_yaml, one_line, parse_yaml, read_yaml_file, shown
-from bonbon.rewards.config import RewardConfig
+from bonbon.rewards.base import RewardConfig
 from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.sampling.config import SamplingConfig
 from bonbon.theory.best_of import BestOf, WorstOf

@@ -12,7 +12,6 @@ import pytest
 from bonbon.data import labelled_texts as vader_ratings
 from bonbon.data.labelled_texts import RatedText
 from bonbon.records import Prompt
-from bonbon.rewards.config import check_reward, load_reward
 from bonbon.rewards.tfidf import TfidfConfig, TfidfReward
 
 
@@ -55,8 +54,8 @@ def test_ratings_to_a_tfidf_reward(bonbon: Command, tmp_path: Path) -> None:
     assert "Spearman (95 % interval)" in outcome.out
     assert "reward: {kind: tfidf, path: rewards/sum}" in outcome.out
     config = TfidfConfig(path=Path("rewards/sum"))
-    check_reward(config)
-    reward = load_reward(config)
+    config.check()
+    reward = config.load()
     assert isinstance(reward, TfidfReward)
     prompts = [Prompt("a", "1", "train")] * 2
     low, high = reward.score(prompts, ["0 0 0 1", "7 7 6 7"])

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bonbon.pipeline.cache_keys import fingerprint_model, fingerprint_source, source_of
+from bonbon.data.fingerprint import fingerprint_model
+from bonbon.rewards.function import load_function
+from bonbon.rewards.source import fingerprint_source, source_of
 
 pytestmark = pytest.mark.usefixtures("rewards_importable")
 
@@ -48,10 +50,13 @@ def test_another_config_is_another_model(model: Path) -> None:
 
 
 def test_a_function_that_stands_alone_is_known_by_its_file_wherever_that_is(tmp_path: Path) -> None:
-    shutil.copy(source_of("digits:total").files["digits"], tmp_path / "figures.py")
+    shutil.copy(
+        source_of("digits:total", load_function("digits:total")).files["digits"],
+        tmp_path / "figures.py",
+    )
     (tmp_path / "wrapped.py").write_text("from figures import total\n")
-    alone = fingerprint_source(source_of("figures:total"))
+    alone = fingerprint_source(source_of("figures:total", load_function("figures:total")))
 
-    assert fingerprint_source(source_of("digits:total")) == alone
-    assert fingerprint_source(source_of("wrapped:total")) != alone
-    assert fingerprint_source(source_of("math:hypot")) is None
+    assert fingerprint_source(source_of("digits:total", load_function("digits:total"))) == alone
+    assert fingerprint_source(source_of("wrapped:total", load_function("wrapped:total"))) != alone
+    assert fingerprint_source(source_of("math:hypot", load_function("math:hypot"))) is None

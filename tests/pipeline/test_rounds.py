@@ -28,7 +28,6 @@ from bonbon.pipeline.job import Job
 from bonbon.pipeline.run_directory import Workspace
 from bonbon.pipeline.train import BASE_LOGPROBS
 from bonbon.recipe import Recipe, load_recipe
-from bonbon.rewards.config import reward_name
 from bonbon.training.arguments import split
 from bonbon.training.examples import RankedExample
 from bonbon.training.references import REFERENCE_FILE
@@ -268,7 +267,7 @@ def test_what_a_round_leaves_out_is_said(
     ties = sum(
         len(set(group.rewards)) == 1
         for name in ("train", "train-2")
-        for group in store.groups(name, reward_name(recipe.reward))
+        for group in store.groups(name, recipe.reward.score_name)
     )
     assert ties > 0
     assert (

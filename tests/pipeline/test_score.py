@@ -17,7 +17,6 @@ from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import make_recipe
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward
-from bonbon.rewards.config import load_reward
 
 PROMPTS = [Prompt(id=f"p{i}", content="?", split="eval") for i in range(3)]
 BASE = {"p0": "1 2 3", "p1": "4 4 8", "p2": "0 0 1"}
@@ -44,7 +43,7 @@ class Bench:
         score_plans(self.workspace, plans, load or (lambda: _Listening(self)))
 
     def scores(self, name: str) -> list[float | None]:
-        reward = load_reward(self.workspace.recipe.reward).name
+        reward = self.workspace.recipe.reward.load().name
         return list((self.workspace.store.read_scores(name, reward) or {}).values())
 
 
@@ -54,7 +53,7 @@ class _Listening:
     prompts_at_once = 2
 
     def __init__(self, bench: Bench) -> None:
-        self._reward = load_reward(bench.workspace.recipe.reward)
+        self._reward = bench.workspace.recipe.reward.load()
         self._calls = bench.calls
         self.name = self._reward.name
 

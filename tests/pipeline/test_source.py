@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bonbon.pipeline.cache_keys import fingerprint_source, source_of
+from bonbon.rewards.function import load_function
+from bonbon.rewards.source import fingerprint_source, source_of
 
 pytestmark = pytest.mark.usefixtures("rewards_importable")
 
@@ -45,9 +46,9 @@ def test_what_is_imported_counts(
     file = f"{module.replace('.', '/')}.py"
     write(f"{name}.py", f"{statement}\n{SCORE}")
     write(file, "name = 1\n")
-    before = fingerprint_source(source_of(f"{name}:score"))
+    before = fingerprint_source(source_of(f"{name}:score", load_function(f"{name}:score")))
     write(file, "name = 2\n")
-    after = source_of(f"{name}:score")
+    after = source_of(f"{name}:score", load_function(f"{name}:score"))
 
     assert set(after.files) == {name, module}
     assert fingerprint_source(after) != before
@@ -64,7 +65,7 @@ def test_imports_are_followed_in_circles_and_within_packages(
     write("tree/root.py", "import looking_up\n")
     write("looking_up.py", f"import tree.branch.leaf\n{SCORE}")
 
-    assert sorted(source_of("looking_up:score").files) == [
+    assert sorted(source_of("looking_up:score", load_function("looking_up:score")).files) == [
         "looking_up",
         "tree",
         "tree.branch",
@@ -79,12 +80,15 @@ def test_what_is_only_looked_at_is_not_run(write: Callable[[str, str], None]) ->
     write("dormant.py", f"def never():\n    import explosive\n{SCORE}")
     write("explosive.py", "raise SystemExit('it ran')\n")
 
-    assert set(source_of("dormant:score").files) == {"dormant", "explosive"}
+    assert set(source_of("dormant:score", load_function("dormant:score")).files) == {
+        "dormant",
+        "explosive",
+    }
 
 
 def test_packages_count_by_version_and_python_not_at_all(write: Callable[[str, str], None]) -> None:
     write("packed.py", f"import json, os.path, numpy.linalg, bonbon.records\n{SCORE}")
-    source = source_of("packed:score")
+    source = source_of("packed:score", load_function("packed:score"))
 
     assert set(source.files) == {"packed"}
     assert source.packages.keys() >= {"numpy"}
@@ -98,8 +102,11 @@ def test_the_settings_of_a_function_that_another_module_makes_count(
     write("made.py", "import functools\nfrom factory import make\nheavy = make(2)\n")
     write("partly.py", "import functools, factory\nheavy = functools.partial(factory.make(2))\n")
 
-    assert set(source_of("made:heavy").files) == {"made", "factory"}
-    assert set(source_of("partly:heavy").files) == {"partly", "factory"}
+    assert set(source_of("made:heavy", load_function("made:heavy")).files) == {"made", "factory"}
+    assert set(source_of("partly:heavy", load_function("partly:heavy")).files) == {
+        "partly",
+        "factory",
+    }
 
 
 @pytest.mark.parametrize("text", ["def broken(:\n", "\x00", "\xff"])
@@ -109,4 +116,7 @@ def test_a_module_that_cannot_be_read_counts_by_its_content(
     write("careful.py", f"def later():\n    import unreadable\n{SCORE}")
     (tmp_path / "unreadable.py").write_bytes(text.encode("latin-1"))
 
-    assert set(source_of("careful:score").files) == {"careful", "unreadable"}
+    assert set(source_of("careful:score", load_function("careful:score")).files) == {
+        "careful",
+        "unreadable",
+    }

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from bonbon.data.fingerprint import digest
 from bonbon.errors import ConfigError
-from bonbon.pipeline.stage import Stage, digest, is_finished, recorded_counts, stage_file
+from bonbon.pipeline.stage import Stage, is_finished, recorded_counts, stage_file
 
 SETTINGS = {"n": 8, "policy": {"model": "gpt", "revision": None}, "prompts": digest(["a"])}
 

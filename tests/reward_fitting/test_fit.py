@@ -20,8 +20,8 @@ from bonbon.reward_fitting.classifier import fit_classifier
 from bonbon.reward_fitting.config import ClassifierFitConfig
 from bonbon.reward_fitting.fit import fit_reward, split
 from bonbon.rewards.base import checked_scores
-from bonbon.rewards.models.classifier import ClassifierConfig, load_classifier
-from bonbon.rewards.tfidf import TfidfConfig, load_tfidf
+from bonbon.rewards.models.classifier import ClassifierConfig
+from bonbon.rewards.tfidf import TfidfConfig
 
 MakeTexts = Callable[..., Ratings | Comparisons]
 
@@ -36,7 +36,7 @@ def settings(base: Path, **more: Any) -> ClassifierFitConfig:  # noqa: ANN401
 
 def loaded_scores(directory: Path) -> list[float]:
     config = ClassifierConfig(model=str(directory), device="cpu")
-    scores = checked_scores(load_classifier(config), PROMPTS, ORDERED)
+    scores = checked_scores(config.load(), PROMPTS, ORDERED)
     return [score for score in scores if score is not None]
 
 
@@ -64,7 +64,7 @@ def test_a_classifier_learns_and_loads(
     assert (fitted.kind, fitted.num_fitted, fitted.num_held_out) == ("classifier", 160, 40)
     assert not list((tmp_path / "warm").glob("*.bin"))
     _, held_out = split(texts, holdout=0.2, num_train=None, seed=0)
-    again = load_classifier(ClassifierConfig(model=str(tmp_path / "warm"), device="cpu"))
+    again = ClassifierConfig(model=str(tmp_path / "warm"), device="cpu").load()
     assert agreements(again, held_out, seed=0) == fitted.held_out
 
 
@@ -117,7 +117,7 @@ def test_a_tfidf_fit_is_saved_as_it_was_measured(
     texts = judged(kind)
     fitted = fit_reward(texts, tmp_path / "in" / "words")
     _, held_out = split(texts, holdout=0.2, num_train=None, seed=0)
-    reward = load_tfidf(TfidfConfig(path=tmp_path / "in" / "words"))
+    reward = TfidfConfig(path=tmp_path / "in" / "words").load()
 
     assert agreements(reward, held_out, seed=0) == fitted.held_out
     assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["words"]

@@ -10,18 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 from bonbon.config import Config
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
-from bonbon.rewards.base import Reward, checked_scores
-from bonbon.rewards.config import (
+from bonbon.rewards.base import Reward, RewardConfig, checked_scores
+from bonbon.rewards.combinators import (
     EnsembleConfig,
     LengthPenaltyConfig,
-    RewardConfig,
     SumConfig,
     WeightedPart,
     ZScoreConfig,
-    check_reward,
-    compares_candidates,
-    load_reward,
-    reward_name,
 )
 from bonbon.rewards.function import FunctionConfig, FunctionReward
 from bonbon.rewards.judge.config import JudgeConfig
@@ -156,8 +151,8 @@ def test_what_is_written_out_reads_back(config: RewardConfig) -> None:
         ),
         (
             {"kind": "classifier", "modle": "x"},
-            "a reward of kind 'classifier' has no `modle`, expected one of model, revision, dtype, "
-            "device, max_length, batch_tokens, trust_remote_code, name, kind, head, heads, input; "
+            "a reward of kind 'classifier' has no `modle`, expected one of kind, model, revision, "
+            "dtype, device, max_length, batch_tokens, trust_remote_code, name, head, heads, input; "
             "did you mean `model`?",
         ),
         ({"kind": "classifier"}, "got a reward of kind 'classifier' without `model`; add it"),
@@ -176,7 +171,7 @@ def test_what_is_written_out_reads_back(config: RewardConfig) -> None:
         ({"kind": "lexicon", "name": "a/b"}, "got the reward name 'a/b', expected at most 100"),
         ({"kind": "lexicon", "name": ".."}, "got the reward name '..'"),
         ({"kind": "classifier", "model": "x", "dtype": "int4"}, "Input should be 'float32' or"),
-        (3, "Input should be"),
+        (3, "got an int, expected a name"),
         (
             {"kind": "sum", "parts": [{"reward": "vader", "wieght": 1}]},
             "a part of a sum has no `wieght`, expected one of reward, weight; did you mean "
@@ -232,8 +227,8 @@ def test_a_wrong_reward_is_refused_in_one_line(value: object, line: str) -> None
 
 def test_the_lexicon_loads() -> None:
     config = LexiconConfig(name="warmth")
-    check_reward(config)
-    reward = load_reward(config)
+    config.check()
+    reward = config.load()
     assert isinstance(reward, LexiconReward)
     assert reward.name == "warmth"
 
@@ -243,22 +238,22 @@ def test_a_function_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     config = FunctionConfig(function="rewards_of_config:length")
-    check_reward(config)
-    reward = load_reward(config)
+    config.check()
+    reward = config.load()
     assert isinstance(reward, FunctionReward)
-    assert reward.name == reward_name(config) == "length"
+    assert reward.name == config.score_name == "length"
     assert checked_scores(reward, [PROMPT], ["four"]) == [4.0]
-    renamed = load_reward(config.model_copy(update={"name": "num-characters"}))
+    renamed = config.model_copy(update={"name": "num-characters"}).load()
     assert renamed.name == "num-characters"
 
 
 def test_a_classifier_loads(make_classifier: MakeClassifier) -> None:
     config = ClassifierConfig(model=str(make_classifier("bert")), device="cpu")
-    check_reward(config)
-    reward = load_reward(config)
+    config.check()
+    reward = config.load()
     assert isinstance(reward, ClassifierReward)
     assert isinstance(reward, Reward)
-    assert reward.name == reward_name(config) == "tiny-bert"
+    assert reward.name == config.score_name == "tiny-bert"
 
 
 @pytest.mark.parametrize(
@@ -267,9 +262,9 @@ def test_a_classifier_loads(make_classifier: MakeClassifier) -> None:
 )
 def test_checking_finds_what_loading_would(config: RewardConfig) -> None:
     with pytest.raises(ConfigError) as checked:
-        check_reward(config)
+        config.check()
     with pytest.raises(ConfigError) as loaded:
-        load_reward(config)
+        config.load()
     assert str(checked.value) == str(loaded.value)
 
 
@@ -291,7 +286,7 @@ def test_checking_finds_what_loading_would(config: RewardConfig) -> None:
     ],
 )
 def test_names_are_known_before_anything_is_loaded(value: object, name: str) -> None:
-    assert reward_name(parsed(value)) == name
+    assert parsed(value).score_name == name
 
 
 def test_combinations_load_with_all_that_is_in_them(
@@ -327,18 +322,18 @@ def test_combinations_load_with_all_that_is_in_them(
     }
     for name, (value, scores) in cases.items():
         config = parsed(value)
-        check_reward(config)
-        reward = load_reward(config)
-        assert reward.name == reward_name(config) == name
+        config.check()
+        reward = config.load()
+        assert reward.name == config.score_name == name
         assert checked_scores(reward, [PROMPT] * 3, ["x", "", "xxx"]) == pytest.approx(scores)
 
 
 def test_checking_looks_into_the_parts() -> None:
     missing = {"kind": "z-score", "reward": {"kind": "tfidf", "path": "./no-such-scorer"}}
     config = parsed({"kind": "sum", "parts": [{"reward": "vader"}, {"reward": missing}]})
-    for function in (check_reward, load_reward):
+    for act in (config.check, config.load):
         with pytest.raises(ConfigError, match="no-such-scorer"):
-            function(config)
+            act()
 
 
 @pytest.mark.parametrize(
@@ -355,7 +350,7 @@ def test_checking_looks_into_the_parts() -> None:
     ],
 )
 def test_rewards_that_compare_candidates_are_known(value: object, compares: bool) -> None:
-    assert compares_candidates(parsed(value)) is compares
+    assert parsed(value).compares_candidates is compares
 
 
 def test_checking_reads_no_weights(make_classifier: MakeClassifier, tmp_path: Path) -> None:
@@ -363,6 +358,6 @@ def test_checking_reads_no_weights(make_classifier: MakeClassifier, tmp_path: Pa
         if file.suffix == ".json":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     config = ClassifierConfig(model=str(tmp_path), device="cpu")
-    check_reward(config)
+    config.check()
     with pytest.raises(ConfigError, match="safetensors"):
-        load_reward(config)
+        config.load()

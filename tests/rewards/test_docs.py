@@ -2,16 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 
-from bonbon.config import Config
 from bonbon.recipe import make_recipe
 from bonbon.records import Prompt
-from bonbon.rewards.base import Reward, checked_scores
-from bonbon.rewards.config import RewardConfig, reward_name, rewards_within
+from bonbon.rewards.base import REWARDS, Reward, RewardConfig, checked_scores
 from bonbon.rewards.function import FunctionReward
 from bonbon.rewards.models.classifier import ClassifierConfig
 
@@ -24,21 +22,20 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in every if name == language]
 
 
-def kinds() -> dict[str, type[Config]]:
-    members: tuple[type[Config], ...] = get_args(get_args(RewardConfig)[0])
-    return {member.model_fields["kind"].default: member for member in members}
+def kinds() -> dict[str, type[RewardConfig]]:
+    return {name: REWARDS[name] for name in REWARDS.names()}
 
 
 def rewards_of(config: RewardConfig) -> list[RewardConfig]:
     """Return a reward and all rewards in it."""
-    inner = [each for part in rewards_within(config) for each in rewards_of(part)]
+    inner = [each for part in config.rewards_within for each in rewards_of(part)]
     return [config, *inner]
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_every_yaml_is_part_of_a_recipe(text: str) -> None:
     recipe = make_recipe(yaml.safe_load(text))
-    assert reward_name(recipe.reward)
+    assert recipe.reward.score_name
 
 
 def test_every_kind_is_shown_and_in_the_table() -> None:

@@ -9,9 +9,8 @@ from pydantic import TypeAdapter
 
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
-from bonbon.rewards.base import checked_scores
+from bonbon.rewards.base import RewardConfig, checked_scores
 from bonbon.rewards.combinators import LengthPenaltyReward, num_words
-from bonbon.rewards.config import RewardConfig, check_reward, load_reward
 from bonbon.rewards.function import FunctionReward
 
 MakeClassifier = Callable[..., Path]
@@ -27,7 +26,7 @@ def config_of(**settings: Any) -> RewardConfig:  # noqa: ANN401
 
 def costs(config: RewardConfig, completions: list[str]) -> list[float]:
     """Return what is subtracted from the lexicon's score, which is 0 for neutral words."""
-    scores = checked_scores(load_reward(config), [PROMPT] * len(completions), completions)
+    scores = checked_scores(config.load(), [PROMPT] * len(completions), completions)
     assert None not in scores
     return [-float(score or 0.0) for score in scores]
 
@@ -44,7 +43,7 @@ def test_without_an_allowance_every_unit_costs() -> None:
 
 def test_tokens_are_the_tokenizers_own_without_its_frame(make_classifier: MakeClassifier) -> None:
     config = config_of(penalty=1, unit="tokens", tokenizer=str(make_classifier("llama")), free=1)
-    check_reward(config)
+    config.check()
     assert costs(config, ["w1 w2 w3", "w1", "not known here"]) == [2, 0, 2]
 
 
@@ -56,6 +55,6 @@ def test_no_score_stays_no_score() -> None:
 
 def test_a_tokenizer_that_is_not_there_is_named_before_work_starts() -> None:
     config = config_of(penalty=1, unit="tokens", tokenizer="./nowhere")
-    for function in (check_reward, load_reward):
+    for act in (config.check, config.load):
         with pytest.raises(ConfigError, match=r"the tokenizer of a length penalty: .*\./nowhere"):
-            function(config)
+            act()

@@ -14,9 +14,6 @@ from bonbon.rewards.tfidf import (
     TfidfConfig,
     TfidfReward,
     TfidfScorer,
-    check_tfidf,
-    load_tfidf,
-    tfidf_name,
 )
 
 TEXTS = ["good table", "bad, bad table", "", "unheard of", "Good good bad"]
@@ -54,7 +51,7 @@ def test_scores_by_hand() -> None:
 
 
 def test_a_saved_scorer_gives_the_very_same_scores(directory: Path) -> None:
-    reward = load_tfidf(TfidfConfig(path=directory))
+    reward = TfidfConfig(path=directory).load()
 
     assert isinstance(reward, Reward)
     assert checked_scores(reward, PROMPTS, TEXTS) == scorer().scores(TEXTS).tolist()
@@ -62,7 +59,7 @@ def test_a_saved_scorer_gives_the_very_same_scores(directory: Path) -> None:
 
 
 def test_a_score_depends_on_the_completion_alone(directory: Path) -> None:
-    reward = load_tfidf(TfidfConfig(path=directory))
+    reward = TfidfConfig(path=directory).load()
     together = reward.score(PROMPTS, TEXTS)
 
     assert [reward.score(PROMPTS[:1], [text])[0] for text in TEXTS] == together
@@ -70,8 +67,8 @@ def test_a_score_depends_on_the_completion_alone(directory: Path) -> None:
 
 def test_names(directory: Path) -> None:
     assert TfidfReward(scorer()).name == "tfidf"
-    assert tfidf_name(TfidfConfig(path=directory)) == "warm-words"
-    assert load_tfidf(TfidfConfig(path=directory, name="warmth")).name == "warmth"
+    assert TfidfConfig(path=directory).score_name == "warm-words"
+    assert TfidfConfig(path=directory, name="warmth").load().name == "warmth"
 
 
 def test_files_hold_json_and_safetensors_only(directory: Path) -> None:
@@ -88,7 +85,7 @@ def test_files_hold_json_and_safetensors_only(directory: Path) -> None:
 
 
 def test_a_directory_without_a_scorer(tmp_path: Path) -> None:
-    for act in (check_tfidf, load_tfidf):
+    for act in (TfidfConfig.check, TfidfConfig.load):
         with pytest.raises(ConfigError, match=r"no vocabulary.json and tfidf.safetensors there"):
             act(TfidfConfig(path=tmp_path))
 
@@ -112,11 +109,11 @@ def test_damaged_files(directory: Path, file: str, content: bytes, line: str) ->
     (directory / file).write_bytes(content)
 
     with pytest.raises(ConfigError, match=line):
-        load_tfidf(TfidfConfig(path=directory))
+        TfidfConfig(path=directory).load()
 
 
 def test_a_good_directory_passes_the_check(directory: Path) -> None:
-    check_tfidf(TfidfConfig(path=directory))
+    TfidfConfig(path=directory).check()
     (directory / "vocabulary.json").write_text("{}")
     with pytest.raises(ConfigError, match="format"):
-        check_tfidf(TfidfConfig(path=directory))
+        TfidfConfig(path=directory).check()

@@ -152,7 +152,6 @@ def _answer(prompt: Prompt, recipe: "Recipe", rule: Rule, reject: float | None) 
 
 
 def _print_sheet(narrator: Narrator, best: "BestAnswer", recipe: "Recipe") -> None:
-    from bonbon.rewards.config import function_files
 
     drawn = len(best.candidates) + best.num_dropped + best.num_unscored
     _print_answer(narrator, f"{_chosen_by(best)} of {drawn}", best, best.choice.index)
@@ -165,7 +164,7 @@ def _print_sheet(narrator: Narrator, best: "BestAnswer", recipe: "Recipe") -> No
     for line in _remarks(best):
         narrator.say(line)
     if best.reward_name is not None:
-        for spec, file in function_files(recipe.reward).items():
+        for spec, file in recipe.reward.source_files().items():
             narrator.say(f"The reward {spec} is the code in {file}.")
 
 

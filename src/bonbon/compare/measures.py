@@ -12,16 +12,17 @@ import numpy as np
 from bonbon.compare.recipe import ComparisonRecipe
 from bonbon.compare.schema import GOLD
 from bonbon.data.atomic_file import replace_text
+from bonbon.data.fingerprint import digest
 from bonbon.data.prompts import load_prompts
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.pipeline.cache_keys import scoring_settings
 from bonbon.pipeline.evaluate import group_logprobs
 from bonbon.pipeline.run_directory import Workspace
 from bonbon.pipeline.score import add_scores, load_told
-from bonbon.pipeline.stage import Stage, digest, recorded_settings, stage_file
+from bonbon.pipeline.stage import Stage, recorded_settings, stage_file
 from bonbon.recipe import Recipe, dump_recipe
 from bonbon.records import first_candidates
-from bonbon.rewards.config import RewardConfig, reward_name
+from bonbon.rewards.base import RewardConfig
 from bonbon.theory.best_of import BestOf
 
 SHARED = "shared"
@@ -131,7 +132,7 @@ def _base_logprobs(
     if stage.finished and file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
     stage.begin()
-    drawn = shared.store.groups("eval-base", reward_name(shared.recipe.reward))
+    drawn = shared.store.groups("eval-base", shared.recipe.reward.score_name)
     groups = [first_candidates(group, num_read) for group in drawn]
     loaded = load_policy(policy)
     with workspace.narrator.bar("read the base's answers", total=len(groups)) as bar:

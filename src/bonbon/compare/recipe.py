@@ -13,7 +13,7 @@ from bonbon.errors import ConfigError
 from bonbon.pipeline.checks import check_recipe
 from bonbon.recipe import Recipe, apply_override, make_recipe, read_yaml
 from bonbon.recipe_io import one_line
-from bonbon.rewards.config import RewardConfig, check_reward, compares_candidates
+from bonbon.rewards.base import RewardConfig
 
 
 class MethodConfig(Config):
@@ -199,9 +199,9 @@ def _check(recipe: ComparisonRecipe, where: str) -> None:
 
 
 def _check_reward(reward: RewardConfig, where: str) -> None:
-    if compares_candidates(reward):
+    if reward.compares_candidates:
         raise ConfigError(
             f"{where}one that compares candidates with each other gives scores that differ between "
             "methods; use one that rates each answer by itself"
         )
-    check_reward(reward)
+    reward.check()

@@ -26,7 +26,6 @@ from bonbon.pipeline.evaluate import read_kl
 from bonbon.pipeline.run_directory import Workspace
 from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup
-from bonbon.rewards.config import reward_name
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.tilt import Tilt
 from bonbon.training.config import ONLINE
@@ -35,7 +34,7 @@ from bonbon.training.config import ONLINE
 def comparison_numbers(shared: Workspace, recipe: ComparisonRecipe) -> dict[str, Any]:
     """Return everything of `comparison.json`."""
     root, goal = shared.directory.parent, recipe.base.final_goal
-    reward = reward_name(recipe.base.reward)
+    reward = recipe.base.reward.score_name
     base = _answers(shared.store, "eval-base", reward, recipe, None)
     finished = [name for name in recipe.methods if is_compared(root, recipe, name, 0)]
     for name in recipe.methods.keys() - set(finished):
@@ -100,7 +99,7 @@ def _comparison(
 
 def _compared_method(root: Path, recipe: ComparisonRecipe, name: str, seed: int) -> Compared:
     directory = method_directory(root, name, seed)
-    reward = reward_name(recipe.base.reward)
+    reward = recipe.base.reward.score_name
     answers = _answers(CandidateStore(directory), "eval-bonbon", reward, recipe, directory)
     return Compared(name, recipe.family(name), answers)
 

@@ -27,7 +27,6 @@ from bonbon.pipeline.job import Job
 from bonbon.pipeline.run import run
 from bonbon.pipeline.run_directory import Workspace, run_workspace
 from bonbon.pipeline.stage import same_record
-from bonbon.rewards.config import check_reward_columns
 
 
 def compare(
@@ -55,7 +54,7 @@ def compare(
     with shared.opened():
         job = Job(shared)
         for reward in extra_rewards(recipe).values():
-            check_reward_columns(reward, job.prompts)
+            reward.check_columns(job.prompts)
         narrator.heading("What all methods share")
         job.sample()
         job.score()

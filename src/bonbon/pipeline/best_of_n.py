@@ -16,7 +16,6 @@ from bonbon.pipeline.checks import check_amount
 from bonbon.recipe import Recipe
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, checked_scores
-from bonbon.rewards.config import check_reward_columns, load_reward
 from bonbon.sampling.base import Progress, Sampler
 from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.sampling.factory import open_sampler
@@ -112,9 +111,9 @@ def answer_prompt(
     if reject is not None:
         _check_rejection(recipe, reject)
     check_amount(recipe, [prompt])
-    reward = load_reward(recipe.reward) if rule.needs_rewards or reject is not None else None
+    reward = recipe.reward.load() if rule.needs_rewards or reject is not None else None
     if reward is not None:
-        check_reward_columns(recipe.reward, [prompt])
+        recipe.reward.check_columns([prompt])
     load = cache(partial(load_policy, recipe.policy))
     sampling = _sampling_for(rule, recipe.sampling)
     with open_sampler(recipe.policy, sampling, seed=recipe.seed, load=load) as (sampler, _):

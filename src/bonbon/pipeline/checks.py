@@ -18,7 +18,6 @@ from bonbon.pipeline.distributed import refuse_several
 from bonbon.pipeline.sample import divide
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
-from bonbon.rewards.config import check_reward
 from bonbon.sampling.config import OpenaiEngine, RayEngine, TransformersEngine
 from bonbon.training.config import ONLINE
 from bonbon.training.lora import check_targets
@@ -63,7 +62,7 @@ def check_scoring(recipe: Recipe) -> None:
     Raises:
         BonbonError: its function or model cannot be found, or the settings do not fit it.
     """
-    check_reward(recipe.reward)
+    recipe.reward.check()
 
 
 def check_training(recipe: Recipe) -> None:

@@ -24,7 +24,6 @@ from bonbon.models.policy import PolicyTokenizer, load_policy_tokenizer
 from bonbon.pipeline.stage import refuse_damage
 from bonbon.recipe import Recipe, load_run_recipe
 from bonbon.records import Candidate, Message, Prompt, ScoredGroup
-from bonbon.rewards.config import reward_name
 from bonbon.selection.ranks import rank_order, tie_rng
 
 CUT = "answers were cut at the length limit, and are given an end"
@@ -166,8 +165,8 @@ def export_run(
     """
     recipe = load_run_recipe(directory)
     store = CandidateStore(directory)
-    name = reward or reward_name(recipe.reward)
-    scored = "" if name == reward_name(recipe.reward) else f".{name}"
+    name = reward or recipe.reward.score_name
+    scored = "" if name == recipe.reward.score_name else f".{name}"
     refuse_damage(directory, [f"sample-{set_name}", f"score-{set_name}{scored}"])
     if not store.shards(set_name):
         raise ConfigError(

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+from bonbon.data.fingerprint import digest
 from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
 from bonbon.models.policy import (
@@ -33,11 +34,10 @@ from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
 from bonbon.pipeline.run_directory import Workspace, run_workspace
 from bonbon.pipeline.sample import SetPlan, draw_set, is_drawn, open_set, set_stage
 from bonbon.pipeline.score import is_scored, load_told, refuse_ties, score_plans
-from bonbon.pipeline.stage import Stage, digest
+from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.train import METHODS, is_trained, prepare_training, train_model
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
-from bonbon.rewards.config import check_reward_columns, compares_candidates, reward_name
 from bonbon.sampling.config import RayEngine, SamplingConfig
 from bonbon.sampling.factory import open_sampler
 
@@ -59,7 +59,7 @@ class Job:
         self.workspace = workspace
         self.recipe = workspace.recipe
         self.prompts = load_prompts(self.recipe.prompts, tell=self._say)
-        self.reward_name = reward_name(workspace.recipe.reward)
+        self.reward_name = workspace.recipe.reward.score_name
 
     def sample(self) -> None:
         """Draw n completions of every training prompt."""
@@ -68,7 +68,7 @@ class Job:
         if self._pairs_are_given:
             return
         with suppress(ConfigError):  # a machine that draws need not have the reward's function
-            check_reward_columns(self.recipe.reward, self.prompts)
+            self.recipe.reward.check_columns(self.prompts)
         plan = self._train_plan
         self._heading(
             f"Sample: {plan.num_samples} answers to each of {len(plan.prompts)} training prompts"
@@ -88,7 +88,7 @@ class Job:
     def score(self) -> None:
         """Score the training candidates."""
         check_scoring(self.recipe)
-        check_reward_columns(self.recipe.reward, self.prompts)
+        self.recipe.reward.check_columns(self.prompts)
         if self._pairs_are_given:
             return
         self._require_candidates()
@@ -310,7 +310,7 @@ class Job:
         # Sets must be independent of each other, so each has random numbers of its own.
         seed = f"{self.recipe.seed}/{plan.name}"
         if isinstance(sampling.engine, RayEngine):
-            alone = plan.name == "train" or not compares_candidates(self.recipe.reward)
+            alone = plan.name == "train" or not self.recipe.reward.compares_candidates
             draw_set_on_ray(
                 self.workspace, plan, stage, policy, sampling.engine, seed=seed, with_scores=alone
             )

@@ -9,12 +9,12 @@ from threading import Lock
 from typing import Any
 
 from bonbon.console import Bar
+from bonbon.data.fingerprint import digest, model_files
 from bonbon.data.store import CandidateJournal, UnansweredPrompts, listed
 from bonbon.errors import ConfigError, EngineError
-from bonbon.pipeline.cache_keys import model_files
 from bonbon.pipeline.environment import versions
 from bonbon.pipeline.run_directory import Workspace
-from bonbon.pipeline.stage import Settings, Stage, digest
+from bonbon.pipeline.stage import Settings, Stage
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import PaidSampler, Sampler
 

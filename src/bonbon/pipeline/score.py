@@ -25,16 +25,7 @@ from bonbon.pipeline.stage import (
 from bonbon.recipe import make_recipe
 from bonbon.recipe_io import read_yaml_file
 from bonbon.records import Candidate, Prompt, Split
-from bonbon.rewards.base import Reward, checked_scores, prompts_at_once
-from bonbon.rewards.config import (
-    RewardConfig,
-    check_reward,
-    check_reward_columns,
-    compares_candidates,
-    function_files,
-    load_reward,
-    reward_name,
-)
+from bonbon.rewards.base import Reward, RewardConfig, checked_scores, prompts_at_once
 from bonbon.selection.ranks import is_tied
 
 SPLITS: Mapping[str, Split] = {"train": "train", "eval-base": "eval", "eval-bonbon": "eval"}
@@ -70,9 +61,9 @@ def load_told(config: RewardConfig, narrator: Narrator) -> Reward:
     Raises:
         BonbonError: it cannot be loaded.
     """
-    for spec, file in function_files(config).items():
+    for spec, file in config.source_files().items():
         narrator.say(f"  The reward {spec} is the code in {file}.")
-    return load_reward(config)
+    return config.load()
 
 
 def score_set(
@@ -94,7 +85,7 @@ def score_set(
     Raises:
         RewardError: the reward failed; what it gave before stays stored.
     """
-    name = reward_name(workspace.recipe.reward)
+    name = workspace.recipe.reward.score_name
     table = _Table(workspace, set_name, name, settings, of_recipe=True)
     _complete(workspace, [table], prompts, load)
 
@@ -165,13 +156,13 @@ def refuse_ties(workspace: Workspace, set_name: str, reward_name: str) -> None:
 
 def _scored_as_one(workspace: Workspace, plans: Sequence[SetPlan]) -> list[Sequence[SetPlan]]:
     """Cut sets into those that the recipe's reward must see together."""
-    as_one = compares_candidates(workspace.recipe.reward)
+    as_one = workspace.recipe.reward.compares_candidates
     return [plans] if as_one else [[plan] for plan in plans]
 
 
 def _tables(workspace: Workspace, plans: Sequence[SetPlan]) -> "list[list[_Table]]":
     """Return the tables of the recipe's reward, those that are scored as one together."""
-    recipe, name = workspace.recipe, reward_name(workspace.recipe.reward)
+    recipe, name = workspace.recipe, workspace.recipe.reward.score_name
     tables: list[list[_Table]] = []
     for part in _scored_as_one(workspace, plans):
         samplings = [plan.settings for plan in part]
@@ -409,18 +400,18 @@ def score_also(workspace: Workspace, reward: RewardConfig) -> None:
             answered, or the name is taken by the recipe's reward.
         RewardError: the reward failed; what it gave before stays stored.
     """
-    recipe, name = workspace.recipe, reward_name(reward)
-    if name == reward_name(recipe.reward) and reward != recipe.reward:
+    recipe, name = workspace.recipe, reward.score_name
+    if name == recipe.reward.score_name and reward != recipe.reward:
         raise ConfigError(
             f"--also: the recipe's reward is called {name!r} too, and its scores would be "
             "overwritten; give this one a `name` of its own"
         )
-    check_reward(reward)
+    reward.check()
     sampled = _sampled(workspace)
     prompts = load_prompts(recipe.prompts)
     for set_name, settings in sampled.items():
         _refuse_other_prompts(workspace, prompts, set_name, settings)
-    check_reward_columns(reward, prompts)
+    reward.check_columns(prompts)
     workspace.narrator.heading(f"Score: {name} rates every answer")
     load = cache(lambda: load_told(reward, workspace.narrator))
     with_reward = recipe.model_copy(update={"reward": reward})
@@ -449,7 +440,7 @@ def _sampled(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
 def _scored_together(reward: RewardConfig, set_names: list[str]) -> list[list[str]]:
     """Return the sets by the prompts they answer, apart unless the reward compares candidates."""
-    if not compares_candidates(reward):
+    if not reward.compares_candidates:
         return [[set_name] for set_name in set_names]
     by_split: dict[Split, list[str]] = {}
     for set_name in set_names:

@@ -1,6 +1,5 @@
 """A stage's record: with which settings it ran, whether it is finished, and what it cost."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,13 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bonbon.data.atomic_file import Seal, is_whole, replace_text, seal
+from bonbon.data.atomic_file import replace_text
+from bonbon.data.fingerprint import DIGEST, Seal, digest, is_whole, seal
 from bonbon.errors import BonbonError, ConfigError
 
 Settings = Mapping[str, Any]
-
-DIGEST = "digest:"
-"""Begins a fingerprint, which says nothing to a person but that something has changed."""
 
 
 class StageRecord(BaseModel):
@@ -203,12 +200,6 @@ def refuse_damage(directory: Path, stages: Iterable[str]) -> None:
                 f"{damaged[0]} {what}; run the command that made it once more: it makes what is "
                 "damaged again, and nothing else"
             )
-
-
-def digest(value: object) -> str:
-    """Return a short fingerprint of a JSON-like value."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return DIGEST + hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _not_whole(directory: Path, files: Mapping[str, Seal]) -> list[Path]:

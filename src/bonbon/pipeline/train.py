@@ -11,12 +11,12 @@ import torch
 from transformers import GenerationConfig
 
 from bonbon.console import Bar
+from bonbon.data.fingerprint import model_files
 from bonbon.data.preferences import held_out_pairs, load_preferences, preference_groups
 from bonbon.data.prompts import load_prompts
 from bonbon.errors import TrainingError
 from bonbon.models.packed.layout import PromptGroup
 from bonbon.models.policy import Policy, PolicyTokenizer, load_policy_tokenizer
-from bonbon.pipeline.cache_keys import model_files
 from bonbon.pipeline.distributed import is_main
 from bonbon.pipeline.evaluate import group_logprobs
 from bonbon.pipeline.rounds import REPORTS, TRAINED, Round, load_trainable, rounds_of, stays_on_goal

@@ -18,8 +18,8 @@ from bonbon.reward_fitting.agreement import Agreement, agreements
 from bonbon.reward_fitting.classifier import OnStep, fit_classifier
 from bonbon.reward_fitting.config import ClassifierFitConfig, checked_objective
 from bonbon.rewards.base import Reward
-from bonbon.rewards.models.classifier import ClassifierConfig, load_classifier
-from bonbon.rewards.tfidf import TfidfConfig, TfidfScorer, load_tfidf
+from bonbon.rewards.models.classifier import ClassifierConfig
+from bonbon.rewards.tfidf import TfidfConfig, TfidfScorer
 
 RECORD_FILE = "fit.json"
 """What the reward was fitted to, and how well; kept beside it."""
@@ -151,11 +151,9 @@ def _fitted(
     """Fit, save, and load what was saved: what is measured is what a recipe will use."""
     if classifier is None:
         _fit_tfidf(texts, seed=seed).save(directory)
-        return load_tfidf(TfidfConfig(path=directory, name="fitted"))
+        return TfidfConfig(path=directory, name="fitted").load()
     fit_classifier(texts, classifier, seed=seed, on_step=on_step).save(directory)
-    return load_classifier(
-        ClassifierConfig(model=str(directory), name="fitted", device=classifier.device)
-    )
+    return ClassifierConfig(model=str(directory), name="fitted", device=classifier.device).load()
 
 
 def _fit_tfidf(texts: Ratings | Comparisons, *, seed: int) -> TfidfScorer:

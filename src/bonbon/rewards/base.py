@@ -1,17 +1,20 @@
-"""What every reward takes and gives, and the check that its scores can be ranked."""
+"""What every reward is: its settings, what it takes and gives, and the check of its scores."""
 
 import re
 import reprlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationError
 
-from bonbon.errors import BonbonError, RewardError
+from bonbon.errors import BonbonError, ConfigError, RewardError
+from bonbon.recipe_io import one_line
 from bonbon.records import Prompt
+from bonbon.registry import KindConfig, Registry
 
 PROMPTS_AT_ONCE = 64
 """Enough for a classifier to find inputs of the same length."""
@@ -44,6 +47,170 @@ class Reward(Protocol):
             candidate out of the ranking and is never a worst score.
         """
         ...
+
+
+BOOKKEEPING = {
+    "device",
+    "batch_tokens",
+    "trust_remote_code",
+    "api_key_env",
+    "base_url",
+    "concurrency",
+    "max_retries",
+    "timeout_s",
+}
+"""Settings of where and how fast a reward runs: its scores do not depend on them."""
+
+HOLDING_REWARDS = {"reward", "parts", "members"}
+"""Settings that hold the rewards within, each of which has a key of its own."""
+
+REWARDS: "Registry[type[RewardConfig]]" = Registry(
+    "bonbon.rewards",
+    "reward kind",
+    {
+        "lexicon": "bonbon.rewards.lexicon:LexiconConfig",
+        "function": "bonbon.rewards.function:FunctionConfig",
+        "classifier": "bonbon.rewards.models.classifier:ClassifierConfig",
+        "pairwise": "bonbon.rewards.models.pairwise:PairwiseConfig",
+        "judge": "bonbon.rewards.judge.config:JudgeConfig",
+        "tfidf": "bonbon.rewards.tfidf:TfidfConfig",
+        "length-penalty": "bonbon.rewards.combinators:LengthPenaltyConfig",
+        "sum": "bonbon.rewards.combinators:SumConfig",
+        "ensemble": "bonbon.rewards.combinators:EnsembleConfig",
+        "z-score": "bonbon.rewards.combinators:ZScoreConfig",
+    },
+)
+"""All kinds of rewards; other packages add theirs through the entry point `bonbon.rewards`."""
+
+
+class RewardConfig(KindConfig):
+    """A reward's settings, which load it; each kind is a subclass.
+
+    A string is short for one: `vader` for the lexicon, `package.module:function` for a function,
+    and anything else for a classifier's hub name or directory.
+    """
+
+    registry = REWARDS
+
+    @classmethod
+    def in_full(cls, value: object) -> object:
+        """Write a one-word reward out."""
+        if not isinstance(value, str):
+            return value
+        if value in {"vader", "lexicon"}:
+            return {"kind": "lexicon"}
+        if ":" in value:
+            return {"kind": "function", "function": value}
+        return {"kind": "classifier", "model": value}
+
+    @property
+    def score_name(self) -> str:
+        """Name of the score in every table, known before anything is loaded."""
+        raise NotImplementedError
+
+    def load(self) -> Reward:
+        """Load the reward, and all rewards in it.
+
+        Raises:
+            ConfigError: its function or model cannot be loaded, or the settings do not fit it.
+            MissingExtraError: it needs an optional package.
+        """
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Find what would keep the reward from loading, before work starts, without its weights.
+
+        Raises:
+            ConfigError: its function or model cannot be found, or the settings do not fit it.
+            MissingExtraError: it needs an optional package.
+        """
+        for part in self.rewards_within:
+            part.check()
+
+    @property
+    def rewards_within(self) -> "tuple[RewardConfig, ...]":
+        """The rewards that this one is made of, none for most kinds."""
+        return ()
+
+    @property
+    def compares_candidates(self) -> bool:
+        """Whether a score depends on which other candidates the prompt has.
+
+        Such scores are comparable only among candidates that were scored together.
+        """
+        return any(part.compares_candidates for part in self.rewards_within)
+
+    def source_files(self) -> dict[str, Path]:
+        """Return the files whose code the reward runs, by the names of the functions.
+
+        Raises:
+            ConfigError: a function cannot be found.
+        """
+        return {
+            name: file for part in self.rewards_within for name, file in part.source_files().items()
+        }
+
+    def columns_read(self, prompts: Sequence[Prompt]) -> set[str]:
+        """Return which of the prompts' columns the reward reads.
+
+        Raises:
+            ConfigError: a function cannot be found.
+        """
+        return {name for part in self.rewards_within for name in part.columns_read(prompts)}
+
+    def check_columns(self, prompts: Sequence[Prompt]) -> None:
+        """Find out before anything is drawn whether the prompts have what the reward reads.
+
+        Raises:
+            PromptError: they lack a column.
+            ConfigError: a function cannot be found.
+        """
+        for part in self.rewards_within:
+            part.check_columns(prompts)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return fingerprints of the files that the settings name, part of the cache key.
+
+        Raises:
+            ConfigError: a function cannot be found.
+        """
+        return {}
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return what the scores depend on, the rewards within included.
+
+        Raises:
+            ConfigError: a function cannot be found.
+        """
+        key = {**self.model_dump(mode="json", exclude=BOOKKEEPING), **self.fingerprints()}
+        if self.rewards_within:
+            for name in HOLDING_REWARDS & set(key):
+                del key[name]
+            # By place, so that a change is told by the part's own setting.
+            key["parts"] = {
+                str(place): part.cache_key() for place, part in enumerate(self.rewards_within, 1)
+            }
+        return key
+
+
+def load_reward(reward: "RewardConfig | str | Mapping[str, Any]") -> Reward:
+    """Load a reward.
+
+    Args:
+        reward: as in a recipe: `vader`, `package.module:function`, a classifier's hub name or
+            directory, or keys and values with `kind`.
+
+    Raises:
+        ConfigError: there is no such reward, or it cannot be loaded.
+        MissingExtraError: it needs an optional package.
+    """
+    try:
+        return RewardConfig.read(reward).load()
+    except ValidationError as error:
+        values = reward if isinstance(reward, Mapping) else {}
+        raise ConfigError(f"reward: {one_line(error, RewardConfig, values)}") from None
+    except ValueError as error:
+        raise ConfigError(f"reward: {error}") from None
 
 
 def prompts_at_once(reward: Reward) -> int:

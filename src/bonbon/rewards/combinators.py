@@ -1,14 +1,27 @@
-"""What rewards that are made of other rewards have in common."""
+"""Rewards that are made of other rewards: sums, ensembles, length penalties, z-scores."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal, cast
 
+from pydantic import AfterValidator, Field, model_validator
 from transformers import PreTrainedTokenizerBase
 
+from bonbon.config import Config, Several
+from bonbon.data.fingerprint import fingerprint_model
+from bonbon.errors import ConfigError, PolicyError
+from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
 from bonbon.records import Prompt
-from bonbon.rewards.base import Reward, checked_scores, prompts_at_once
+from bonbon.registry import check_part_keys
+from bonbon.rewards.base import (
+    Reward,
+    RewardConfig,
+    RewardName,
+    checked_scores,
+    name_from,
+    prompts_at_once,
+)
 
 
 def combined_scores(
@@ -52,6 +65,56 @@ def _combined_row(
 Combine = Literal["mean", "min", "mean-minus-std"]
 
 
+def _several(members: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(members) < 2:
+        raise ValueError(f"got an ensemble of {len(members)}, expected at least two members")
+    return members
+
+
+class EnsembleConfig(RewardConfig):
+    """Several rewards for the same thing."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    """Marks this kind."""
+    members: Annotated[Several[RewardConfig], AfterValidator(_several)]
+    """Rewards on one scale."""
+    combine: Combine = "mean"
+    """`mean`; `min`, the least; or `mean-minus-std`, the mean minus c standard deviations."""
+    c: float | None = Field(default=None, ge=0)
+    """Weight of the standard deviation over the members, by default 1; for `mean-minus-std`."""
+    name: RewardName | None = None
+    """Name of the score in every table; by default made of the members'."""
+
+    @model_validator(mode="after")
+    def _c_has_an_effect(self) -> "EnsembleConfig":
+        if self.c is not None and self.combine != "mean-minus-std":
+            raise ValueError(
+                f"got c = {self.c} with combine {self.combine!r}, expected c only with "
+                "'mean-minus-std'; leave one of them out"
+            )
+        return self
+
+    @property
+    def score_name(self) -> str:
+        """The name that was given, or those of the members and how they are combined."""
+        members = "+".join(member.score_name for member in self.members)
+        return self.name or name_from(f"{self.combine}.{members}")
+
+    @property
+    def rewards_within(self) -> tuple[RewardConfig, ...]:
+        """The members."""
+        return self.members
+
+    def load(self) -> "EnsembleReward":
+        """Load the members."""
+        return EnsembleReward(
+            [member.load() for member in self.members],
+            name=self.score_name,
+            combine=self.combine,
+            c=1.0 if self.c is None else self.c,
+        )
+
+
 class EnsembleReward:
     """The mean, the least, or the mean minus c standard deviations of its members' scores.
 
@@ -83,6 +146,59 @@ class EnsembleReward:
         return mean - self._c * math.sqrt(variance)
 
 
+def _some(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Not pydantic's own check of the length, which counts a part that is wrong as missing.
+    if not parts:
+        raise ValueError("got a sum without parts, expected at least one")
+    return parts
+
+
+class WeightedPart(Config):
+    """A reward in a sum, and how much it counts."""
+
+    reward: RewardConfig
+    """One of the terms."""
+    weight: float = 1.0
+    """Its factor; a negative one makes it a cost."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_known_words(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            check_part_keys(cast("Mapping[str, object]", value), cls, "a part of a sum")
+        return value
+
+
+class SumConfig(RewardConfig):
+    """A weighted sum of rewards."""
+
+    kind: Literal["sum"] = "sum"
+    """Marks this kind."""
+    parts: Annotated[Several[WeightedPart], AfterValidator(_some)]
+    """The terms, `{reward: …, weight: …}` each."""
+    name: RewardName | None = None
+    """Name of the score in every table; by default made of the parts'."""
+
+    @property
+    def score_name(self) -> str:
+        """The name that was given, or those of the terms."""
+        return self.name or name_from("+".join(part.reward.score_name for part in self.parts))
+
+    @property
+    def rewards_within(self) -> tuple[RewardConfig, ...]:
+        """The terms."""
+        return tuple(part.reward for part in self.parts)
+
+    def load(self) -> "WeightedSumReward":
+        """Load the terms."""
+        terms = [part.reward.load() for part in self.parts]
+        return WeightedSumReward(terms, [part.weight for part in self.parts], name=self.score_name)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return the weights, which stand in the parts."""
+        return {"weights": [part.weight for part in self.parts]}
+
+
 class WeightedSumReward:
     """Σ weight × score over its parts, on the scales the parts have."""
 
@@ -106,6 +222,74 @@ class WeightedSumReward:
 Unit = Literal["words", "characters", "tokens"]
 
 LengthOf = Callable[[str], int]
+
+
+class LengthPenaltyConfig(RewardConfig):
+    """A reward that longer completions pay for."""
+
+    kind: Literal["length-penalty"] = "length-penalty"
+    """Marks this kind."""
+    reward: RewardConfig
+    """What is paid from."""
+    penalty: float = Field(gt=0)
+    """Subtracted for every unit beyond the free ones."""
+    unit: Unit = "words"
+    """What length is counted in."""
+    free: int = Field(default=0, ge=0, le=1_000_000_000)
+    """Units that cost nothing."""
+    tokenizer: str | None = None
+    """Whose tokens to count if the unit is tokens: a model's hub name or directory."""
+    name: RewardName | None = None
+    """Name of the score in every table; by default made of the reward's."""
+
+    @model_validator(mode="after")
+    def _tokens_need_a_tokenizer(self) -> "LengthPenaltyConfig":
+        if (self.unit == "tokens") != (self.tokenizer is not None):
+            raise ValueError(
+                f"got unit {self.unit!r} with tokenizer {self.tokenizer!r}, expected a tokenizer "
+                "if and only if the unit is tokens"
+            )
+        return self
+
+    @property
+    def score_name(self) -> str:
+        """The name that was given, or the reward's and `length`."""
+        return self.name or name_from(f"{self.reward.score_name}-length")
+
+    @property
+    def rewards_within(self) -> tuple[RewardConfig, ...]:
+        """The reward that this one changes."""
+        return (self.reward,)
+
+    def check(self) -> None:
+        """Check the reward within, and that the tokenizer can be had."""
+        self._length_of()
+        super().check()
+
+    def load(self) -> "LengthPenaltyReward":
+        """Load the reward within, and the tokenizer."""
+        return LengthPenaltyReward(
+            self.reward.load(),
+            name=self.score_name,
+            penalty=self.penalty,
+            free=self.free,
+            length_of=self._length_of(),
+        )
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return the fingerprint of the tokenizer's files."""
+        if self.tokenizer is None:
+            return {}
+        return {"tokenizer_files": fingerprint_model(self.tokenizer)}
+
+    def _length_of(self) -> "LengthOf":
+        if self.tokenizer is None:
+            return num_words if self.unit == "words" else len
+        try:
+            source = load_policy_tokenizer(PolicyConfig(model=self.tokenizer))
+        except PolicyError as error:
+            raise ConfigError(f"the tokenizer of a length penalty: {error}") from error
+        return token_counter(source.tokenizer)
 
 
 class LengthPenaltyReward:
@@ -166,6 +350,60 @@ class Scale:
     def z(self, score: float) -> float:
         """Return how many standard deviations a score is above the mean."""
         return (score - self.mean) / self.std
+
+
+class ZScoreConfig(RewardConfig):
+    """A reward in standard deviations from its mean."""
+
+    kind: Literal["z-score"] = "z-score"
+    """Marks this kind."""
+    reward: RewardConfig
+    """What to put on this scale."""
+    within: Literal["prompt", "fixed"] = "prompt"
+    """`prompt` takes mean and standard deviation of the prompt's candidates, `fixed` the ones
+    below."""
+    mean: float | None = None
+    """In the reward's units; for `fixed`."""
+    std: float | None = Field(default=None, gt=0)
+    """In the reward's units; for `fixed`."""
+    name: RewardName | None = None
+    """Name of the score in every table; by default made of the reward's."""
+
+    @model_validator(mode="after")
+    def _fixed_has_numbers(self) -> "ZScoreConfig":
+        numbers = [number for number in (self.mean, self.std) if number is not None]
+        if len(numbers) != (2 if self.within == "fixed" else 0):
+            raise ValueError(
+                f"got within {self.within!r} with mean {self.mean} and std {self.std}, expected "
+                "both numbers with 'fixed' and none with 'prompt'"
+            )
+        return self
+
+    @property
+    def scale(self) -> Scale | None:
+        """The fixed scale, None for the prompt's own."""
+        if self.mean is None or self.std is None:
+            return None
+        return Scale(self.mean, self.std)
+
+    @property
+    def score_name(self) -> str:
+        """The name that was given, or the reward's and `z`."""
+        return self.name or name_from(f"z.{self.reward.score_name}")
+
+    @property
+    def rewards_within(self) -> tuple[RewardConfig, ...]:
+        """The reward that this one changes."""
+        return (self.reward,)
+
+    @property
+    def compares_candidates(self) -> bool:
+        """Whether the mean and the standard deviation are those of the prompt's candidates."""
+        return self.within == "prompt" or super().compares_candidates
+
+    def load(self) -> "ZScoreReward":
+        """Load the reward within."""
+        return ZScoreReward(self.reward.load(), name=self.score_name, scale=self.scale)
 
 
 class ZScoreReward:

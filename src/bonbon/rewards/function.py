@@ -1,6 +1,5 @@
 """A Python function of the user's as a reward."""
 
-import difflib
 import importlib
 import inspect
 import os
@@ -14,10 +13,11 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator
 
-from bonbon.config import Config
 from bonbon.errors import BonbonError, ConfigError, PromptError
 from bonbon.records import Message, Prompt
-from bonbon.rewards.base import RewardName, as_scores, name_from, raised_at
+from bonbon.registry import nearest
+from bonbon.rewards.base import RewardConfig, RewardName, as_scores, name_from, raised_at
+from bonbon.rewards.source import fingerprint_source, source_of
 
 RewardFunction = Callable[..., Any]
 """Takes prompts, completions and columns, returns a number or None per completion."""
@@ -37,7 +37,7 @@ def _is_function_spec(spec: str) -> str:
     return spec
 
 
-class FunctionConfig(Config):
+class FunctionConfig(RewardConfig):
     """A Python function of lists of prompts and completions, and of the prompts' columns."""
 
     kind: Literal["function"] = "function"
@@ -46,6 +46,39 @@ class FunctionConfig(Config):
     """`package.module:function`; modules in the current directory are found too."""
     name: RewardName | None = None
     """Name of the score in every table; by default the function's own."""
+
+    @property
+    def score_name(self) -> str:
+        """The name that was given, or the function's own."""
+        return self.name or name_from(self.function.replace(":", ".").split(".")[-1])
+
+    def check(self) -> None:
+        """Import the function."""
+        load_function(self.function)
+
+    def load(self) -> "FunctionReward":
+        """Import the function."""
+        return FunctionReward(load_function(self.function), name=self.score_name)
+
+    def source_files(self) -> dict[str, Path]:
+        """Return the file that the function stands in."""
+        file = _source_file(load_function(self.function))
+        return {} if file is None else {self.function: file}
+
+    def columns_read(self, prompts: Sequence[Prompt]) -> set[str]:
+        """Return the columns that the function asks for, and that the prompts have."""
+        arguments = arguments_of(load_function(self.function))
+        return set(arguments.columns(columns_among(prompts)))
+
+    def check_columns(self, prompts: Sequence[Prompt]) -> None:
+        """Refuse prompts without a column that the function needs."""
+        check_columns(self.score_name, arguments_of(load_function(self.function)), prompts)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return the fingerprint of the function's module and of all local ones it imports."""
+        source = source_of(self.function, load_function(self.function))
+        packages = {"packages": source.packages} if source.packages else {}
+        return {"source": fingerprint_source(source), **packages}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +237,10 @@ def load_function(spec: str) -> RewardFunction:
     return cast("RewardFunction", found)
 
 
-def source_file(spec: str) -> Path | None:
-    """Return the file that a reward function stands in, None if it has none.
-
-    Raises:
-        ConfigError: there is no such function.
-    """
+def _source_file(function: RewardFunction) -> Path | None:
+    """Return the file that a function stands in, None if it has none."""
     try:
-        file = inspect.getsourcefile(inspect.unwrap(load_function(spec)))
+        file = inspect.getsourcefile(inspect.unwrap(function))
     except (TypeError, ValueError):  # built in, or wrapped in itself
         return None
     return None if file is None or not Path(file).is_file() else Path(file)
@@ -256,9 +285,8 @@ def _member(owner: object, name: str, spec: str) -> object:
         for other in dir(owner)
         if not other.startswith("_") and callable(getattr(owner, other, None))
     ]
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(known) or 'none'}"
+    hint = nearest(name, known) or f"; it has {', '.join(known) or 'none'}"
     where = getattr(owner, "__file__", None) or getattr(owner, "__name__", repr(owner))
     raise ConfigError(
-        f"reward function {spec!r}: {where} has no {name!r}, expected one of its functions; {hint}"
+        f"reward function {spec!r}: {where} has no {name!r}, expected one of its functions{hint}"
     )

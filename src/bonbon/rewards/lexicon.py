@@ -7,18 +7,26 @@ from vaderSentiment.vaderSentiment import (
     SentimentIntensityAnalyzer,
 )
 
-from bonbon.config import Config
 from bonbon.records import Prompt
-from bonbon.rewards.base import RewardName
+from bonbon.rewards.base import RewardConfig, RewardName
 
 
-class LexiconConfig(Config):
+class LexiconConfig(RewardConfig):
     """The built-in sentiment lexicon; needs no model and no network."""
 
     kind: Literal["lexicon"] = "lexicon"
     """Marks this kind."""
     name: RewardName = "vader"
     """Name of the score in every table."""
+
+    @property
+    def score_name(self) -> str:
+        """The name that was given."""
+        return self.name
+
+    def load(self) -> "LexiconReward":
+        """Read the lexicon."""
+        return LexiconReward(name=self.name)
 
 
 class LexiconReward:

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from bonbon.config import Config, UserPath
+from bonbon.config import UserPath
+from bonbon.data.fingerprint import fingerprint_model
 from bonbon.data.prompt_rows import parse_json
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
-from bonbon.rewards.base import RewardName, name_from
+from bonbon.rewards.base import RewardConfig, RewardName, name_from
 
 Analyzer = Literal["words", "characters"]
 
@@ -182,7 +183,7 @@ def _damaged(directory: Path, reason: object) -> ConfigError:
     )
 
 
-class TfidfConfig(Config):
+class TfidfConfig(RewardConfig):
     """A TF-IDF scorer that `bonbon reward fit --kind tfidf` wrote."""
 
     kind: Literal["tfidf"] = "tfidf"
@@ -191,6 +192,23 @@ class TfidfConfig(Config):
     """The directory it was written to."""
     name: RewardName | None = None
     """Name of the score in every table; by default the last part of `path`."""
+
+    @property
+    def score_name(self) -> str:
+        """The name that was given, or the last part of the path."""
+        return self.name or name_from(self.path.resolve().name)
+
+    def check(self) -> None:
+        """Find what would keep the scorer from loading, without its weights."""
+        read_vocabulary(self.path)
+
+    def load(self) -> "TfidfReward":
+        """Load the scorer."""
+        return TfidfReward(load_scorer(self.path), name=self.score_name)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return the fingerprint of the directory."""
+        return {"weights": fingerprint_model(str(self.path))}
 
 
 class TfidfReward:
@@ -204,26 +222,3 @@ class TfidfReward:
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """Return each completion's score, in the ratings' own units if it was fitted to ratings."""
         return [float(score) for score in self._scorer.scores(completions)]
-
-
-def load_tfidf(config: TfidfConfig) -> TfidfReward:
-    """Load a fitted scorer.
-
-    Raises:
-        ConfigError: there is none, or its files are damaged.
-    """
-    return TfidfReward(load_scorer(config.path), name=tfidf_name(config))
-
-
-def tfidf_name(config: TfidfConfig) -> str:
-    """Return the name a scorer's scores go by: the last part of its path."""
-    return config.name or name_from(config.path.resolve().name)
-
-
-def check_tfidf(config: TfidfConfig) -> None:
-    """Find what would keep a scorer from loading, without its weights.
-
-    Raises:
-        ConfigError: there is no scorer in that directory.
-    """
-    read_vocabulary(config.path)

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from bonbon.data.atomic_file import Seal, is_whole, replace_text, seal
+from bonbon.data.atomic_file import replace_text
+from bonbon.data.fingerprint import Seal, is_whole, seal
 from bonbon.errors import TrainingError
 from bonbon.training.callbacks import finite_weights, not_a_number
 from bonbon.training.references import REFERENCE_FILE

@@ -30,7 +30,6 @@ from bonbon.pipeline.score import score_set
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import Recipe, dump_recipe
 from bonbon.records import Candidate, Prompt
-from bonbon.rewards.config import load_reward
 from bonbon.rewards.function import FunctionConfig
 from bonbon.sampling.base import OnPrompt, Progress
 from bonbon.sampling.config import RayEngine
@@ -151,7 +150,7 @@ class Place:
         workspace = self.workspace()
         settings = scoring_settings(self.recipe, self.plan.settings, prompts=self.plan.prompts)
         with workspace.opened():
-            reward = load_reward(self.recipe.reward)
+            reward = self.recipe.reward.load()
             score_set(workspace, "train", self.prompts, lambda: reward, settings)
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from bonbon.errors import EngineError
 from bonbon.records import Message, Prompt
 from bonbon.rewards.base import checked_scores
-from bonbon.rewards.judge.config import JudgeConfig, check_judge, judge_name, load_judge
+from bonbon.rewards.judge.config import JudgeConfig
 from bonbon.rewards.judge.pairwise import PairwiseJudge, compared
 from bonbon.rewards.judge.pointwise import PointwiseJudge
 
@@ -55,7 +55,7 @@ def test_pointwise_scores_are_expectations_numbers_or_none(
             "system: be brief\n\nuser: hello|warm|5": worded("Score: 3"),
         }
     )
-    judge = load_judge(config(openai_url, model))
+    judge = config(openai_url, model).load()
     assert isinstance(judge, PointwiseJudge)
     scores = checked_scores(
         judge, [ONE, ONE, ONE, ONE, TWO], ["warm", "cold", "{scale}", "warm", "warm"]
@@ -71,14 +71,14 @@ def test_what_can_be_doubted_is_no_score(openai_url: str, put_model: PutModel) -
     """The scale that a judge repeats is not its score, nor is a number in a thought cut short."""
     replies = {"a": "Score (1-5): 4", "b": "Score (1-5): 2", "c": "<think>A 4, so"}
     answers = {f"say {{completion}}|{text}|5": worded(reply) for text, reply in replies.items()}
-    judge = load_judge(config(openai_url, put_model(answers=answers)))
+    judge = config(openai_url, put_model(answers=answers)).load()
     assert checked_scores(judge, [ONE] * 3, list(replies)) == [4, 2, None]
 
 
 def test_the_worse_of_two_loses(openai_url: str, put_model: PutModel) -> None:
     answers = {"say {completion}|x|y": worded("A is worse than B.")}
     answers |= {"say {completion}|y|x": worded("A is better than B.")}
-    judge = load_judge(config(openai_url, put_model(answers=answers), mode="pairwise"))
+    judge = config(openai_url, put_model(answers=answers), mode="pairwise").load()
     x, y = checked_scores(judge, [ONE] * 2, ["x", "y"])
     assert (x or 0) < 0 < (y or 0)
 
@@ -100,7 +100,7 @@ def test_pairwise_asks_both_orders_and_cancels_the_liking_for_a_place(
     judges: list[list[float | None]] = []
     for bias in (0.0, 0.25):
         model = put_model(answers=pair_answers({pair: p + bias for pair, p in fair.items()}))
-        judge = load_judge(config(openai_url, model, mode="pairwise"))
+        judge = config(openai_url, model, mode="pairwise").load()
         assert isinstance(judge, PairwiseJudge)
         judges.append(checked_scores(judge, [ONE] * 4, ["x", "z", "y", "x"]))
         asked = [entry["body"]["messages"][0]["content"] for entry in requests_for(model)]
@@ -117,10 +117,10 @@ def test_a_pair_without_a_verdict_in_one_order_does_not_count(
     answers = pair_answers(dict.fromkeys(permutations("xyz", 2), 0.9))
     for pair in ("x|y", "z|x", "y|z"):  # every pair is undecided in one order
         answers[f"say {{completion}}|{pair}"] = worded("Neither.")
-    judge = load_judge(config(openai_url, put_model(answers=answers), mode="pairwise"))
+    judge = config(openai_url, put_model(answers=answers), mode="pairwise").load()
     assert checked_scores(judge, [ONE] * 3, ["x", "y", "z"]) == [None, None, None]
     answers |= pair_answers({("x", "y"): 0.9, ("y", "x"): 0.1})
-    judge = load_judge(config(openai_url, put_model(answers=answers), mode="pairwise"))
+    judge = config(openai_url, put_model(answers=answers), mode="pairwise").load()
     x, y, z = checked_scores(judge, [ONE] * 3, ["x", "y", "z"])
     assert x is not None
     assert y is not None
@@ -131,7 +131,7 @@ def test_a_pair_without_a_verdict_in_one_order_does_not_count(
 def test_prompts_are_compared_apart(openai_url: str, put_model: PutModel) -> None:
     other = Prompt(id="other", content="say {completion}", split="train")
     answers = pair_answers({("x", "y"): 0.8, ("y", "x"): 0.2})
-    judge = load_judge(config(openai_url, put_model(answers=answers), mode="pairwise"))
+    judge = config(openai_url, put_model(answers=answers), mode="pairwise").load()
     scores = checked_scores(judge, [ONE, ONE, other, other], ["x", "y", "x", "x"])
     assert (scores[0] or 0) > (scores[1] or 0)
     assert scores[2:] == [0, 0]
@@ -161,7 +161,7 @@ def test_a_server_without_logprobs_is_asked_without(
         answers={"say {completion}|warm|5": worded("4"), "say {completion}|cold|5": worded("1")},
         knows=["messages", "temperature", "max_tokens"],
     )
-    judge = load_judge(config(openai_url, model, concurrency=1))
+    judge = config(openai_url, model, concurrency=1).load()
     assert checked_scores(judge, [ONE, ONE], ["warm", "cold"]) == [4, 1]
     assert [len(entry["body"]) for entry in requests_for(model)] == [6, 5, 4, 4]
 
@@ -171,7 +171,7 @@ def test_the_default_questions_hold_both_sides(
 ) -> None:
     model = put_model(answers={})
     for mode, text in (("pointwise", "<answer>\nwarm\n</answer>"), ("pairwise", "A>\nwarm\n</")):
-        judge = load_judge(config(openai_url, model, mode=mode, template=None))
+        judge = config(openai_url, model, mode=mode, template=None).load()
         with pytest.raises(EngineError, match="no answer is written for"):
             checked_scores(judge, [ONE, ONE], ["warm", "cold"])
         asked = [entry["body"]["messages"][0]["content"] for entry in requests_for(model)]
@@ -180,9 +180,9 @@ def test_the_default_questions_hold_both_sides(
 
 def test_names_and_checks() -> None:
     judge = JudgeConfig(model="org/Judge-7B/")
-    check_judge(judge)
-    assert judge_name(judge) == load_judge(judge).name == "Judge-7B"
-    assert judge_name(JudgeConfig(model="org/x", name="mine")) == "mine"
+    judge.check()
+    assert judge.score_name == judge.load().name == "Judge-7B"
+    assert JudgeConfig(model="org/x", name="mine").score_name == "mine"
     assert JudgeConfig.model_validate(judge.model_dump(mode="json")) == judge
 
 
@@ -215,6 +215,6 @@ def test_a_question_without_an_answer_is_no_score_and_holds_up_no_other(
             "Hi": worded("Hello."),
         }
     )
-    judge = load_judge(config(openai_url, model, max_retries=0))
+    judge = config(openai_url, model, max_retries=0).load()
     scores = checked_scores(judge, [ONE, ONE, ONE], ["warm", "unheard of", "cold"])
     assert scores == [4, None, 2]

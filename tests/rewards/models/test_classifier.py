@@ -20,7 +20,7 @@ from bonbon.errors import ConfigError, RewardError
 from bonbon.records import Prompt
 from bonbon.rewards.base import checked_scores
 from bonbon.rewards.models.backbone import SequenceClassifier
-from bonbon.rewards.models.classifier import ClassifierConfig, ClassifierReward, load_classifier
+from bonbon.rewards.models.classifier import ClassifierConfig, ClassifierReward
 from bonbon.rewards.models.encoding import Encoding
 
 MakeClassifier = Callable[..., Path]
@@ -56,7 +56,7 @@ PROMPTS, COMPLETIONS = mixed_lengths(24)
 
 
 def load(directory: Path, **settings: Any) -> ClassifierReward:  # noqa: ANN401
-    return load_classifier(ClassifierConfig(model=str(directory), device="cpu", **settings))
+    return ClassifierConfig(model=str(directory), device="cpu", **settings).load()
 
 
 def alone(directory: Path, *, head: int = 0) -> list[float]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
-from bonbon.rewards.models.classifier import ClassifierConfig, load_classifier, read_classifier
+from bonbon.rewards.models.classifier import ClassifierConfig
 
 MakeClassifier = Callable[..., Path]
 
@@ -32,8 +32,8 @@ def problem(function: Callable[[ClassifierConfig], object], config: ClassifierCo
 
 def problem_both(config: ClassifierConfig) -> str:
     """Return the line that both reading and loading end with."""
-    line = problem(read_classifier, config)
-    assert problem(load_classifier, config) == line
+    line = problem(ClassifierConfig.check, config)
+    assert problem(ClassifierConfig.load, config) == line
     return line
 
 
@@ -47,9 +47,9 @@ def copy_of(make_classifier: MakeClassifier, tmp_path: Path) -> MakeClassifier:
 
 def test_the_name_is_the_last_part_of_the_path(make_classifier: MakeClassifier) -> None:
     directory = make_classifier("bert")
-    assert load_classifier(config_of(directory)).name == "tiny-bert"
-    assert load_classifier(config_of(f"{directory}/")).name == "tiny-bert"
-    assert load_classifier(config_of(directory, name="mine")).name == "mine"
+    assert config_of(directory).load().name == "tiny-bert"
+    assert config_of(f"{directory}/").load().name == "tiny-bert"
+    assert config_of(directory, name="mine").load().name == "mine"
 
 
 def test_paths_from_the_current_and_home_directory(
@@ -58,8 +58,8 @@ def test_paths_from_the_current_and_home_directory(
     directory = make_classifier("bert")
     monkeypatch.chdir(directory)
     monkeypatch.setenv("HOME", str(directory.parent))
-    assert load_classifier(config_of(".")).name == "tiny-bert"
-    assert load_classifier(config_of("~/tiny-bert")).name == "tiny-bert"
+    assert config_of(".").load().name == "tiny-bert"
+    assert config_of("~/tiny-bert").load().name == "tiny-bert"
 
 
 @pytest.mark.parametrize("model", ["./nothing-here", "~/nothing-here"])
@@ -97,7 +97,7 @@ def test_the_nearest_label_is_offered(copy_of: MakeClassifier) -> None:
     edit_config(directory, label2id={"negative": 0, "positive": 1})
     line = problem_both(config_of(directory, head="Positive"))
     assert line.endswith("did you mean 'positive'?")
-    load_classifier(config_of(directory, head="positive"))
+    config_of(directory, head="positive").load()
 
 
 def edit_config(directory: Path, **changes: object) -> None:
@@ -120,12 +120,12 @@ def test_a_template_can_be_passed_over(make_classifier: MakeClassifier) -> None:
 
 
 def scores_of(directory: Path, **settings: Any) -> list[float | None]:  # noqa: ANN401
-    reward = load_classifier(config_of(directory, **settings))
+    reward = config_of(directory, **settings).load()
     return reward.score([PROMPT], ["w3 w4"])
 
 
 def test_a_length_beyond_the_model_is_refused(make_classifier: MakeClassifier) -> None:
-    line = problem(load_classifier, config_of(make_classifier("bert"), max_length=65))
+    line = problem(ClassifierConfig.load, config_of(make_classifier("bert"), max_length=65))
     assert "takes at most 64 tokens, got max_length 65" in line
 
 
@@ -144,14 +144,14 @@ def test_a_weight_that_is_not_there_is_named(kind: str, name: str, copy_of: Make
     weights = load_file(directory / "model.safetensors")
     del weights[name]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    line = problem(load_classifier, config_of(directory))
+    line = problem(ClassifierConfig.load, config_of(directory))
     assert f"do not fit together (missing: {name}); expected a hub name or a directory" in line
 
 
 def test_a_head_for_other_labels_is_refused(copy_of: MakeClassifier) -> None:
     directory = copy_of("bert", num_labels=2)
     edit_config(directory, id2label={"0": "one"}, label2id={"one": 0})
-    line = problem(load_classifier, config_of(directory))
+    line = problem(ClassifierConfig.load, config_of(directory))
     assert "of another shape: classifier.bias [2] for [1], classifier.weight [2, 32]" in line
 
 
@@ -160,7 +160,7 @@ def test_pickled_weights_are_refused(copy_of: MakeClassifier) -> None:
     weights = load_file(directory / "model.safetensors")
     torch.save(weights, directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
-    line = problem(load_classifier, config_of(directory))
+    line = problem(ClassifierConfig.load, config_of(directory))
     assert line.startswith("cannot load the reward model")
     assert "safetensors" in line
 
@@ -168,7 +168,7 @@ def test_pickled_weights_are_refused(copy_of: MakeClassifier) -> None:
 def test_a_damaged_file_is_one_line(copy_of: MakeClassifier) -> None:
     directory = copy_of("bert")
     (directory / "model.safetensors").write_bytes(b"not weights at all")
-    line = problem(load_classifier, config_of(directory))
+    line = problem(ClassifierConfig.load, config_of(directory))
     assert line.startswith("cannot load the reward model")
 
 

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from bonbon.errors import RewardError
 from bonbon.rewards.models.encoding import Encoding
-from bonbon.rewards.models.pairwise import Comparison, encode_comparisons
+from bonbon.rewards.models.pairwise import CandidatePair, encode_pairs_of_candidates
 
 TEMPLATE = "{prompt} <user> {first} <assistant> {second} w39"
 
@@ -21,9 +21,9 @@ class Encoder:
     def __call__(
         self, prompt: str, first: str, second: str, *, max_length: int | None = None
     ) -> Encoding:
-        comparison = Comparison(prompt, first, second)
-        [encoding] = encode_comparisons(
-            self.tokenizer, [comparison], template=TEMPLATE, max_length=max_length
+        pair = CandidatePair(prompt, first, second)
+        [encoding] = encode_pairs_of_candidates(
+            self.tokenizer, [pair], template=TEMPLATE, max_length=max_length
         )
         return encoding
 

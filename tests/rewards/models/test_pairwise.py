@@ -18,9 +18,7 @@ from bonbon.rewards.bradley_terry import bradley_terry
 from bonbon.rewards.models.pairwise import (
     PairwiseConfig,
     PairwiseReward,
-    load_pairwise,
     mean_win_chance,
-    read_pairwise,
     win_chances,
 )
 
@@ -55,7 +53,7 @@ def config_of(directory: Path, **settings: Any) -> PairwiseConfig:  # noqa: ANN4
 
 
 def load(directory: Path, **settings: Any) -> PairwiseReward:  # noqa: ANN401
-    return load_pairwise(config_of(directory, **settings))
+    return config_of(directory, **settings).load()
 
 
 def chances_alone(directory: Path, prompt: Prompt, texts: list[str], head: int) -> np.ndarray:
@@ -119,7 +117,7 @@ def test_a_label_says_that_the_first_is_better(make_classifier: MakeClassifier) 
         scores = load(directory, head=head).score(PROMPTS[:4], COMPLETIONS[:4])
         chances = chances_alone(directory, PROMPTS[0], COMPLETIONS[:4], 2)
         assert scores == pytest.approx(((chances.sum(axis=1) - 0.5) / 3).tolist(), abs=1e-5)
-    for function in (read_pairwise, load_pairwise):
+    for function in (PairwiseConfig.check, PairwiseConfig.load):
         with pytest.raises(ConfigError, match=r"has 3 labels .* got head None"):
             function(config_of(directory))
 

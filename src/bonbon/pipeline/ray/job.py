@@ -32,7 +32,7 @@ from bonbon.pipeline.sample import (
 )
 from bonbon.pipeline.stage import Stage
 from bonbon.records import Candidate, Prompt
-from bonbon.rewards.config import RewardConfig, reward_name
+from bonbon.rewards.base import RewardConfig
 from bonbon.sampling.config import RayEngine
 
 SAVING_SHARE = 0.05
@@ -206,7 +206,7 @@ class _Scores:
         """Go on with the table if it holds this very reward's scores of these very candidates."""
         self._plan = plan
         self._store = workspace.store
-        self._reward_name = reward_name(workspace.recipe.reward)
+        self._reward_name = workspace.recipe.reward.score_name
         settings = scoring_settings(workspace.recipe, plan.settings, prompts=plan.prompts)
         self._stage = workspace.stage(f"score-{plan.name}", settings)
         whole = self._store.has_scores(plan.name, self._reward_name) and not self._stage.damaged

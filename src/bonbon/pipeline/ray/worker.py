@@ -16,8 +16,7 @@ from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
 from bonbon.models.shortage import lacks_memory
 from bonbon.records import Candidate, Prompt
-from bonbon.rewards.base import Reward, checked_scores, prompts_at_once
-from bonbon.rewards.config import RewardConfig, load_reward
+from bonbon.rewards.base import Reward, RewardConfig, checked_scores, prompts_at_once
 from bonbon.sampling.base import Sampler
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import RunsOn, open_sampler
@@ -181,7 +180,7 @@ class ShardWorker:
     @cached_property
     def _reward(self) -> Reward | None:
         config = self._setup.reward
-        return None if config is None else load_reward(config)
+        return None if config is None else config.load()
 
 
 def tries_directory(directory: Path) -> Path:

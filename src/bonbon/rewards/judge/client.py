@@ -7,7 +7,9 @@ from bonbon.openai_api.client import OpenaiClient, run_to_end
 from bonbon.openai_api.endpoint import Endpoint
 from bonbon.openai_api.failures import UnansweredError
 from bonbon.openai_api.schema import Answer, Choice
-from bonbon.rewards.judge.config import JudgeConfig
+
+PROMPTS_AT_ONCE = 8
+"""To judge in one call: enough to keep requests in flight, few enough to lose little to a kill."""
 
 TOP_LOGPROBS = 20
 """Alternatives to ask for: as many as OpenAI's API and a plain vLLM give."""
@@ -19,20 +21,13 @@ _OPTIONAL = frozenset({"logprobs", "top_logprobs", "max_tokens", "temperature"})
 class JudgeChat:
     """Puts questions to a judge, side by side."""
 
-    def __init__(self, config: JudgeConfig) -> None:
-        """Take the judge and how to ask it."""
-        self._config = config
-        self._client = OpenaiClient(
-            Endpoint(
-                base_url=config.base_url,
-                model=config.model,
-                api_key_env=config.api_key_env,
-                concurrency=config.concurrency,
-                max_retries=config.max_retries,
-                timeout_s=config.timeout_s,
-                setting="reward",
-            )
-        )
+    def __init__(
+        self, endpoint: Endpoint, *, temperature: float | int = 0, max_tokens: int = 16
+    ) -> None:
+        """Take the judge's server, the sampling temperature and the longest answer in tokens."""
+        self._client = OpenaiClient(endpoint)
+        self._temperature = temperature
+        self._max_tokens = max_tokens
 
     def answers(self, questions: Iterable[str]) -> dict[str, Choice]:
         """Return the judge's answers by question; equal questions are asked once.
@@ -52,8 +47,8 @@ class JudgeChat:
     async def _answer(self, question: str) -> Choice:
         body: dict[str, Any] = {
             "messages": [{"role": "user", "content": question}],
-            "temperature": self._config.temperature,
-            "max_tokens": self._config.max_tokens,
+            "temperature": self._temperature,
+            "max_tokens": self._max_tokens,
             "logprobs": True,
             "top_logprobs": TOP_LOGPROBS,
         }

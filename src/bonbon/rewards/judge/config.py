@@ -1,74 +1,16 @@
 """A language model as the judge, behind an endpoint that speaks OpenAI's API."""
 
 import importlib.util
-import re
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bonbon.config import Config
 from bonbon.errors import MissingExtraError
-from bonbon.openai_api.endpoint import BaseUrl, KeyVariable
-from bonbon.records import Prompt
-from bonbon.rewards.base import Reward, RewardName, name_from
-
-POINTWISE_TEMPLATE = """\
-Rate how well the answer serves the person who wrote the request, from 1 (not at all) to {scale} \
-(it could not do better). Judge helpfulness, correctness and tone, not length.
-
-<request>
-{prompt}
-</request>
-
-<answer>
-{completion}
-</answer>
-
-Reply with the number alone."""
-
-PAIRWISE_TEMPLATE = """\
-Which of the two answers serves the person who wrote the request better? Judge helpfulness, \
-correctness and tone, not length, and not the order they come in.
-
-<request>
-{prompt}
-</request>
-
-<answer A>
-{first}
-</answer A>
-
-<answer B>
-{second}
-</answer B>
-
-Reply with the letter A or B alone."""
-
-_FIELD = re.compile(r"\{(\w+)\}")
-
-
-def fields_of(template: str) -> frozenset[str]:
-    """Return the names in braces."""
-    return frozenset(_FIELD.findall(template))
-
-
-def filled(template: str, fields: Mapping[str, str]) -> str:
-    """Return a template with its fields put in; braces inside their values stay as they are."""
-    return _FIELD.sub(lambda match: fields.get(match[1], match[0]), template)
-
-
-def prompt_as_text(prompt: Prompt) -> str:
-    """Return a prompt for a judge to read; a chat of several turns with who says what."""
-    if isinstance(prompt.content, str) or len(prompt.content) == 1:
-        return prompt.text
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt.content)
-
+from bonbon.openai_api.endpoint import BaseUrl, Endpoint, KeyVariable
+from bonbon.rewards.base import Reward, RewardConfig, RewardName, name_from
+from bonbon.rewards.judge.templates import PAIRWISE_TEMPLATE, POINTWISE_TEMPLATE, fields_of
 
 DEFAULT_SCALE = 5
-
-PROMPTS_AT_ONCE = 8
-"""To judge in one call: enough to keep requests in flight, few enough to lose little to a kill."""
 
 _NEEDED = {"pointwise": {"completion"}, "pairwise": {"first", "second"}}
 _KNOWN = {
@@ -77,7 +19,7 @@ _KNOWN = {
 }
 
 
-class JudgeConfig(Config):
+class JudgeConfig(RewardConfig):
     """A language model that is asked how good the completions are."""
 
     kind: Literal["judge"] = "judge"
@@ -123,47 +65,56 @@ class JudgeConfig(Config):
         return self
 
     @property
-    def question(self) -> str:
-        """The template in use."""
-        default = POINTWISE_TEMPLATE if self.mode == "pointwise" else PAIRWISE_TEMPLATE
-        return self.template or default
+    def score_name(self) -> str:
+        """The name that was given, or the last part of the model's."""
+        return self.name or name_from(self.model.rstrip("/").split("/")[-1])
 
+    @property
+    def compares_candidates(self) -> bool:
+        """Whether the judge compares a prompt's completions with one another."""
+        return self.mode == "pairwise"
 
-def load_judge(config: JudgeConfig) -> Reward:
-    """Return the judge that a config describes; no request is sent yet.
+    def check(self) -> None:
+        """Find what would keep the judge from loading; the server may still be down.
 
-    Raises:
-        MissingExtraError: the `openai` package is not installed.
-    """
-    check_judge(config)
-    # The optional openai package is imported only where a judge is used.
-    from bonbon.rewards.judge.pairwise import PairwiseJudge  # noqa: PLC0415
-    from bonbon.rewards.judge.pointwise import PointwiseJudge  # noqa: PLC0415
+        Raises:
+            MissingExtraError: the `openai` package is not installed.
+            ConfigError: the environment's proxies or certificates cannot be used.
+        """
+        if importlib.util.find_spec("openai") is None:
+            raise MissingExtraError(
+                f"the judge {self.model!r} is asked through the `openai` package, which is not "
+                "installed; run pip install 'bonbon-align[openai]'"
+            )
+        from bonbon.openai_api.client import check_connections  # noqa: PLC0415 - an extra
 
-    judge = PointwiseJudge if config.mode == "pointwise" else PairwiseJudge
-    return judge(config, name=judge_name(config))
+        check_connections()
 
+    def load(self) -> Reward:
+        """Return the judge; no request is sent yet."""
+        self.check()
+        # The optional openai package is imported only where a judge is used.
+        from bonbon.rewards.judge.client import JudgeChat  # noqa: PLC0415
+        from bonbon.rewards.judge.pairwise import PairwiseJudge  # noqa: PLC0415
+        from bonbon.rewards.judge.pointwise import PointwiseJudge  # noqa: PLC0415
 
-def judge_name(config: JudgeConfig) -> str:
-    """Return the name that the loaded judge will have."""
-    return config.name or name_from(config.model.rstrip("/").split("/")[-1])
-
-
-def check_judge(config: JudgeConfig) -> None:
-    """Find what would keep a judge from loading; the server may still be down and is not asked.
-
-    Raises:
-        MissingExtraError: the `openai` package is not installed.
-        ConfigError: the environment's proxies or certificates cannot be used.
-    """
-    if importlib.util.find_spec("openai") is None:
-        raise MissingExtraError(
-            f"the judge {config.model!r} is asked through the `openai` package, which is not "
-            "installed; run pip install 'bonbon-align[openai]'"
+        endpoint = Endpoint(
+            base_url=self.base_url,
+            model=self.model,
+            api_key_env=self.api_key_env,
+            concurrency=self.concurrency,
+            max_retries=self.max_retries,
+            timeout_s=self.timeout_s,
+            setting="reward",
         )
-    from bonbon.openai_api.client import check_connections  # noqa: PLC0415 - an extra
-
-    check_connections()
+        chat = JudgeChat(endpoint, temperature=self.temperature, max_tokens=self.max_tokens)
+        if self.mode == "pairwise":
+            template = self.template or PAIRWISE_TEMPLATE
+            return PairwiseJudge(chat, template, name=self.score_name, comparisons=self.comparisons)
+        template = self.template or POINTWISE_TEMPLATE
+        return PointwiseJudge(
+            chat, template, name=self.score_name, scale=self.scale or DEFAULT_SCALE
+        )
 
 
 def _check_template(template: str, mode: Literal["pointwise", "pairwise"]) -> None:

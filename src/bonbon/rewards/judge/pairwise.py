@@ -10,9 +10,9 @@ from jaxtyping import Float
 from bonbon.openai_api.schema import Choice
 from bonbon.records import Prompt
 from bonbon.rewards.bradley_terry import bradley_terry
-from bonbon.rewards.judge.client import JudgeChat
-from bonbon.rewards.judge.config import PROMPTS_AT_ONCE, JudgeConfig, filled, prompt_as_text
+from bonbon.rewards.judge.client import PROMPTS_AT_ONCE, JudgeChat
 from bonbon.rewards.judge.parsing import read_preference
+from bonbon.rewards.judge.templates import filled, prompt_as_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,14 @@ class PairwiseJudge:
 
     prompts_at_once = PROMPTS_AT_ONCE
 
-    def __init__(self, config: JudgeConfig, *, name: str) -> None:
-        """Take the judge and what to ask it."""
+    def __init__(
+        self, chat: JudgeChat, template: str, *, name: str, comparisons: int | None = None
+    ) -> None:
+        """Take the judge, the question, and the most others that a completion is compared with."""
         self.name = name
-        self._template = config.question
-        self._comparisons = config.comparisons
-        self._chat = JudgeChat(config)
+        self._chat = chat
+        self._template = template
+        self._comparisons = comparisons
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """Return log-strengths, comparable within a prompt; None where no verdict was given.

@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 
 from bonbon.records import Prompt
-from bonbon.rewards.judge.client import JudgeChat
-from bonbon.rewards.judge.config import (
-    DEFAULT_SCALE,
-    PROMPTS_AT_ONCE,
-    JudgeConfig,
-    filled,
-    prompt_as_text,
-)
+from bonbon.rewards.judge.client import PROMPTS_AT_ONCE, JudgeChat
 from bonbon.rewards.judge.parsing import read_score
+from bonbon.rewards.judge.templates import filled, prompt_as_text
 
 
 class PointwiseJudge:
@@ -19,12 +13,12 @@ class PointwiseJudge:
 
     prompts_at_once = PROMPTS_AT_ONCE
 
-    def __init__(self, config: JudgeConfig, *, name: str) -> None:
-        """Take the judge and what to ask it."""
+    def __init__(self, chat: JudgeChat, template: str, *, name: str, scale: int) -> None:
+        """Take the judge, the question, and the best score."""
         self.name = name
-        self._question = config.question
-        self._scale = config.scale or DEFAULT_SCALE
-        self._chat = JudgeChat(config)
+        self._chat = chat
+        self._template = template
+        self._scale = scale
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """Return each completion's score; None where the judge gave none.
@@ -34,7 +28,7 @@ class PointwiseJudge:
         """
         questions = [
             filled(
-                self._question,
+                self._template,
                 {
                     "prompt": prompt_as_text(prompt),
                     "completion": completion,

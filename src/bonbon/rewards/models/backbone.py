@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -10,8 +11,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from transformers import PretrainedConfig, PreTrainedModel
 
-from bonbon.config import Config
-from bonbon.rewards.base import RewardName
+from bonbon.config import at_home
+from bonbon.data.fingerprint import fingerprint_model
+from bonbon.rewards.base import RewardConfig, RewardName, name_from
 from bonbon.rewards.models.encoding import Encoding
 
 STARTING_COST = 1 / 32
@@ -67,7 +69,7 @@ GPU_BATCH_TOKENS = 16384
 """Work enough for a GPU to be busy."""
 
 
-class SequenceClassifierConfig(Config):
+class SequenceClassifierConfig(RewardConfig):
     """Which checkpoint to load, and how to run it."""
 
     model: str = Field(min_length=1)
@@ -89,6 +91,15 @@ class SequenceClassifierConfig(Config):
     """Run model code that the hub repository brings along."""
     name: RewardName | None = None
     """Name of the score in every table; by default the last part of `model`."""
+
+    @property
+    def score_name(self) -> str:
+        """The name that was given, or the last part of the hub name or path."""
+        return self.name or name_from(at_home(Path(self.model)).resolve().name)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return the fingerprint of a local directory."""
+        return {"weights": fingerprint_model(self.model)}
 
 
 class SequenceClassifier:

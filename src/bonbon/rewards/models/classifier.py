@@ -1,17 +1,14 @@
 """A sequence classifier, such as a trained reward model, as a reward."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from bonbon.config import at_home
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
-from bonbon.rewards.base import name_from
 from bonbon.rewards.models.backbone import SequenceClassifier, SequenceClassifierConfig
 from bonbon.rewards.models.checkpoint import (
     label_index,
@@ -54,6 +51,24 @@ class ClassifierConfig(SequenceClassifierConfig):
                 "for one label, `heads` for a weighted sum of several"
             )
         return self
+
+    def check(self) -> None:
+        """Read all but the weights, and check the settings against it."""
+        _read(self)
+
+    def load(self) -> "ClassifierReward":
+        """Load the classifier from safetensors."""
+        tokenizer, model_config = _read(self)
+        model = read_weights(self)
+        return ClassifierReward(
+            model,
+            tokenizer,
+            name=self.score_name,
+            head=_heads(self, model_config),
+            input=_input_kind(self, tokenizer),
+            max_length=longest_input(self, model, tokenizer),
+            batch_tokens=self.batch_tokens,
+        )
 
 
 class ClassifierReward:
@@ -111,31 +126,7 @@ class ClassifierReward:
         return (logits[:, list(self._heads)] * weights).sum(dim=1).tolist()
 
 
-def load_classifier(config: ClassifierConfig) -> ClassifierReward:
-    """Load a classifier from safetensors.
-
-    Raises:
-        ConfigError: it cannot be loaded, has no trained head, or the settings do not fit it.
-    """
-    tokenizer, model_config = read_classifier(config)
-    model = read_weights(config)
-    return ClassifierReward(
-        model,
-        tokenizer,
-        name=classifier_name(config),
-        head=_heads(config, model_config),
-        input=_input_kind(config, tokenizer),
-        max_length=longest_input(config, model, tokenizer),
-        batch_tokens=config.batch_tokens,
-    )
-
-
-def classifier_name(config: SequenceClassifierConfig) -> str:
-    """Return the name a classifier's scores go by: the last part of its hub name or path."""
-    return config.name or name_from(at_home(Path(config.model)).resolve().name)
-
-
-def read_classifier(
+def _read(
     config: ClassifierConfig,
 ) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
     """Read the tokenizer and the model's config, no weights, and check the settings against them.

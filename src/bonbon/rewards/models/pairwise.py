@@ -22,7 +22,6 @@ from bonbon.rewards.models.checkpoint import (
     read_checkpoint,
     read_weights,
 )
-from bonbon.rewards.models.classifier import classifier_name
 from bonbon.rewards.models.encoding import Encoding, require_fast, shortened, transcript
 
 Place = Literal["prompt", "first", "second"]
@@ -31,7 +30,7 @@ _FIELD = re.compile(r"\{(prompt|first|second)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class CandidatePair:
     """A prompt and two candidates, in the order in which the model reads them."""
 
     prompt: str
@@ -39,9 +38,9 @@ class Comparison:
     second: str
 
 
-def encode_comparisons(
+def encode_pairs_of_candidates(
     tokenizer: PreTrainedTokenizerBase,
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[CandidatePair],
     *,
     template: str,
     max_length: int | None,
@@ -65,7 +64,7 @@ def encode_comparisons(
     ]
 
 
-def _filled(template: str, comparison: Comparison) -> tuple[str, dict[Place, tuple[int, int]]]:
+def _filled(template: str, comparison: CandidatePair) -> tuple[str, dict[Place, tuple[int, int]]]:
     """Return the text, and from which to which character each field's value stands."""
     values: dict[Place, str] = {
         "prompt": comparison.prompt,
@@ -143,6 +142,30 @@ class PairwiseConfig(SequenceClassifierConfig):
     """A candidate's score: its mean probability of being preferred to another one of the prompt,
     or its log-strength by Bradley–Terry."""
 
+    @property
+    def compares_candidates(self) -> bool:
+        """Always."""
+        return True
+
+    def check(self) -> None:
+        """Read all but the weights, and check the settings against it."""
+        _read(self)
+
+    def load(self) -> "PairwiseReward":
+        """Load the model from safetensors."""
+        tokenizer, model_config = _read(self)
+        model = read_weights(self)
+        return PairwiseReward(
+            model,
+            tokenizer,
+            name=self.score_name,
+            head=label_index(self, self.head, model_config),
+            template=self.template,
+            aggregate=self.aggregate,
+            max_length=longest_input(self, model, tokenizer),
+            batch_tokens=self.batch_tokens,
+        )
+
 
 class PairwiseReward:
     """Compares all candidates of a prompt with one another, each pair in both orders.
@@ -194,7 +217,7 @@ class PairwiseReward:
         texts = {prompt_id: sorted(counts) for prompt_id, counts in drawn.items()}
         preferences = self._preferences(
             [
-                Comparison(asked[prompt_id], first, second)
+                CandidatePair(asked[prompt_id], first, second)
                 for prompt_id, own in texts.items()
                 for first, second in permutations(own, 2)
             ]
@@ -212,11 +235,13 @@ class PairwiseReward:
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
 
-    def _preferences(self, comparisons: Sequence[Comparison]) -> Float[np.ndarray, " comparisons"]:
+    def _preferences(
+        self, comparisons: Sequence[CandidatePair]
+    ) -> Float[np.ndarray, " comparisons"]:
         """Return the logit of each comparison's first candidate being the better one."""
         if not comparisons:
             return np.zeros(0)
-        encodings = encode_comparisons(
+        encodings = encode_pairs_of_candidates(
             self._tokenizer, comparisons, template=self._template, max_length=self._max_length
         )
         self.num_prompts_cut += sum(e.prompt_tokens_cut > 0 for e in encodings)
@@ -263,27 +288,7 @@ def mean_win_chance(
     return (chances @ repeats - 0.5) / num_others  # itself was counted once, as a half
 
 
-def load_pairwise(config: PairwiseConfig) -> PairwiseReward:
-    """Load a pairwise reward model from safetensors.
-
-    Raises:
-        ConfigError: it cannot be loaded, has no trained head, or the settings do not fit it.
-    """
-    tokenizer, model_config = read_pairwise(config)
-    model = read_weights(config)
-    return PairwiseReward(
-        model,
-        tokenizer,
-        name=classifier_name(config),
-        head=label_index(config, config.head, model_config),
-        template=config.template,
-        aggregate=config.aggregate,
-        max_length=longest_input(config, model, tokenizer),
-        batch_tokens=config.batch_tokens,
-    )
-
-
-def read_pairwise(config: PairwiseConfig) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+def _read(config: PairwiseConfig) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
     """Read the tokenizer and the model's config, no weights, and check the settings against them.
 
     Raises:

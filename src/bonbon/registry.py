@@ -1,0 +1,224 @@
+"""Open sets of kinds (rewards, engines, objectives): ours, and those that other packages add.
+
+A package adds a kind through an entry point, a script through `Registry.register`.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from bonbon.config import Config, without_secrets
+from bonbon.errors import ConfigError
+
+Item = TypeVar("Item")
+Registered = TypeVar("Registered")
+Kind = TypeVar("Kind", bound="KindConfig")
+
+
+class Registry(Generic[Item]):
+    """Items by name; each is imported when it is asked for.
+
+    Attributes:
+        group: the entry-point group through which other packages add items.
+        noun: what an item is called in messages, such as "reward kind".
+    """
+
+    def __init__(self, group: str, noun: str, built_in: Mapping[str, str]) -> None:
+        """Take the items that come with bonbon, as `module:attribute` by name."""
+        self.group = group
+        self.noun = noun
+        self._built_in = built_in
+        self._registered: dict[str, Any] = {}
+
+    def register(self, name: str) -> Callable[[Registered], Registered]:
+        """Return a decorator that adds a class or function under a name.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+        if name in self._built_in or name in self._registered:
+            raise ConfigError(f"there is a {self.noun} {name!r} already; choose another name")
+
+        def add(item: Registered) -> Registered:
+            self._registered[name] = item
+            return item
+
+        return add
+
+    def names(self) -> list[str]:
+        """Return all names, bonbon's own first."""
+        return list(dict.fromkeys([*self._built_in, *self._registered, *self._entry_points()]))
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is an item of this name."""
+        return name in self._built_in or name in self._registered or name in self._entry_points()
+
+    def __getitem__(self, name: str) -> Item:
+        """Return the item of a name.
+
+        Raises:
+            ConfigError: there is none, or the package that adds it cannot be imported.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        if name in self._built_in:
+            module, _, attribute = self._built_in[name].partition(":")
+            return getattr(import_module(module), attribute)
+        entry_point = self._entry_points().get(name)
+        if entry_point is None:
+            raise ConfigError(self.unknown_line(name))
+        try:
+            return entry_point.load()
+        except Exception as error:
+            package = entry_point.dist.name if entry_point.dist else entry_point.value
+            raise ConfigError(
+                f"the {self.noun} {name!r} comes from the package {package}, which cannot be "
+                f"imported ({type(error).__name__}: {error}); repair or remove that package"
+            ) from error
+
+    def unknown_line(self, name: object) -> str:
+        """Say that there is no item of this name, with the nearest one."""
+        names = self.names()
+        return (
+            f"got {self.noun} {name!r}, expected one of {', '.join(names)}"
+            f"{nearest(str(name), names)}"
+        )
+
+    def _entry_points(self) -> Mapping[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
+
+
+class KindConfig(Config):
+    """Settings of one of several kinds, told apart by `kind`.
+
+    A subclass with a `registry` stands for all its kinds: as a field's type it takes the settings
+    of any of them, as keys and values or as an object. Each kind is a subclass of that one.
+    """
+
+    registry: ClassVar["Registry[type[KindConfig]]"]
+    kind: str
+    """Which kind."""
+
+    @classmethod
+    def in_full(cls, value: object) -> object:
+        """Return a short form, such as a name alone, as keys and values."""
+        return value
+
+    @classmethod
+    def read(cls: "type[Kind]", value: object) -> "Kind":
+        """Return the settings of whichever kind the value names.
+
+        Raises:
+            ValueError: there is no such kind, or a key or value does not fit it.
+        """
+        if isinstance(value, cls):
+            return value
+        given = cls.in_full(value)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"got {_a(type(given).__name__)}, expected a name, or keys and values")
+        keys = {str(key): item for key, item in cast("Mapping[object, object]", given).items()}
+        try:
+            _check_keys(keys, cls.registry)
+            kind = cls.registry[cast("str", keys["kind"])]
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return cast("Kind", kind.model_validate(keys))
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls,
+        source: object,
+        handler: GetCoreSchemaHandler,
+    ) -> CoreSchema:
+        """Validate a field of the class that has the registry by the kind that is given."""
+        if "registry" not in cls.__dict__:
+            return handler(source)
+        return core_schema.no_info_plain_validator_function(
+            cls.read,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda config, info: config.model_dump(
+                    mode=info.mode,
+                    exclude_unset=info.exclude_unset,
+                    exclude_defaults=info.exclude_defaults,
+                    exclude_none=info.exclude_none,
+                ),
+                info_arg=True,
+            ),
+        )
+
+
+def check_part_keys(given: Mapping[str, object], part: type[Config], what: str) -> None:
+    """Refuse keys that a part of a reward does not have.
+
+    Args:
+        given: the part.
+        part: what it becomes.
+        what: to call it.
+
+    Raises:
+        ValueError: one line, with the nearest name that would do.
+    """
+    for key in given:
+        if key not in part.model_fields:
+            known = list(part.model_fields)
+            line = f"{what} has no `{without_secrets(key)}`, expected one of {', '.join(known)}"
+            raise ValueError(line + nearest(key, known, quote="`"))
+    if missing := _missing(given, part):
+        raise ValueError(f"got {what} without `{missing}`; add it")
+
+
+def nearest(name: str, known: Iterable[str], *, quote: str = "'") -> str:
+    """Return "; did you mean …?" with the known name that is most like a wrong one, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {quote}{close[0]}{quote}?" if close else ""
+
+
+def _check_keys(given: Mapping[str, object], registry: Registry[type[KindConfig]]) -> None:
+    """Refuse settings without a known kind, or with keys that do not go with their kind."""
+    kind, thing = given.get("kind"), registry.noun.removesuffix(" kind")
+    if not isinstance(kind, str) or kind not in registry:
+        raise ValueError(_unknown_kind_line(kind, given, registry, thing))
+    config = registry[kind]
+    for key in given:
+        if key not in config.model_fields:
+            raise ValueError(_unknown_key_line(key, kind, registry, thing))
+    if missing := _missing(given, config):
+        raise ValueError(f"got {_a(thing)} of kind {kind!r} without `{missing}`; add it")
+
+
+def _missing(given: Mapping[str, object], model: type[Config]) -> str | None:
+    required = (key for key, field in model.model_fields.items() if field.is_required())
+    return next((key for key in required if key not in given), None)
+
+
+def _unknown_kind_line(
+    kind: object,
+    given: Mapping[str, object],
+    registry: Registry[type[KindConfig]],
+    thing: str,
+) -> str:
+    if "kind" in given:
+        return registry.unknown_line(kind)
+    names = registry.names()
+    fitting = [name for name in names if set(given) <= set(registry[name].model_fields)]
+    hint = f"; add `kind: {fitting[0]}`" if len(fitting) == 1 else ""
+    return f"got {_a(thing)} without `kind`, expected one of {', '.join(names)}{hint}"
+
+
+def _unknown_key_line(key: str, kind: str, registry: Registry[type[KindConfig]], thing: str) -> str:
+    known = list(registry[kind].model_fields)
+    name = without_secrets(key)
+    line = f"{_a(thing)} of kind {kind!r} has no `{name}`, expected one of {', '.join(known)}"
+    if hint := nearest(key, known, quote="`"):
+        return line + hint
+    owners = [repr(other) for other in registry.names() if key in registry[other].model_fields]
+    return f"{line}; `{name}` belongs to kind {' or '.join(owners)}" if owners else line
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
