@@ -13,7 +13,7 @@ from bonbon.models.policy import PolicyConfig, policy_name
 from bonbon.pipeline.stage import DIGEST, digest
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
-from bonbon.sampling.config import OpenaiEngine, RayEngine, SamplingConfig, TransformersEngine
+from bonbon.sampling.config import SamplingConfig, TransformersEngine
 from bonbon.training.config import TrainingConfig
 
 # These change what a user sees, where a stage runs or how fast, not what comes out of it.
@@ -151,19 +151,15 @@ def trained_sampling_settings(
 
 def trained_sampling(config: SamplingConfig) -> SamplingConfig:
     """Return how the trained model is drawn from: a server has the base only."""
-    if isinstance(config.engine, OpenaiEngine):
+    if not config.engine.draws_trained_models:
         return config.model_copy(update={"engine": TransformersEngine()})
     return config
 
 
 def _drawing(config: SamplingConfig) -> dict[str, Any]:
     """Return what makes draws other than the policy's own; where an engine runs does not."""
-    engine = config.engine.worker if isinstance(config.engine, RayEngine) else config.engine
-    name: dict[str, Any] = {"kind": engine.kind}
-    if isinstance(engine, OpenaiEngine):
-        name |= {"model": engine.model, "api": engine.api}
     settings = config.model_dump(mode="json", include={"stop", "top_k", "top_p", "logprobs"})
-    return {"drawn_by": name, **settings}
+    return {"drawn_by": config.engine.cache_key(), **settings}
 
 
 def _policy(config: PolicyConfig) -> dict[str, Any]:

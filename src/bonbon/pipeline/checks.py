@@ -18,7 +18,7 @@ from bonbon.pipeline.distributed import refuse_several
 from bonbon.pipeline.sample import divide
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
-from bonbon.sampling.config import OpenaiEngine, RayEngine, TransformersEngine
+from bonbon.sampling.config import TransformersEngine
 from bonbon.training.config import ONLINE
 from bonbon.training.lora import check_targets
 
@@ -45,15 +45,9 @@ def check_sampling(recipe: Recipe) -> None:
         MissingExtraError: the engine's package is not installed.
     """
     engine = recipe.sampling.engine
-    if not isinstance(engine, RayEngine):  # its workers may run on other machines
+    if engine.runs_here:
         resolve_device(recipe.policy.device)
-    kinds = {engine.kind, engine.worker.kind} if isinstance(engine, RayEngine) else {engine.kind}
-    for kind in sorted(kinds - {"transformers"}):
-        _check_package(kind, wanted_by=f"sampling.engine = {kind}", extra=kind)
-    if isinstance(engine, OpenaiEngine):
-        from bonbon.openai_api.client import check_connections  # noqa: PLC0415 - an extra
-
-        check_connections()
+    engine.check()
 
 
 def check_scoring(recipe: Recipe) -> None:

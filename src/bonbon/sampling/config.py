@@ -1,18 +1,101 @@
 """How completions are drawn, and which engine draws them."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from bonbon.config import Config, Several
+from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.openai_api.endpoint import BaseUrl, KeyVariable
+from bonbon.registry import KindConfig, Registry
+
+if TYPE_CHECKING:
+    from bonbon.models.policy import Policy, PolicyConfig
+    from bonbon.sampling.base import Sampler
 
 MAX_SAMPLES = 1_000_000
 """Of one prompt: what a run can hold of all its prompts is asked before it draws."""
 
 
-class TransformersEngine(Config):
+ENGINES: "Registry[type[EngineConfig]]" = Registry(
+    "bonbon.engines",
+    "engine",
+    {
+        "transformers": "bonbon.sampling.config:TransformersEngine",
+        "vllm": "bonbon.sampling.config:VllmEngine",
+        "openai": "bonbon.sampling.config:OpenaiEngine",
+        "ray": "bonbon.sampling.config:RayEngine",
+    },
+)
+"""All engines; other packages add theirs through the entry point `bonbon.engines`."""
+
+
+class EngineConfig(KindConfig):
+    """An engine's settings, which open it; each engine is a subclass.
+
+    A name alone takes all defaults: `vllm` for `{kind: vllm}`.
+    """
+
+    registry = ENGINES
+
+    @classmethod
+    def in_full(cls, value: object) -> object:
+        """Write a one-word engine out; settings without a kind are the built-in engine's."""
+        if isinstance(value, str):
+            return {"kind": value}
+        if isinstance(value, Mapping) and "kind" not in value:
+            return {"kind": "transformers", **cast("Mapping[str, object]", value)}
+        return value
+
+    def check(self) -> None:
+        """Find what would keep the engine from opening, before work starts.
+
+        Raises:
+            ConfigError: the environment does not let it work.
+            MissingExtraError: its package is not installed.
+        """
+
+    def open(
+        self,
+        policy: "PolicyConfig",
+        sampling: "SamplingConfig",
+        *,
+        seed: int | str,
+        load: "Callable[[], Policy]",
+    ) -> "tuple[Sampler, dict[str, Any]]":
+        """Return a sampler, and what the manifest of its candidates says of the engine.
+
+        A sampler with a method `close` is closed after use.
+
+        Args:
+            policy: to draw from.
+            sampling: how.
+            seed: starts every random number.
+            load: gives the policy to an engine that needs its weights here.
+
+        Raises:
+            BonbonError: the engine cannot be had; the line says why.
+        """
+        raise NotImplementedError
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return what makes its draws others than another engine's; where it runs does not."""
+        return {"kind": self.kind}
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the policy's device is one of this machine."""
+        return True
+
+    @property
+    def draws_trained_models(self) -> bool:
+        """Whether it draws from any model directory: a server has the base only."""
+        return True
+
+
+class TransformersEngine(EngineConfig):
     """The built-in engine: any transformers causal language model, on CPU or GPU."""
 
     kind: Literal["transformers"] = "transformers"
@@ -20,8 +103,28 @@ class TransformersEngine(Config):
     rows: int = Field(default=128, ge=1, le=100_000)
     """Completions drawn side by side; bounds the memory of the key-value cache."""
 
+    def open(
+        self,
+        policy: "PolicyConfig",
+        sampling: "SamplingConfig",
+        *,
+        seed: int | str,
+        load: "Callable[[], Policy]",
+    ) -> "tuple[Sampler, dict[str, Any]]":
+        """Load the policy."""
+        from bonbon.models.policy import policy_commit  # noqa: PLC0415 - imports torch
+        from bonbon.sampling.native.sampler import TransformersSampler  # noqa: PLC0415
 
-class VllmEngine(Config):
+        sampler = TransformersSampler(load(), sampling, seed=seed)
+        return sampler, {
+            "name": self.kind,
+            "device": sampler.policy.device.type,
+            "decoder": sampler.decoder_name,
+            "commit": policy_commit(policy),
+        }
+
+
+class VllmEngine(EngineConfig):
     """vLLM's offline engine, in this process."""
 
     kind: Literal["vllm"] = "vllm"
@@ -35,8 +138,25 @@ class VllmEngine(Config):
     enforce_eager: bool = False
     """Skip compilation and CUDA graphs: a quicker start, slower tokens."""
 
+    def check(self) -> None:
+        """Find vLLM."""
+        _check_package(self.kind)
 
-class OpenaiEngine(Config):
+    def open(
+        self,
+        policy: "PolicyConfig",
+        sampling: "SamplingConfig",
+        *,
+        seed: int | str,
+        load: "Callable[[], Policy]",
+    ) -> "tuple[Sampler, dict[str, Any]]":
+        """Start vLLM, which loads the weights itself."""
+        from bonbon.sampling.vllm import load_vllm_sampler  # noqa: PLC0415 - an extra
+
+        return load_vllm_sampler(policy, sampling, seed=seed), {"name": self.kind}
+
+
+class OpenaiEngine(EngineConfig):
     """A server that speaks OpenAI's API: vLLM, SGLang, llama.cpp, TGI, a provider."""
 
     kind: Literal["openai"] = "openai"
@@ -57,14 +177,46 @@ class OpenaiEngine(Config):
     timeout_s: float | int = Field(default=600, gt=0, le=1_000_000)
     """Seconds to wait for one answer."""
 
+    def check(self) -> None:
+        """Find the client's package, and what the environment says of proxies."""
+        _check_package(self.kind)
+        from bonbon.openai_api.client import check_connections  # noqa: PLC0415 - an extra
 
-class RayEngine(Config):
+        check_connections()
+
+    def open(
+        self,
+        policy: "PolicyConfig",
+        sampling: "SamplingConfig",
+        *,
+        seed: int | str,
+        load: "Callable[[], Policy]",
+    ) -> "tuple[Sampler, dict[str, Any]]":
+        """Load the policy's tokenizer; the server is asked when something is drawn."""
+        from bonbon.models.policy import load_policy_tokenizer  # noqa: PLC0415 - imports torch
+        from bonbon.sampling.openai import OpenaiSampler  # noqa: PLC0415 - an extra
+
+        name = self.model or policy.model
+        sampler = OpenaiSampler(load_policy_tokenizer(policy), sampling, seed=seed, model_name=name)
+        return sampler, {"name": self.kind, "url": self.base_url, "model": name}
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return the model's name as well."""
+        return {"kind": self.kind, "model": self.model, "api": self.api}
+
+    @property
+    def draws_trained_models(self) -> bool:
+        """No."""
+        return False
+
+
+class RayEngine(EngineConfig):
     """A pool of workers on a Ray cluster, each with a built-in or vLLM engine and the reward."""
 
     kind: Literal["ray"] = "ray"
     """Marks this engine."""
-    worker: Annotated[TransformersEngine | VllmEngine, Field(discriminator="kind")] = (
-        TransformersEngine()
+    worker: TransformersEngine | VllmEngine = Field(
+        default=TransformersEngine(), discriminator="kind"
     )
     """The engine in every worker."""
     num_workers: int = Field(default=2, ge=1, le=10_000)
@@ -77,22 +229,41 @@ class RayEngine(Config):
     """`host:port`, `local` for a new cluster on this machine, or `auto`; by default the one that
     `RAY_ADDRESS` names or `ray start` began here, or else a new one."""
 
+    def check(self) -> None:
+        """Find Ray, and the workers' engine."""
+        _check_package(self.kind)
+        self.worker.check()
 
-def _in_full(value: object) -> object:
-    """Write a one-word engine out: `vllm` for `{kind: vllm}`."""
-    if isinstance(value, str):
-        return {"kind": value}
-    if isinstance(value, Mapping) and "kind" not in value:
-        return {"kind": "transformers", **cast("Mapping[str, object]", value)}
-    return value
+    def open(
+        self,
+        policy: "PolicyConfig",
+        sampling: "SamplingConfig",
+        *,
+        seed: int | str,
+        load: "Callable[[], Policy]",
+    ) -> "tuple[Sampler, dict[str, Any]]":
+        """Refuse: a job of whole sets is no sampler."""
+        raise ConfigError(
+            "got the engine 'ray', which draws whole runs (`bonbon run`, `bonbon sample`); "
+            "expected an engine of one process here: transformers, vllm or openai"
+        )
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return the workers': they draw what one of them alone would."""
+        return self.worker.cache_key()
+
+    @property
+    def runs_here(self) -> bool:
+        """No: workers may be on other machines."""
+        return False
 
 
-EngineConfig = Annotated[
-    TransformersEngine | VllmEngine | OpenaiEngine | RayEngine,
-    Field(discriminator="kind"),
-    BeforeValidator(_in_full),
-]
-"""An engine's config, told apart by `kind`; its name alone takes all defaults."""
+def _check_package(name: str) -> None:
+    if find_spec(name) is None:
+        raise MissingExtraError(
+            f"sampling.engine = {name} needs {name}, which is not installed; run "
+            f"`pip install 'bonbon-align[{name}]'`"
+        )
 
 
 class SamplingConfig(Config):

@@ -4,23 +4,9 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from bonbon.errors import ConfigError
-from bonbon.models.policy import (
-    Policy,
-    PolicyConfig,
-    load_policy,
-    load_policy_tokenizer,
-    policy_commit,
-)
+from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.sampling.base import PaidSampler, Sampler
-from bonbon.sampling.config import (
-    OpenaiEngine,
-    RayEngine,
-    SamplingConfig,
-    TransformersEngine,
-    VllmEngine,
-)
-from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.rescoring import RescoredPaidSampler, RescoredSampler, Rescorer
 
 RunsOn = Mapping[str, Any]
@@ -48,7 +34,7 @@ def open_sampler(
         BonbonError: the engine cannot be had; the line says why.
     """
     loaded = load or (lambda: load_policy(policy))
-    sampler, runs_on = _open(policy, config, seed, loaded)
+    sampler, runs_on = config.engine.open(policy, config, seed=seed, load=loaded)
     try:
         yield _with_logprobs(sampler, policy, config, runs_on)
     finally:
@@ -70,33 +56,3 @@ def _with_logprobs(
     rescored = RescoredPaidSampler(paid, rescorer) if paid else RescoredSampler(sampler, rescorer)
     named = "rescored" if always else "sampler's, rescored where it gives none"
     return rescored, {**runs_on, "logprobs": named}
-
-
-def _open(
-    policy: PolicyConfig, config: SamplingConfig, seed: int | str, load: Callable[[], Policy]
-) -> tuple[Sampler, dict[str, Any]]:
-    engine = config.engine
-    match engine:
-        case TransformersEngine():
-            sampler = TransformersSampler(load(), config, seed=seed)
-            return sampler, {
-                "name": engine.kind,
-                "device": sampler.policy.device.type,
-                "decoder": sampler.decoder_name,
-                "commit": policy_commit(policy),
-            }
-        case VllmEngine():
-            from bonbon.sampling.vllm import load_vllm_sampler  # noqa: PLC0415 - an extra
-
-            return load_vllm_sampler(policy, config, seed=seed), {"name": engine.kind}
-        case OpenaiEngine():
-            from bonbon.sampling.openai import OpenaiSampler  # noqa: PLC0415 - an extra
-
-            name, tokenizer = engine.model or policy.model, load_policy_tokenizer(policy)
-            served = OpenaiSampler(tokenizer, config, seed=seed, model_name=name)
-            return served, {"name": engine.kind, "url": engine.base_url, "model": name}
-        case RayEngine():
-            raise ConfigError(
-                "got the engine 'ray', which draws whole runs (`bonbon run`, `bonbon sample`); "
-                "expected an engine of one process here: transformers, vllm or openai"
-            )
