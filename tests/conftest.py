@@ -19,7 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
-from tests.processes import started
+from tests.processes import WarmPython, started, warm_python
 
 install_import_hook("bonbon", "beartype.beartype")
 
@@ -78,6 +78,13 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     from bonbon.pipeline import reports  # noqa: PLC0415 - most tests do without torch
 
     monkeypatch.setattr(reports, "write_report", lambda directory: directory / "report.html")
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
+    """Start a Python that has imported bonbon, from which processes of their own are forked."""
+    with warm_python(tmp_path_factory.mktemp("warm")) as python:
+        yield python
 
 
 @pytest.fixture(scope="session")
