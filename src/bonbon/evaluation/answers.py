@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -28,17 +29,17 @@ class PromptAnswers:
     kl_monte_carlo: float = 0.0
     log_ratios: Float[np.ndarray, " base_draws"] | None = None
 
-    @property
+    @cached_property
     def rewards(self) -> Float[np.ndarray, " draws"]:
         """The rewards."""
         return np.array(self.group.rewards, dtype=float)
 
-    @property
+    @cached_property
     def lengths(self) -> Float[np.ndarray, " draws"]:
         """Tokens of each answer."""
         return np.array([len(one.token_ids) for one in self.group.candidates], dtype=float)
 
-    @property
+    @cached_property
     def cut(self) -> Float[np.ndarray, " draws"]:
         """1 where the length limit cut the answer, 0 elsewhere."""
         return np.array([one.finish_reason == "length" for one in self.group.candidates], float)

@@ -263,15 +263,11 @@ class Comparison:
         self, matrix: Float[np.ndarray, "n n"], resampled: Float[np.ndarray, "resamples n n"]
     ) -> list[Triple]:
         """Return Bradley–Terry strengths above the first one's, with intervals."""
-
-        def relative(won: Float[np.ndarray, "n n"]) -> PerPrompt:
-            strengths = bradley_terry(won * len(self.prompts))
-            return strengths - strengths[0]
-
-        again = np.array([relative(won) for won in resampled[:STRENGTH_RESAMPLES]])
+        won = np.concatenate([matrix[None], resampled[:STRENGTH_RESAMPLES]])
+        strengths = bradley_terry(won * len(self.prompts))
+        above = strengths - strengths[:, :1]
         return [
-            _triple(self.resampler.estimate(float(value), column))
-            for value, column in zip(relative(matrix), again.T, strict=True)
+            _triple(self.resampler.estimate(float(column[0]), column[1:])) for column in above.T
         ]
 
     def _best_of_means(self, n: int) -> MeanOf:
