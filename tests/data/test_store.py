@@ -234,7 +234,8 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
     assert store.read_manifest("eval-base") is None
 
 
-@pytest.mark.parametrize(("content", "problem"), [("{", "not JSON"), ("[" * 9999, "not JSON"), ("[1]", "JSON object")]
+@pytest.mark.parametrize(
+    ("content", "problem"), [("{", "not JSON"), ("[" * 9999, "not JSON"), ("[1]", "JSON object")]
 )
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: str, problem: str) -> None:
     store = CandidateStore(tmp_path)
