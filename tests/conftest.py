@@ -19,10 +19,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import hypothesis
 import pytest
-from jaxtyping import install_import_hook
+from tests.annotations import check_annotations
 from tests.processes import WarmPython, started, warm_python
 
-install_import_hook("bonbon", "beartype.beartype")
+check_annotations("bonbon")
 
 # SIGTERM ends the tests as Ctrl-C does, so that they end what they have started.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
