@@ -1,5 +1,6 @@
 """What every test runs under: annotations checked as code runs, one thread, no hub, no display."""
 
+import gc
 import json
 import os
 import random
@@ -18,10 +19,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import hypothesis
 import pytest
-from jaxtyping import install_import_hook
-from tests.processes import started
+from tests.annotations import check_annotations
+from tests.processes import WarmPython, started, warm_python
 
-install_import_hook("bonbon", "beartype.beartype")
+check_annotations("bonbon")
 
 # SIGTERM ends the tests as Ctrl-C does, so that they end what they have started.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -29,6 +30,15 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 # Same examples on every run; no deadline, since the cores are shared and models load slowly.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    """Spare garbage collections what the imports have left: every training asks for one.
+
+    Looking through torch and its like takes a third of a second each time, and finds nothing.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +88,13 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     from bonbon.pipeline import reports  # noqa: PLC0415 - most tests do without torch
 
     monkeypatch.setattr(reports, "write_report", lambda directory: directory / "report.html")
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
+    """Start a Python that has imported bonbon, from which processes of their own are forked."""
+    with warm_python(tmp_path_factory.mktemp("warm")) as python:
+        yield python
 
 
 @pytest.fixture(scope="session")

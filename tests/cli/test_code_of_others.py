@@ -9,6 +9,8 @@ import pytest
 import yaml
 from transformers import AutoConfig, AutoTokenizer
 
+from bonbon.pipeline import report as reports
+
 Command = Callable[..., Any]
 
 
@@ -30,7 +32,9 @@ def test_reading_a_run_directory_executes_nothing(
     monkeypatch.setenv("SECRET_TOKEN", "hunter2-in-the-environment")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy:1")
     monkeypatch.setenv("NO_PROXY", "*")
-    assert bonbon("run", "recipe.yaml", "--out", "run").code == 0
+    with monkeypatch.context() as patch:  # the verb `report` draws it below
+        patch.setattr(reports, "write_report", lambda directory: directory / "report.html")
+        assert bonbon("run", "recipe.yaml", "--out", "run").code == 0
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     code = "import pathlib\npathlib.Path('executed').touch()\ndef run(prompts, completions): ...\n"
     (tmp_path / "evil.py").write_text(code)
@@ -52,6 +56,7 @@ def test_reading_a_run_directory_executes_nothing(
         monkeypatch.setattr(loader, "from_pretrained", noted)
 
     assert bonbon("report", "run").code == 0
+    assert (tmp_path / "run" / "report.html").is_file()
     for form in ("pairs", "sft", "unpaired", "candidates"):
         assert bonbon("export", "run", f"{form}.jsonl", "--format", form).code == 0
     assert not (tmp_path / "executed").exists()

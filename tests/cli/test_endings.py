@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.processes import PATIENCE, finished, started, wait_for
+from tests.processes import PATIENCE, WarmPython, finished, wait_for
 
 from bonbon.data.store import CandidateStore
 
 Command = Callable[..., Any]
 
-BONBON = (sys.executable, "-c", "from bonbon.cli.main import main; main()")
+ARGUMENTS = ("-c", "from bonbon.cli.main import main; main()")
+BONBON = (sys.executable, *ARGUMENTS)
 
 
 def shell(
@@ -33,7 +34,7 @@ def shell(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_signals_end_it_in_the_same_words(
-    toy_place: Path, tmp_path: Path, number: signal.Signals, code: int
+    toy_place: Path, warm: WarmPython, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     (tmp_path / "slow.py").write_text(
         "import pathlib, time\n"
@@ -42,8 +43,8 @@ def test_signals_end_it_in_the_same_words(
         "    time.sleep(600)\n"
     )
     recipe, out = str(toy_place / "recipe.yaml"), str(tmp_path / "run")
-    command = (*BONBON, "run", recipe, "--out", out, "--set", "reward=slow:total")
-    with started(command, cwd=tmp_path, env=dict(os.environ)) as process:
+    command = (*ARGUMENTS, "run", recipe, "--out", out, "--set", "reward=slow:total")
+    with warm.started(*command, cwd=tmp_path) as process:
         wait_for((tmp_path / "scoring").exists, process)
         process.send_signal(number)
         _, complaint = process.communicate(timeout=PATIENCE)
@@ -157,12 +158,13 @@ def test_a_closed_stream_s_number_is_no_file_s(tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_text() == ""
 
 
-def test_a_terminal_that_knows_few_signs(toy_place: Path, tmp_path: Path) -> None:
+def test_a_terminal_that_knows_few_signs(toy_place: Path, warm: WarmPython, tmp_path: Path) -> None:
     shutil.copy(toy_place / "digits.py", tmp_path)
     recipe = str(toy_place / "recipe.yaml")
-    drawn = shell('"$@"', "sample", recipe, place=tmp_path, PYTHONIOENCODING="ascii")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    drawn = warm.finished(*ARGUMENTS, "sample", recipe, cwd=tmp_path, env=environment)
     helped = shell('"$@"', "theory", "--help", PYTHONIOENCODING="latin-1:strict")
-    refused = shell('"$@"', "run", "é–中", PYTHONIOENCODING="ascii")
+    refused = warm.finished(*ARGUMENTS, "run", "é–中", env=environment)
 
     assert (drawn.returncode, drawn.stderr) == (0, "")
     assert "Sample: 4 answers" in drawn.stdout
@@ -171,10 +173,11 @@ def test_a_terminal_that_knows_few_signs(toy_place: Path, tmp_path: Path) -> Non
     assert refused.stderr.startswith("bonbon: recipe ")
 
 
-def test_one_prompt_s_answers_are_json_on_any_terminal(trial: Path) -> None:
+def test_one_prompt_s_answers_are_json_on_any_terminal(trial: Path, warm: WarmPython) -> None:
     model = yaml.safe_load((trial / "trial.yaml").read_text())["policy"]["model"]
     settings = ("--n", "2", "--max-new-tokens", "3", "--policy", model, "--json")
-    done = shell('"$@"', "best", "é–中", *settings, PYTHONIOENCODING="ascii")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = warm.finished(*ARGUMENTS, "best", "é–中", *settings, env=environment)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["prompt"].endswith("é–中")

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.processes import WarmPython
 
 LIMITED = """
 import resource, signal, sys
@@ -22,15 +22,11 @@ main()
 """
 
 
-def limited(kind: str, size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def limited(
+    warm: WarmPython, kind: str, size: int, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command in a process that may write no larger file, or take no more memory."""
-    return subprocess.run(
-        [sys.executable, "-c", LIMITED, kind, str(size), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return warm.finished("-c", LIMITED, kind, str(size), *arguments)
 
 
 @pytest.fixture
@@ -44,26 +40,28 @@ def place(toy_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.mark.parametrize("size", [20_000, 120_000])
 def test_training_on_a_full_disk_is_one_line_and_goes_on_when_there_is_room(
-    place: Path, size: int
+    place: Path, warm: WarmPython, size: int
 ) -> None:
     """A limit on a file's size fails as a full disk does, in the middle of the file."""
     for verb in ("sample", "score"):
-        assert limited("RLIMIT_FSIZE", -1, verb, "recipe.yaml", "--out", "run").returncode == 0
-    stopped = limited("RLIMIT_FSIZE", size, "train", "recipe.yaml", "--out", "run")
+        assert (
+            limited(warm, "RLIMIT_FSIZE", -1, verb, "recipe.yaml", "--out", "run").returncode == 0
+        )
+    stopped = limited(warm, "RLIMIT_FSIZE", size, "train", "recipe.yaml", "--out", "run")
     assert stopped.returncode == 2
     assert "Traceback" not in stopped.stderr
     last = stopped.stderr.strip().splitlines()[-1]
     assert last.startswith("bonbon: ")
     assert "what is done stays done" in last
 
-    assert limited("RLIMIT_FSIZE", -1, "train", "recipe.yaml", "--out", "run").returncode == 0
+    assert limited(warm, "RLIMIT_FSIZE", -1, "train", "recipe.yaml", "--out", "run").returncode == 0
     assert json.loads((place / "run" / "stages" / "train.json").read_text())["finished"]
 
 
-def test_too_little_memory_is_one_line(place: Path) -> None:
+def test_too_little_memory_is_one_line(place: Path, warm: WarmPython) -> None:
     many = ("--set", "sampling.n=512", "--set", "evaluation.base_samples=600")
     many += ("--set", "sampling.engine.rows=16384")
-    stopped = limited("RLIMIT_AS", 8 * 2**20, "sample", "recipe.yaml", "--out", "run", *many)
+    stopped = limited(warm, "RLIMIT_AS", 8 * 2**20, "sample", "recipe.yaml", "--out", "run", *many)
     assert stopped.returncode == 2
     assert "Traceback" not in stopped.stderr
     assert "memory" in stopped.stderr.strip().splitlines()[-1]

@@ -3,13 +3,11 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from tests.processes import PATIENCE, started, wait_for
+from tests.processes import PATIENCE, WarmPython, finished, wait_for
 
 from bonbon.data.store import CandidateStore
 
@@ -25,47 +23,44 @@ def place(toy_place: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_command(place: Path, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
-    environment = {**os.environ, "COLUMNS": "100"}
-    environment.pop("PYTHONWARNINGS", None)
-    code = "from bonbon.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "run", "recipe.yaml", *arguments]
-    return started(command, cwd=place, env=environment)
+CODE = "from bonbon.cli.main import main; main()"
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
 
 
-def test_killed_and_stopped_and_started_again(place: Path) -> None:
+def test_killed_and_stopped_and_started_again(place: Path, warm: WarmPython) -> None:
     run = place / "runs" / "toy"
-    override = ("--set", "evaluation.base_samples=9")
+    command = ("-c", CODE, "run", "recipe.yaml", "--set", "evaluation.base_samples=9")
 
-    with run_command(place, *override) as killed:
+    with warm.started(*command, cwd=place) as killed:
         wait_for(lambda: any(run.glob("candidates/train-*.parquet")), killed)
     assert killed.returncode == -signal.SIGKILL
     shards = {path: path.stat().st_mtime_ns for path in run.glob("candidates/train-*.parquet")}
     assert not (run / "metrics.json").exists()
 
-    with run_command(place, *override) as stopped:
+    with warm.started(*command, cwd=place) as stopped:
         wait_for((run / "training.jsonl").exists, stopped)
         stopped.send_signal(signal.SIGINT)
         _, complaint = stopped.communicate(timeout=PATIENCE)
     assert stopped.returncode == 130
     assert complaint == "\nbonbon: stopped; the same command goes on from here\n"
 
-    with run_command(place, *override) as finished:
-        told, complaint = finished.communicate(timeout=PATIENCE)
-    assert (finished.returncode, complaint) == (0, "")
+    whole = warm.finished(*command, cwd=place)
+    assert (whole.returncode, whole.stderr) == (0, "")
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
     assert len(CandidateStore(run).read("train")) == 40 * 8
-    assert "Drawn already." in told
+    assert "Drawn already." in whole.stdout
 
 
 def test_what_a_run_prints(place: Path) -> None:
-    """Nothing but bonbon's own words: no warning, no progress bar of a library."""
-    shorter = ("--set", "sampling.max_new_tokens=5", "--set", "sampling.n=4")
-    with run_command(place, *shorter, "--set", "training.lora={}") as process:
-        told, complaint = process.communicate(timeout=PATIENCE)
+    """Nothing but bonbon's own words, from the start on: no warning, no library's progress bar."""
+    command = [sys.executable, "-c", CODE, "run", "recipe.yaml"]
+    for setting in ("sampling.max_new_tokens=5", "sampling.n=4", "training.lora={}"):
+        command += ["--set", setting]
+    done = finished(command, cwd=place, env={**ENVIRONMENT, "COLUMNS": "100"})
+    told = done.stdout
     lines = [line.strip() for line in told.splitlines()]
 
-    assert (process.returncode, complaint) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
     assert [
         line.split(":")[0] for line in lines if line.startswith(("Sam", "Sco", "Tra", "Eva"))
     ] == [

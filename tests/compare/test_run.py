@@ -21,6 +21,8 @@ from bonbon.compare.run import compare
 from bonbon.compare.schema import as_csv, read_comparison
 from bonbon.console import Narrator
 from bonbon.errors import ConfigError
+from bonbon.pipeline import report as reports
+from bonbon.report.page import write_report
 
 COMPARE = """
 compare:
@@ -38,6 +40,8 @@ compare:
   fast: [prompts.num_train=16]
 """
 QUIET = Narrator(Console(quiet=True))
+REPORTED = ("rounds", "grpo")
+"""Methods whose own reports are drawn, of the kinds that no other whole run draws."""
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +56,14 @@ def recipe_file(toy_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def done(toy_place: Path, recipe_file: Path) -> Path:
     """Return the directory of a finished comparison; nobody writes there."""
     directory = recipe_file.parent / "run"
+
+    def report_of_some(run_directory: Path) -> Path:
+        reported = run_directory.name in REPORTED
+        return write_report(run_directory) if reported else run_directory / "report.html"
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(toy_place), *sys.path])
+        patch.setattr(reports, "write_report", report_of_some)
         compare(load_comparison(recipe_file), directory, narrator=QUIET)
     return directory
 
@@ -84,6 +94,11 @@ def test_candidates_are_drawn_once_for_all(done: Path) -> None:
     for method in (done / "methods").iterdir():
         own = method / "candidates/train-00000-of-00003.parquet"
         assert own.read_bytes() == shared
+
+
+@pytest.mark.parametrize("method", REPORTED)
+def test_a_method_is_a_run_with_a_report_of_its_own(done: Path, method: str) -> None:
+    assert (done / "methods" / method / "report.html").stat().st_size > 10_000
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Every interval of a comparison, against exact values of two enumerable toy policies.
 
 Prompts are drawn from a population of 80 contexts whose exact win rate, KL and best-of-n rewards
-are known. Of 500 comparisons of 60 prompts each, between 92 % and 98 % of the 95 % intervals must
+are known. Of 500 comparisons of 40 prompts each, between 92 % and 98 % of the 95 % intervals must
 hold the population's value: at a true coverage of 95 % a test fails once in 300 times, and the seed
 is fixed.
 """
@@ -21,7 +21,7 @@ from bonbon.rewards.bradley_terry import bradley_terry
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.optimal import OptimalTilt
 
-CONTEXTS, PROMPTS, BASE_DRAWS, DRAWS, REPLICATIONS = 80, 60, 16, 4, 500
+CONTEXTS, PROMPTS, BASE_DRAWS, DRAWS, REPLICATIONS = 80, 40, 16, 4, 500
 LENGTH, TEMPERATURE = 3, 1.0
 VALUES = (0.0, 1.0, 3.3, -2.17)
 BEST_OF_4, MODEL, OTHER = 1, 2, 3  # their places in a comparison, after the base

@@ -33,7 +33,7 @@ def run_told(recipe: Recipe, directory: Path, *, fresh: bool = False) -> Told:
     return Told(run(recipe, directory, narrator=narrator, fresh=fresh), said.getvalue())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bonbon_run() -> Runner:
     """Run a recipe and return its metrics with what the user was told."""
     return run_told

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,17 @@ import torch
 from safetensors.torch import load_file
 
 from bonbon.data import store as table_file
+from bonbon.data.atomic_file import intended_name
 from bonbon.data.store import CandidateStore
 from bonbon.errors import TrainingError
 from bonbon.evaluation.metrics import read_metrics
 from bonbon.pipeline import evaluate as results
 from bonbon.pipeline import job
+from bonbon.pipeline import report as reports
 from bonbon.pipeline import score as scores
 from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.stage import recorded_counts
-from bonbon.recipe import Recipe
+from bonbon.recipe import Recipe, load_recipe
 from bonbon.rewards import base
 from bonbon.sampling.native.prefix_attention import SharedPromptDecoder
 from bonbon.sampling.native.sampler import TransformersSampler
@@ -33,18 +37,21 @@ from bonbon.training.trainer import PreferenceTrainer
 
 Runner = Callable[..., Any]
 
+Work = tuple[Any, str]
+"""A function that is counted: who holds it, and its name."""
+
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @dataclass(frozen=True)
-class Kill:
-    """A place in the code at which the process dies.
+class Place:
+    """A place in the code at which a process may die.
 
     Attributes:
         owner: holds the function.
         name: of the function.
-        call: which of its calls is the last, counted from 1.
-        before: die when it is called, or else when it has returned.
+        call: which of its calls it is, counted from 1.
+        before: when it is called, or else when it has returned.
     """
 
     owner: object
@@ -52,30 +59,31 @@ class Kill:
     call: int = 1
     before: bool = True
 
-    def arm(self, patch: pytest.MonkeyPatch) -> None:
+    def when_reached(self, patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
         original = getattr(self.owner, self.name)
         calls = 0
 
-        def deadly(*args: object, **options: object) -> object:
+        def watched(*args: object, **options: object) -> object:
             nonlocal calls
             calls += 1
-            if calls == self.call and self.before:
-                os.kill(os.getpid(), signal.SIGKILL)
+            here = calls == self.call
+            if here and self.before:
+                act()
             returned = original(*args, **options)
-            if calls == self.call:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if here and not self.before:
+                act()
             return returned
 
-        patch.setattr(self.owner, self.name, deadly)
+        patch.setattr(self.owner, self.name, watched)
 
 
-def kill_run(run: Runner, recipe: Recipe, directory: Path, kill: Kill) -> None:
+def kill_run(run: Runner, recipe: Recipe, directory: Path, place: Place) -> None:
     """Run in a process of its own, and see it die where it should."""
     child = os.fork()
     if child == 0:
         try:
             with pytest.MonkeyPatch.context() as patch:
-                kill.arm(patch)
+                place.when_reached(patch, lambda: os.kill(os.getpid(), signal.SIGKILL))
                 run(recipe, directory)
         finally:
             os._exit(1)
@@ -99,6 +107,14 @@ def state(directory: Path, *, but: Collection[str] = ()) -> dict[str, tuple[int,
         for path in files
         if (name := str(path.relative_to(directory))) not in but
     }
+
+
+def names(directory: Path) -> list[str]:
+    """Return the names of all files; of a half-written one, the one that it would have got."""
+    return sorted(
+        f"{path.parent.relative_to(directory)}/{intended_name(path)}"
+        for path in directory.rglob("*")
+    )
 
 
 def log(directory: Path) -> list[dict[str, float]]:
@@ -129,114 +145,135 @@ def assert_same_run(directory: Path, uninterrupted: Path) -> None:
 
 
 PLACES = {
-    "sampling, before any shard": Kill(Schedule, "run"),
-    "sampling, inside a shard": Kill(SharedPromptDecoder, "step", call=5),
-    "sampling, with a shard half written": Kill(table_file, "_write_parquet", 2, before=False),
-    "sampling, between shards": Kill(CandidateStore, "write_shard", 2, before=False),
-    "sampling, with every shard written": Kill(CandidateStore, "write_shard", 3, before=False),
-    "scoring, inside the reward": Kill(scores, "checked_scores", call=3),
-    "scoring, with scores half written": Kill(table_file, "_write_parquet", 6, before=False),
-    "training, before a checkpoint": Kill(PreferenceTrainer, "training_step", call=3),
-    "training, with a first checkpoint half written": Kill(KeepLastCheckpoint, "on_save"),
-    "training, after a checkpoint": Kill(PreferenceTrainer, "training_step", call=9),
-    "training, with a later checkpoint half written": Kill(KeepLastCheckpoint, "on_save", 2),
-    "training, before the model is saved": Kill(trained_model, "_save"),
-    "training, with the model half saved": Kill(Path, "rename"),
-    "training, with the model in place": Kill(trained_model, "_save", before=False),
-    "evaluation, between its draws": Kill(job, "draw_set", call=3),
-    "evaluation, before the KL": Kill(results, "kl_from_samples"),
-    "evaluation, with the metrics written": Kill(job, "compare_methods", before=False),
-    "evaluation, before the report": Kill(job, "report_run"),
+    "sampling, before any shard": Place(Schedule, "run"),
+    "sampling, inside a shard": Place(SharedPromptDecoder, "step", call=5),
+    "sampling, with a shard half written": Place(table_file, "_write_parquet", 2, before=False),
+    "sampling, between shards": Place(CandidateStore, "write_shard", 2, before=False),
+    "sampling, with every shard written": Place(CandidateStore, "write_shard", 3, before=False),
+    "scoring, inside the reward": Place(scores, "checked_scores", call=3),
+    "scoring, with scores half written": Place(table_file, "_write_parquet", 6, before=False),
+    "training, before a checkpoint": Place(PreferenceTrainer, "training_step", call=3),
+    "training, with a first checkpoint half written": Place(KeepLastCheckpoint, "on_save"),
+    "training, after a checkpoint": Place(PreferenceTrainer, "training_step", call=9),
+    "training, with a later checkpoint half written": Place(KeepLastCheckpoint, "on_save", 2),
+    "training, before the model is saved": Place(trained_model, "_save"),
+    "training, with the model half saved": Place(Path, "rename"),
+    "training, with the model in place": Place(trained_model, "_save", before=False),
+    "evaluation, between its draws": Place(job, "draw_set", call=3),
+    "evaluation, before the KL": Place(results, "kl_from_samples"),
+    "evaluation, with the metrics written": Place(job, "compare_methods", before=False),
+    "evaluation, before the report": Place(job, "report_run"),
 }
+
+
+SAMPLE: Work = (TransformersSampler, "sample")
+SCORE: Work = (scores, "checked_scores")
+STEP: Work = (PreferenceTrainer, "training_step")
+KL: Work = (results, "kl_from_samples")
+
+WORK_LEFT: dict[str, dict[Work, int]] = {
+    # Two more shards of training prompts, and one of each held-out set.
+    "sampling, between shards": {SAMPLE: 1 + 2},
+    # Of three parts the last, and the two held-out sets.
+    "scoring, inside the reward": {SCORE: 1 + 2},
+    # Of eighteen steps those after the sixth.
+    "training, after a checkpoint": {STEP: 12},
+    "training, with a later checkpoint half written": {STEP: 12},
+    "training, with the model half saved": {STEP: 0, SAMPLE: 2},
+    "evaluation, before the KL": {SAMPLE: 0},
+    "evaluation, before the report": {KL: 0},
+}
+"""How often a function is called once a run goes on from a place."""
+
+
+def score_in_small_parts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(base, "PROMPTS_AT_ONCE", 16)
+    patch.setattr(scores, "SAVING_SHARE", 1e9)
 
 
 @pytest.fixture(autouse=True)
 def _score_in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "PROMPTS_AT_ONCE", 16)
-    monkeypatch.setattr(scores, "SAVING_SHARE", 1e9)
+    score_in_small_parts(monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("killed")
+def left_behind(
+    toy_place: Path, tmp_path_factory: pytest.TempPathFactory, bonbon_run: Runner
+) -> Path:
+    """Return a folder with what a kill at each place leaves behind: a copy made at that moment.
+
+    One run passes all places. That a kill leaves behind the same is a test of its own.
+    """
+    folder = tmp_path_factory.mktemp("left behind")
+    run = folder / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        score_in_small_parts(patch)
+        patch.setattr(sys, "path", [str(toy_place), *sys.path])
+        patch.setattr(reports, "write_report", lambda directory: directory / "report.html")
+        for where, place in PLACES.items():
+            place.when_reached(patch, partial(shutil.copytree, run, folder / where))
+        bonbon_run(load_recipe(toy_place / "recipe.yaml"), run)
+    return folder
 
 
-@pytest.fixture
-def killed_at(
-    killed_runs: Path, recipe: Recipe, tmp_path: Path, bonbon_run: Runner
-) -> Callable[[str], Path]:
-    """Give a function that returns a run which was killed at a place; it is killed there once."""
+@pytest.mark.parametrize(
+    "where",
+    [
+        "sampling, with a shard half written",
+        "training, with a later checkpoint half written",
+        "training, with the model half saved",
+        "evaluation, with the metrics written",
+    ],
+)
+def test_a_kill_leaves_behind_what_was_there(
+    recipe: Recipe,
+    left_behind: Path,
+    tmp_path: Path,
+    finished_run: Path,
+    bonbon_run: Runner,
+    where: str,
+) -> None:
+    kill_run(bonbon_run, recipe, tmp_path / "run", PLACES[where])
 
-    def killed(where: str) -> Path:
-        kept = killed_runs / where
-        if not kept.is_dir():
-            kill_run(bonbon_run, recipe, kept, PLACES[where])
-        return Path(shutil.copytree(kept, tmp_path / "run"))
+    assert names(tmp_path / "run") == names(left_behind / where)
+    bonbon_run(recipe, tmp_path / "run")
+    assert_same_run(tmp_path / "run", finished_run)
 
-    return killed
+
+def counted(patch: pytest.MonkeyPatch, work: Work) -> list[int]:
+    """Count the calls of a function, in a list of one number."""
+    owner, name = work
+    calls = [0]
+    original = getattr(owner, name)
+
+    def counting(*args: object, **options: object) -> object:
+        calls[0] += 1
+        return original(*args, **options)
+
+    patch.setattr(owner, name, counting)
+    return calls
 
 
 @pytest.mark.parametrize("where", PLACES)
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(
     recipe: Recipe,
-    killed_at: Callable[[str], Path],
+    left_behind: Path,
+    tmp_path: Path,
     finished_run: Path,
     bonbon_run: Runner,
     where: str,
 ) -> None:
-    run = killed_at(where)
+    """And what is done is not repeated."""
+    run = Path(shutil.copytree(left_behind / where, tmp_path / "run"))
     finished_shards = shards(run)
-    told = bonbon_run(recipe, run)
+    with pytest.MonkeyPatch.context() as patch:
+        calls = {work: counted(patch, work) for work in WORK_LEFT.get(where, {})}
+        told = bonbon_run(recipe, run)
 
+    assert {work: number for work, [number] in calls.items()} == WORK_LEFT.get(where, {})
     assert shards(run).items() >= finished_shards.items()
     assert_same_run(run, finished_run)
     assert "afresh" not in told.text
-
-
-def calls_when_resumed(
-    run: Runner, recipe: Recipe, directory: Path, owner: object, name: str
-) -> int:
-    """Go on with a run, and count the calls of a function."""
-    calls = 0
-    original = getattr(owner, name)
-
-    def counting(*args: object, **options: object) -> object:
-        nonlocal calls
-        calls += 1
-        return original(*args, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, counting)
-        run(recipe, directory)
-    return calls
-
-
-@pytest.mark.parametrize(
-    ("where", "owner", "name", "expected"),
-    [
-        # Two more shards of training prompts, and one of each held-out set.
-        ("sampling, between shards", TransformersSampler, "sample", 1 + 2),
-        # Of three parts the last, and the two held-out sets.
-        ("scoring, inside the reward", scores, "checked_scores", 1 + 2),
-        # Of eighteen steps those after the sixth.
-        ("training, after a checkpoint", PreferenceTrainer, "training_step", 12),
-        ("training, with a later checkpoint half written", PreferenceTrainer, "training_step", 12),
-        ("training, with the model half saved", PreferenceTrainer, "training_step", 0),
-        ("training, with the model half saved", TransformersSampler, "sample", 2),
-        ("evaluation, before the KL", TransformersSampler, "sample", 0),
-        ("evaluation, before the report", results, "kl_from_samples", 0),
-    ],
-)
-def test_what_is_done_is_not_repeated(
-    recipe: Recipe,
-    killed_at: Callable[[str], Path],
-    bonbon_run: Runner,
-    where: str,
-    owner: object,
-    name: str,
-    expected: int,
-) -> None:
-    assert calls_when_resumed(bonbon_run, recipe, killed_at(where), owner, name) == expected
 
 
 def test_a_finished_run_does_nothing_again(

@@ -5,7 +5,10 @@
 import contextlib
 import io
 import json
+import shutil
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from bonbon.models.packed.logprobs import completion_logprobs
 from bonbon.models.packed.probe import packed_attention_in
 from bonbon.models.policy import Policy, load_policy
 from bonbon.models.toy import plain_logprob
+from bonbon.pipeline import report as reports
 from bonbon.pipeline import rounds as round_places
 from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.job import Job
@@ -43,17 +47,49 @@ def recipe_of(place: Path, *overrides: str) -> Recipe:
     return load_recipe(place / "recipe.yaml", [*ROUNDS, *overrides])
 
 
-def test_on_policy_rounds_keep_the_goal(
-    toy_place: Path, tmp_path: Path, bonbon_run: Runner
-) -> None:
-    recipe = recipe_of(toy_place)
-    told = bonbon_run(recipe, tmp_path / "run")
+@dataclass(frozen=True)
+class TwoRounds:
+    """A finished run of two rounds: where it is, what was told, and what each round trained on."""
+
+    directory: Path
+    told: Any
+    fits: list[tuple[int, list[RankedExample]]]
+
+
+@pytest.fixture(scope="module")
+def two_rounds(
+    toy_place: Path, tmp_path_factory: pytest.TempPathFactory, bonbon_run: Runner
+) -> TwoRounds:
+    """Run two rounds, uninterrupted; nobody writes there."""
+    directory = tmp_path_factory.mktemp("two rounds") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(toy_place), *sys.path])
+        patch.setattr(reports, "write_report", lambda directory: directory / "report.html")
+        fits = noted_fits(patch)
+        return TwoRounds(directory, bonbon_run(recipe_of(toy_place), directory), fits)
+
+
+def noted_fits(patch: pytest.MonkeyPatch) -> list[tuple[int, list[RankedExample]]]:
+    """Return a list that gets the number and the examples of every round that is fitted."""
+    seen: list[tuple[int, list[RankedExample]]] = []
+    fit = trained_model._fit
+
+    def noted(workspace: Any, this: Any, policy: Any, examples: Any, stage: Any) -> Any:  # noqa: ANN401
+        seen.append((this.number, examples))
+        return fit(workspace, this, policy, examples, stage)
+
+    patch.setattr(trained_model, "_fit", noted)
+    return seen
+
+
+def test_on_policy_rounds_keep_the_goal(toy_place: Path, two_rounds: TwoRounds) -> None:
+    recipe, told = recipe_of(toy_place), two_rounds.told
 
     methods = told.metrics["methods"]
     assert methods["bonbon"]["mean_reward"] > methods["base"]["mean_reward"]
     assert told.metrics["tilt"] == recipe.goal.name
     assert "Round 2 of 2." in told.text
-    store = CandidateStore(tmp_path / "run")
+    store = CandidateStore(two_rounds.directory)
     drawn = store.read("train-2")
     assert {one.prompt_id for one in drawn} == {one.prompt_id for one in store.read("train")}
     # What was drawn by the first round's model is held against the base.
@@ -76,10 +112,13 @@ def test_compounding_rounds_aim_at_a_power_of_n(
 
 
 def test_a_run_killed_between_rounds_goes_on_there(
-    toy_place: Path, tmp_path: Path, bonbon_run: Runner, monkeypatch: pytest.MonkeyPatch
+    toy_place: Path,
+    tmp_path: Path,
+    bonbon_run: Runner,
+    two_rounds: TwoRounds,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = recipe_of(toy_place)
-    whole = bonbon_run(recipe, tmp_path / "whole").metrics
+    recipe, whole = recipe_of(toy_place), two_rounds.told.metrics
     fit, fitted = trained_model._fit, list[int]()
 
     def killed_in_round_2(workspace: Any, this: Any, *rest: Any) -> Any:  # noqa: ANN401
@@ -103,15 +142,7 @@ def test_a_run_killed_between_rounds_goes_on_there(
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[RankedExample]]]:
     """Return a list that gets the number and the examples of every round that is fitted."""
-    seen: list[tuple[int, list[RankedExample]]] = []
-    fit = trained_model._fit
-
-    def noted(workspace: Any, this: Any, policy: Any, examples: Any, stage: Any) -> Any:  # noqa: ANN401
-        seen.append((this.number, examples))
-        return fit(workspace, this, policy, examples, stage)
-
-    monkeypatch.setattr(trained_model, "_fit", noted)
-    return seen
+    return noted_fits(monkeypatch)
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -123,15 +154,20 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
 
 
 def test_fewer_rounds_give_the_model_of_the_fewer(
-    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+    toy_place: Path,
+    tmp_path: Path,
+    bonbon_run: Runner,
+    two_rounds: TwoRounds,
+    fits: list[Any],
 ) -> None:
     """From two rounds to one, and back to two: nothing is fitted again."""
     run, alone = tmp_path / "run", tmp_path / "alone"
     one, two = recipe_of(toy_place, "rounds.count=1"), recipe_of(toy_place)
-    both = bonbon_run(two, run).metrics["methods"]
+    shutil.copytree(two_rounds.directory, run)
+    both = two_rounds.told.metrics["methods"]
     of_two = weights(run)
     told = bonbon_run(one, run)
-    assert [number for number, _ in fits] == [1, 2]
+    assert fits == []
     assert "Trained already." in told.text
     assert "The report on round 2 is kept in" in told.text
     assert told.metrics["methods"] == bonbon_run(one, alone).metrics["methods"]
@@ -140,26 +176,30 @@ def test_fewer_rounds_give_the_model_of_the_fewer(
     assert (run / "training.jsonl").read_text() != (run / "rounds/2/training.jsonl").read_text()
     assert bonbon_run(two, run).metrics["methods"] == both
     assert same(weights(run), of_two)
-    assert [number for number, _ in fits] == [1, 2, 1]  # the last one is that of `alone`
+    assert [number for number, _ in fits] == [1]  # that of `alone`
 
 
 def test_one_more_round_trains_that_round_only(
-    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+    toy_place: Path,
+    tmp_path: Path,
+    bonbon_run: Runner,
+    two_rounds: TwoRounds,
+    fits: list[Any],
 ) -> None:
-    run, whole = tmp_path / "run", tmp_path / "whole"
+    run = tmp_path / "run"
     bonbon_run(recipe_of(toy_place, "rounds.count=1"), run)
     of_one = weights(run)
     told = bonbon_run(recipe_of(toy_place), run)
     assert [number for number, _ in fits] == [1, 2]
     assert same(weights(run / "rounds/1"), of_one)
-    assert told.metrics["methods"] == bonbon_run(recipe_of(toy_place), whole).metrics["methods"]
-    assert same(weights(run), weights(whole))
+    assert told.metrics["methods"] == two_rounds.told.metrics["methods"]
+    assert same(weights(run), weights(two_rounds.directory))
 
 
 def test_evaluation_refuses_another_rounds_model(
-    toy_place: Path, tmp_path: Path, bonbon_run: Runner
+    toy_place: Path, tmp_path: Path, two_rounds: TwoRounds
 ) -> None:
-    bonbon_run(recipe_of(toy_place), tmp_path / "run")
+    shutil.copytree(two_rounds.directory, tmp_path / "run")
     narrator = Narrator(Console(file=io.StringIO()))
     one = recipe_of(toy_place, "rounds.count=1")
     workspace = Workspace(tmp_path / "run", one, narrator)
@@ -239,10 +279,9 @@ def read_in_bfloat16(policy: Policy, group: PromptGroup) -> list[float]:
 
 
 def test_what_is_watched_is_set_aside_in_every_round(
-    toy_place: Path, tmp_path: Path, bonbon_run: Runner, fits: list[Any]
+    toy_place: Path, two_rounds: TwoRounds
 ) -> None:
-    recipe = recipe_of(toy_place)
-    bonbon_run(recipe, tmp_path / "run")
+    recipe, fits = recipe_of(toy_place), two_rounds.fits
     aside: list[set[str]] = []
     for _, examples in fits:
         trained, watched = split(examples, recipe.training)

@@ -15,6 +15,8 @@ from bonbon.evaluation.metrics import read_metrics
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.models.toy import plain_logprob
 from bonbon.pipeline.run import run
+from bonbon.pipeline.score import SPLITS
+from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import load_recipe, load_run_recipe
 
 
@@ -141,8 +143,14 @@ def test_timing_counts_what_was_drawn_and_trained_on(finished_run: Path) -> None
     assert timing["sampled_tokens"] == sum(len(candidate.token_ids) for candidate in drawn)
     assert timing["scored_completions"] == 40 * 4 + 12 * 6 + 12 * 3
     assert 0 < timing["trained_tokens"] <= 2 * timing["sampled_tokens"]
-    for stage in ("sample", "score", "train", "evaluate"):
+    for stage in ("sample", "train", "evaluate"):
         assert timing[f"{stage}_seconds"] > 0
+    # A reward that adds up digits takes less than the hundredths that are written.
+    scoring = [
+        recorded_counts(finished_run, f"score-{set_name}.total")["seconds"] for set_name in SPLITS
+    ]
+    assert min(scoring) > 0
+    assert timing["score_seconds"] == pytest.approx(sum(scoring), abs=0.0051)
 
 
 def test_training_improves_on_the_base(finished_run: Path) -> None:

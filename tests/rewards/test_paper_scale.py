@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import pytest
 import torch
 from rich.console import Console
 from tests.families import SIZES
@@ -25,6 +26,7 @@ def tiny_neox(directory: Path) -> None:
     toy_policy(num_words=7).tokenizer.save_pretrained(directory)
 
 
+@pytest.mark.usefixtures("without_pictures")  # of the nine runs; the comparison has its own
 def test_every_stage_of_the_paper_s_comparison_runs(
     make_classifier: MakeClassifier, tmp_path: Path
 ) -> None:

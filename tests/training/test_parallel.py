@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.processes import finished
+from tests import warm_python
+from tests.processes import WarmPython, finished
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
 WORKER = Path(__file__).with_name("parallel_worker.py")
@@ -20,18 +21,20 @@ SHARDED = (
 
 
 # accelerate's own `--cpu` starts one process unless MPI is there; torchrun's are started so.
-def train(directory: Path, *launcher: str) -> str:
-    command = [sys.executable, *launcher, str(WORKER), str(directory)]
+def train(warm: WarmPython, directory: Path, *launcher: str) -> str:
+    stand_in = warm_python.__file__
+    command = [sys.executable, *launcher, stand_in, str(WORKER), str(directory)]
     env = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    env[warm_python.DOOR] = warm.door
     done = finished(command, cwd=ROOT, env=env)
     assert done.returncode == 0, done.stderr[-4000:]
     return (directory / "processes.txt").read_text()
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("alone")
-    assert train(directory) == "NO 1"
+    assert train(warm, directory) == "NO 1"
     return directory
 
 
@@ -41,10 +44,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["ddp", "fsdp"],
 )
 def test_two_processes_give_the_result_of_one(
-    options: tuple[str, ...], kind: str, alone: Path, tmp_path: Path
+    options: tuple[str, ...], kind: str, alone: Path, warm: WarmPython, tmp_path: Path
 ) -> None:
     launcher = ("-m", "accelerate.commands.launch", "--num_processes", "2", *options)
-    assert train(tmp_path, *launcher) == kind
+    assert train(warm, tmp_path, *launcher) == kind
     losses, expected = (json.loads((one / "losses.json").read_text()) for one in (tmp_path, alone))
     assert losses == pytest.approx(expected, rel=1e-4)
     weights, theirs = (load_file(one / "weights.safetensors") for one in (tmp_path, alone))

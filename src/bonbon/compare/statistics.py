@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -50,17 +51,17 @@ class PromptAnswers:
     kl_monte_carlo: float = 0.0
     log_ratios: Float[np.ndarray, " base_draws"] | None = None
 
-    @property
+    @cached_property
     def rewards(self) -> Float[np.ndarray, " draws"]:
         """The rewards."""
         return np.array(self.group.rewards, dtype=float)
 
-    @property
+    @cached_property
     def lengths(self) -> Float[np.ndarray, " draws"]:
         """Tokens of each answer."""
         return np.array([len(one.token_ids) for one in self.group.candidates], dtype=float)
 
-    @property
+    @cached_property
     def cut(self) -> Float[np.ndarray, " draws"]:
         """1 where the length limit cut the answer, 0 elsewhere."""
         return np.array([one.finish_reason == "length" for one in self.group.candidates], float)
@@ -345,17 +346,16 @@ class Comparison:
 
     def tied_curve(self) -> list[tuple[float, float]]:
         """Return KL and win rate of best-of-n for n from 1 up, for this reward with its ties."""
-        by_n = [
-            [tie_corrected(one.rewards[None], n) for one in self.base]
-            for n in np.geomspace(1, 64, 25).tolist()
-        ]
         return [
-            (float(np.mean([kl for _, kl in pairs])), float(np.mean([win for win, _ in pairs])))
-            for pairs in by_n
+            (
+                float(np.mean(self._best_of_kl(n))),
+                float(np.mean(self._of_base(lambda rewards, n=n: tie_corrected(rewards, n)[0]))),
+            )
+            for n in np.geomspace(1, 64, 25).tolist()
         ]
 
     def _best_of_row(self, n: int) -> dict[str, Any]:
-        win = np.array([best_of_n_win_rate(one.rewards[None], n)[0] for one in self.base])
+        win = self._of_base(lambda rewards: best_of_n_win_rate(rewards, n))
         kl = self._best_of_kl(n)
         row = self._row("best-of-n", win, kl, kl, self._best_of_means(n))
         # A plug-in of the draws' ties, without an interval: its bias is larger than its spread.
@@ -368,8 +368,9 @@ class Comparison:
         row = self._row(method.family, self._wins(own), _kls(own), monte_carlo, _means(own))
         row |= self._diversity(own)
         if all(one.log_ratios is not None for one in own):
-            far = [self._kl_from_goal(*pair) for pair in zip(own, self.base, strict=True)]
-            row["kl_from_goal"] = self._mean(far)
+            reached = [self._goal_log_ratio(*pair) for pair in zip(own, self.base, strict=True)]
+            kl = self._of_base(lambda rewards: tie_corrected_kl(rewards, self.goal))
+            row["kl_from_goal"] = self._mean(kl - np.array(reached))
         return row
 
     def _row(
@@ -402,15 +403,11 @@ class Comparison:
         self, matrix: Float[np.ndarray, "n n"], resampled: Float[np.ndarray, "resamples n n"]
     ) -> list[Triple]:
         """Return Bradley–Terry strengths above the first one's, with intervals."""
-
-        def relative(won: Float[np.ndarray, "n n"]) -> PerPrompt:
-            strengths = bradley_terry(won * len(self.prompts))
-            return strengths - strengths[0]
-
-        again = np.array([relative(won) for won in resampled[:STRENGTH_RESAMPLES]])
+        won = np.concatenate([matrix[None], resampled[:STRENGTH_RESAMPLES]])
+        strengths = bradley_terry(won * len(self.prompts))
+        above = strengths - strengths[:, :1]
         return [
-            _triple(self.resampler.estimate(float(value), column))
-            for value, column in zip(relative(matrix), again.T, strict=True)
+            _triple(self.resampler.estimate(float(column[0]), column[1:])) for column in above.T
         ]
 
     def _best_of_means(self, n: int) -> MeanOf:
@@ -422,7 +419,16 @@ class Comparison:
         return mean_of
 
     def _best_of_kl(self, n: int | float) -> PerPrompt:
-        return np.array([tie_corrected(one.rewards[None], n)[1][0] for one in self.base])
+        return self._of_base(lambda rewards: tie_corrected(rewards, n)[1])
+
+    def _of_base(self, estimate: Callable[[np.ndarray], PerPrompt]) -> PerPrompt:
+        """Return an estimate from the base's rewards, of all prompts with as many draws at once."""
+        counts = np.array([len(one.rewards) for one in self.base])
+        found = np.empty(len(self.base))
+        for count in np.unique(counts):
+            (places,) = np.nonzero(counts == count)
+            found[places] = estimate(np.stack([self.base[place].rewards for place in places]))
+        return found
 
     def _diversity(self, own: Sequence[PromptAnswers]) -> dict[str, Triple]:
         """Return how different the answers to a prompt are, among as many as every method has."""
@@ -433,15 +439,13 @@ class Comparison:
             found["self_chrf"] = self._mean([one.self_similarity(fewest) for one in own])
         return found
 
-    def _kl_from_goal(self, own: PromptAnswers, base: PromptAnswers) -> float:
-        """Return KL(goal ‖ π) of a prompt, from the base's draws, weighted as the goal's."""
+    def _goal_log_ratio(self, own: PromptAnswers, base: PromptAnswers) -> float:
+        """Return the goal's mean of log π/π0 on a prompt, from the base's draws, weighted."""
         assert own.log_ratios is not None
         rewards = base.rewards[: len(own.log_ratios)]
         order = np.argsort(rewards)
         ordered, moved = rewards[order][None], own.log_ratios[order][None]
-        weights = self.goal.rank_weights(len(order))
-        kl = float(tie_corrected_kl(base.rewards[None], self.goal)[0])
-        return kl - float((average_over_ties(moved, ordered) @ weights)[0])
+        return float((average_over_ties(moved, ordered) @ self.goal.rank_weights(len(order)))[0])
 
     def _lead(
         self,

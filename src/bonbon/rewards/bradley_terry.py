@@ -1,5 +1,7 @@
 """Strengths of items from comparisons of two at a time (Bradley & Terry, Biometrika 1952)."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
@@ -8,14 +10,14 @@ _SMALL_STEP = 1e-10
 
 
 def bradley_terry(
-    wins: Float[np.ndarray, "items items"], *, prior: float = 0.1
-) -> Float[np.ndarray, " items"]:
+    wins: Float[np.ndarray, "*tables items items"], *, prior: float = 0.1
+) -> Float[np.ndarray, "*tables items"]:
     """Return the strengths θ that best explain who beat whom: P(i beats j) = σ(θᵢ − θⱼ).
 
     Maximises Σ wins[i, j] log σ(θᵢ − θⱼ) plus, as a prior, `prior` wins and `prior` losses of
     every item against an item of strength 0. The prior keeps the strength of an item that won
     everything finite, ties items that were never compared to those that were, and makes the
-    maximum unique. Newton's method, halving steps that overshoot.
+    maximum unique. Newton's method, halving steps that overshoot, on many tables at once.
 
     Args:
         wins: how often, or with what probability, the row's item beat the column's; at least 0.
@@ -28,36 +30,49 @@ def bradley_terry(
         raise ValueError(f"prior: got {prior}, expected a positive number of wins")
     if not (np.isfinite(wins).all() and (wins >= 0).all()):
         raise ValueError("wins: got a negative or non-finite number, expected counts from 0 up")
-    wins = wins - np.diag(np.diag(wins))
-    strengths = np.zeros(len(wins))
+    items = wins.shape[-1]
+    tables = (wins * (1 - np.eye(items))).reshape(math.prod(wins.shape[:-2]), items, items)
+    strengths = np.zeros((len(tables), items))
+    moving = np.arange(len(tables))
     for _ in range(_MAX_STEPS):
-        step = _newton_step(wins, strengths, prior)
-        before = _log_posterior(wins, strengths, prior)
-        while _log_posterior(wins, strengths + step, prior) < before - 1e-12 * abs(before):
-            step = step / 2
-        strengths = strengths + step
-        if np.abs(step).max(initial=0.0) < _SMALL_STEP:
+        strengths[moving], steps = _newton_step(tables[moving], strengths[moving], prior)
+        moving = moving[steps >= _SMALL_STEP]
+        if not len(moving):
             break
-    return strengths
+    return strengths.reshape(wins.shape[:-1])
 
 
 def _newton_step(
-    wins: Float[np.ndarray, "items items"], strengths: Float[np.ndarray, " items"], prior: float
-) -> Float[np.ndarray, " items"]:
-    games = wins + wins.T
-    chance = _sigmoid(strengths[:, None] - strengths)
+    wins: Float[np.ndarray, "tables items items"],
+    strengths: Float[np.ndarray, "tables items"],
+    prior: float,
+) -> tuple[Float[np.ndarray, "tables items"], Float[np.ndarray, " tables"]]:
+    """Return better strengths, and by how much the one that moved most has moved."""
+    games = wins + wins.swapaxes(-1, -2)
+    chance = _sigmoid(strengths[..., None] - strengths[..., None, :])
     alone = _sigmoid(strengths)
-    gradient = (wins - games * chance).sum(axis=1) + prior * (1 - 2 * alone)
+    gradient = (wins - games * chance).sum(axis=-1) + prior * (1 - 2 * alone)
     coupling = games * chance * (1 - chance)
-    own = coupling.sum(axis=1) + 2 * prior * alone * (1 - alone)
-    return np.linalg.solve(np.diag(own) - coupling, gradient)
+    own = coupling.sum(axis=-1) + 2 * prior * alone * (1 - alone)
+    curvature = own[..., None] * np.eye(wins.shape[-1]) - coupling
+    step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+    before = _log_posterior(wins, strengths, prior)
+    least = before - 1e-12 * np.abs(before)
+    while (worse := _log_posterior(wins, strengths + step, prior) < least).any():
+        step = np.where(worse[:, None], step / 2, step)
+    return strengths + step, np.abs(step).max(axis=-1, initial=0.0)
 
 
 def _log_posterior(
-    wins: Float[np.ndarray, "items items"], strengths: Float[np.ndarray, " items"], prior: float
-) -> float:
-    played = wins * _log_sigmoid(strengths[:, None] - strengths)
-    return float(played.sum() + prior * (_log_sigmoid(strengths) + _log_sigmoid(-strengths)).sum())
+    wins: Float[np.ndarray, "tables items items"],
+    strengths: Float[np.ndarray, "tables items"],
+    prior: float,
+) -> Float[np.ndarray, " tables"]:
+    played = wins * _log_sigmoid(strengths[..., None] - strengths[..., None, :])
+    alone = _log_sigmoid(strengths) + _log_sigmoid(-strengths)
+    return played.reshape(len(wins), strengths.shape[-1] ** 2).sum(axis=-1) + prior * alone.sum(
+        axis=-1
+    )
 
 
 def _sigmoid(x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

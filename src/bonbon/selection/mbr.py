@@ -109,7 +109,8 @@ def chrf_matrix(texts: Sequence[str], *, beta: float | int = 2) -> Float[np.ndar
         ConfigError: beta is not positive.
     """
     _check_beta(beta)
-    profiles = [_profile(text) for text in texts]
+    profile_of = {text: _profile(text) for text in set(texts)}
+    profiles = [profile_of[text] for text in texts]
     scores = [[_f_score(row, column, beta) for column in profiles] for row in profiles]
     return np.array(scores, dtype=np.float64).reshape(len(texts), len(texts))
 

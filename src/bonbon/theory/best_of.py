@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -108,15 +109,19 @@ def _kl_of_excess(excess: int | float) -> float:
     return scalar_exp_remainder(-math.log1p(excess))
 
 
+@lru_cache(maxsize=128)  # a comparison asks for the same few, once for every prompt and quantity
 def best_of_weights(num_draws: int, n: int | float) -> np.ndarray:
-    """Return the weights by w_i / w_{i+1}, from the top rank down, where nothing can overflow."""
+    """Return the weights by w_i / w_{i+1}, from the top rank down, where nothing can overflow.
+
+    Read-only.
+    """
     lower = np.arange(1.0, num_draws)
     if n == int(n) and n <= num_draws:
         ratios = np.clip(lower - n + 1, 0, None) / lower
     else:
         ratios = lower / (lower + n - 1)
     falling = np.cumprod(np.concatenate([[1.0], ratios[::-1]]))
-    return (falling / falling.sum())[::-1]
+    return read_only((falling / falling.sum())[::-1])
 
 
 _MIN_MU, _MAX_MU = 1e-150, 1e15

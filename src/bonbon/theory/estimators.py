@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -132,6 +133,7 @@ def bootstrap_mean(
     return Estimate(float(values.mean()), float(low), float(high))
 
 
+@lru_cache(maxsize=128)  # every interval of an evaluation asks for the same one
 def bootstrap_tail(num_prompts: int, confidence: float = 0.95) -> float:
     """Return the share of bootstrap means to leave out at each end of an interval.
 

@@ -101,7 +101,7 @@ def in_group_targets(targets: Float[np.ndarray, " ranks"]) -> Float[np.ndarray, 
     return read_only(targets * (1 - 1 / len(targets)))
 
 
-def read_only(values: Float[np.ndarray, " ranks"]) -> Float[np.ndarray, " ranks"]:
+def read_only(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Return the array, contiguous as torch wants it, with writing switched off."""
     values = np.ascontiguousarray(values)
     values.setflags(write=False)

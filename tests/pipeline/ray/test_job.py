@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 from rich.console import Console
-from tests.processes import PATIENCE, finished, started, wait_for
+from tests.processes import PATIENCE, WarmPython, finished, wait_for
 
 from bonbon.console import Narrator
 from bonbon.data.prompts import load_prompts
@@ -253,11 +253,11 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(recipe: Recipe, tmp_p
     assert workspace.store.read_scores("train", "total") == totals(drawn)
 
 
-def interrupt_driver(tmp_path: Path) -> None:
+def interrupt_driver(tmp_path: Path, warm: WarmPython) -> None:
     """Let another process draw on the cluster, and interrupt it within the third shard."""
-    command = [sys.executable, "-c", DRIVER, ray.get_runtime_context().gcs_address]
+    address = ray.get_runtime_context().gcs_address
     counted = 2 * 8 * NUM_SAMPLES
-    with started(command) as driver:
+    with warm.started("-c", DRIVER, address) as driver:
         wait_for((tmp_path / "calls" / "3").exists, driver)
         wait_for(lambda: recorded_counts(Path("run"), "score-train")["work"] == counted, driver)
         driver.send_signal(signal.SIGINT)
@@ -270,12 +270,12 @@ def interrupt_driver(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_what_is_done_when_a_job_is_interrupted_or_fails_stays_done(
-    recipe: Recipe, tmp_path: Path
+    recipe: Recipe, warm: WarmPython, tmp_path: Path
 ) -> None:
     (tmp_path / "troubled.py").write_text(TROUBLED)
     place = Place(recipe, "troubled:total")
     (tmp_path / "driver.yaml").write_text(dump_recipe(place.recipe))
-    interrupt_driver(tmp_path)
+    interrupt_driver(tmp_path, warm)
     store = place.workspace().store
     before, known = shard_times("run"), store.read_scores("train", "total") or {}
     assert len(before) == 3  # the third is drawn, but has no scores

@@ -1,6 +1,7 @@
 """The frontier: what a policy wins against how far it moves, between theory's two curves."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +29,7 @@ from bonbon.report.figures.style import (
 )
 from bonbon.report.summary import tied_name
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.rank_targets import read_only
 
 Curve = Float[np.ndarray, "_ 2"]
 """Points along a curve: KL in nats, win rate."""
@@ -117,14 +119,16 @@ def _win_rate_floor(metrics: Metrics, repeated: Sequence[tuple[float, float]]) -
     return min(0.5, *low, *(win for _, win in repeated)) - 0.05
 
 
+@lru_cache(maxsize=8)  # every sheet of a figure has the same curves
 def _best_of_curve(limit: float) -> Curve:
     tilts = [BestOf(n) for n in np.geomspace(1, np.exp(min(limit, 30) + 1), 240).tolist()]
-    return np.array([(tilt.kl, tilt.win_rate) for tilt in tilts if tilt.kl <= limit])
+    return read_only(np.array([(tilt.kl, tilt.win_rate) for tilt in tilts if tilt.kl <= limit]))
 
 
+@lru_cache(maxsize=8)
 def _optimal_curve(limit: float) -> Curve:
     kls = limit * np.linspace(0, 1, 160) ** 2  # dense where the curve is steep
-    return np.array([(kl, highest_win_rate(kl)) for kl in kls.tolist()])
+    return read_only(np.array([(kl, highest_win_rate(kl)) for kl in kls.tolist()]))
 
 
 def _draw_curves(axes: Axes, best_of: Curve, optimal: Curve) -> None:
