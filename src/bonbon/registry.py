@@ -15,12 +15,12 @@ from pydantic_core import CoreSchema, core_schema
 from bonbon.config import Config, without_secrets
 from bonbon.errors import ConfigError
 
-Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 Registered = TypeVar("Registered")
 Kind = TypeVar("Kind", bound="KindConfig")
 
 
-class Registry(Generic[Item]):
+class Registry(Generic[Item_co]):
     """Items by name; each is imported when it is asked for.
 
     Attributes:
@@ -58,7 +58,7 @@ class Registry(Generic[Item]):
         """Return whether there is an item of this name."""
         return name in self._built_in or name in self._registered or name in self._entry_points()
 
-    def __getitem__(self, name: str) -> Item:
+    def __getitem__(self, name: str) -> Item_co:
         """Return the item of a name.
 
         Raises:
@@ -101,7 +101,7 @@ class KindConfig(Config):
     """
 
     registry: ClassVar["Registry[type[KindConfig]]"]
-    kind: str
+    kind: Any  # a Literal in each kind, which pyright would not take in place of a str
     """Which kind."""
 
     @classmethod
