@@ -85,7 +85,7 @@ def toy_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write no report: drawing it takes longer than all the rest of a toy run."""
-    from bonbon.pipeline import reports  # noqa: PLC0415 - most tests do without torch
+    from bonbon.pipeline import report as reports  # noqa: PLC0415 - most tests do without torch
 
     monkeypatch.setattr(reports, "write_report", lambda directory: directory / "report.html")
 

@@ -1,10 +1,13 @@
 """Whole runs on a toy policy: seconds each, and nothing in them is simulated."""
 
+# pyright: reportPrivateUsage=false
+
 import io
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,8 +15,10 @@ from rich.console import Console
 from bonbon.console import Narrator
 from bonbon.evaluation.metrics import Metrics
 from bonbon.pipeline import sample as candidates
+from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.run import run
 from bonbon.recipe import Recipe, load_recipe
+from bonbon.training.examples import RankedExample
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,22 @@ def finished_run(toy_place: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         patch.setattr(sys, "path", [str(toy_place), *sys.path])
         run_told(load_recipe(toy_place / "recipe.yaml"), directory)
     return directory
+
+
+def noted_fits(patch: pytest.MonkeyPatch) -> list[tuple[int, list[RankedExample]]]:
+    """Return a list that gets the number and the examples of every round that is fitted."""
+    seen: list[tuple[int, list[RankedExample]]] = []
+    fit = trained_model._fit
+
+    def noted(workspace: Any, this: Any, policy: Any, examples: Any, stage: Any) -> Any:  # noqa: ANN401
+        seen.append((this.number, examples))
+        return fit(workspace, this, policy, examples, stage)
+
+    patch.setattr(trained_model, "_fit", noted)
+    return seen
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[RankedExample]]]:
+    """Return a list that gets the number and the examples of every round that is fitted."""
+    return noted_fits(monkeypatch)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bonbon.data.fingerprint import DIGEST, digest, fingerprint_model
 from bonbon.data.preferences import held_out_pairs, load_preferences
 from bonbon.data.store import CandidateKey
 from bonbon.errors import ConfigError
