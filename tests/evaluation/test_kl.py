@@ -10,8 +10,8 @@ from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.models.policy import Policy
 from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Prompt, ScoredGroup
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler
 
 TEMPERATURE = 0.8
 PROMPTS = [

@@ -15,8 +15,8 @@ from bonbon.models.rotary import switch_of
 from bonbon.models.toy import plain_logprob
 from bonbon.models.weights import load_weights
 from bonbon.records import Prompt
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler
 
 SWITCHING = ["longrope", "dynamic"]
 

@@ -8,8 +8,8 @@ from tests.families import PLAIN, SHARED, policy_of
 from bonbon.models.policy import Policy
 from bonbon.models.toy import plain_logprob
 from bonbon.records import Prompt
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler
 
 PROMPTS = [
     Prompt(id="short", content="1", split="train"),

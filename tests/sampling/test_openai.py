@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from tests.processes import started
+from tests.sampling.conftest import open_openai
 
 from bonbon.data.store import CandidateJournal
 from bonbon.errors import ConfigError, EngineError, PromptError
@@ -20,8 +21,9 @@ from bonbon.models.policy import PolicyTokenizer
 from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import Sampler
-from bonbon.sampling.config import OpenaiEngine, SamplingConfig
+from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.openai import OpenaiSampler
+from bonbon.sampling.openai_engine import OpenaiEngine
 
 PutModel = Callable[..., str]
 RequestsFor = Callable[[str], list[dict[str, Any]]]
@@ -74,9 +76,7 @@ def make(openai_url: str, put_model: PutModel, logits: dict[str, list[float]]) -
         name = put_model(logits=logits, end=END, **(fault or {}))
         served = {"kind": "openai", "base_url": openai_url, "model": name, **(engine or {})}
         settings = {"max_new_tokens": LIMIT, "engine": served, **config}
-        return OpenaiSampler(
-            tokenizer, SamplingConfig.model_validate(settings), seed=seed, model_name="toy"
-        )
+        return open_openai(tokenizer, SamplingConfig.model_validate(settings), seed=seed)
 
     return sampler
 
@@ -328,7 +328,8 @@ def keep(candidates):
     print(candidates[0].prompt_id, flush=True)
 
 prompts = [Prompt(f"p{i}", "0 1", "train") for i in range(60)]
-OpenaiSampler(tokenizer, config, seed=0, model_name="toy").sample(prompts, n=4, on_prompt=keep)
+sampler = OpenaiSampler(tokenizer, config, config.engine.endpoint("toy"), seed=0)
+sampler.sample(prompts, n=4, on_prompt=keep)
 """
 
 

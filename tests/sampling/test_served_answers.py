@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from tests.sampling.conftest import open_openai
 
 from bonbon.errors import EngineError
 from bonbon.models.toy import toy_policy
@@ -43,7 +44,7 @@ def make(openai_url: str, put_model: PutModel) -> Callable[..., tuple[OpenaiSamp
         name = put_model(logits=EveryContext(), end=END, **(fault or {}))
         served = {"kind": "openai", "base_url": openai_url, "model": name, **engine}
         config = SamplingConfig.model_validate({"max_new_tokens": LIMIT, "engine": served})
-        return OpenaiSampler(POLICY, config, seed=0, model_name="toy"), name
+        return open_openai(POLICY, config), name
 
     return sampler
 
@@ -194,7 +195,7 @@ def test_equal_answers_of_a_policy_that_is_certain_are_kept(
     name = put_model(logits=certain, end=END, ids=ids)
     served = {"kind": "openai", "base_url": openai_url, "model": name, "concurrency": 1}
     config = SamplingConfig.model_validate({"max_new_tokens": LIMIT, "engine": served})
-    sampler = OpenaiSampler(POLICY, config, seed=0, model_name="toy")
+    sampler = open_openai(POLICY, config)
     drawn = sampler.sample(PROMPTS[:5], n=4)
     assert {candidate.token_ids for candidate in drawn} == {(END,)}
     # Where the likelihood is told it is no riddle; where it is not, two more are asked for.

@@ -12,8 +12,8 @@ import pytest
 from bonbon.errors import ConfigError, EngineError, MissingExtraError
 from bonbon.models.policy import PolicyConfig
 from bonbon.records import Prompt
-from bonbon.sampling.config import SamplingConfig, VllmEngine
-from bonbon.sampling.vllm import load_vllm_sampler, start_vllm
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.vllm import VllmEngine, load_vllm_sampler, start_vllm
 
 ALWAYS = {
     "trust_remote_code": False,

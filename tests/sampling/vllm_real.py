@@ -24,8 +24,15 @@ from bonbon.errors import PromptError
 from bonbon.models.policy import Policy, PolicyConfig
 from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.config import SamplingConfig, VllmEngine
-from bonbon.sampling.vllm import EngineCore, StartedVllm, VllmSampler, load_vllm_sampler, start_vllm
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.vllm import (
+    EngineCore,
+    StartedVllm,
+    VllmEngine,
+    VllmSampler,
+    load_vllm_sampler,
+    start_vllm,
+)
 
 DRAWS = 2000
 MEMORY = VllmEngine(enforce_eager=True, gpu_memory_utilization=0.05)

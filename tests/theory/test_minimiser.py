@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize
 
 from bonbon.theory.best_of import BestOf
-from bonbon.theory.curves import kl_between
+from bonbon.theory.compare import kl_between
 from bonbon.theory.minimiser import bernstein_tilt, pair_minimiser, population_minimiser
 from bonbon.theory.numerics import unit_grid
 from bonbon.theory.optimal import OptimalTilt

@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import Float
 
 from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
-from bonbon.theory.curves import kl_between
+from bonbon.theory.compare import kl_between
 from bonbon.theory.numerics import Quantiles
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.tilt import ShapedTilt, Tilt

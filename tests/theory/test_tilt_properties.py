@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
-from bonbon.theory.curves import kl_between, win_rate_between
+from bonbon.theory.compare import kl_between, win_rate_between
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.tilt import Tilt
 from bonbon.theory.top_fraction import TopFraction

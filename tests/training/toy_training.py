@@ -12,8 +12,8 @@ from bonbon.models.policy import Policy
 from bonbon.models.toy import toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.rewards.toy import TokenSumReward
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import ObjectiveName, TrainingConfig
 from bonbon.training.examples import RankedExample, ranked_examples

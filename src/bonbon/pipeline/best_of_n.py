@@ -17,9 +17,9 @@ from bonbon.recipe import Recipe
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, checked_scores
 from bonbon.sampling.base import Progress, Sampler
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
+from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import open_sampler
-from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler
 from bonbon.sampling.speculative_rejection import (
     SpeculativeRejection,
     check_fraction,

@@ -11,10 +11,10 @@ from bonbon.data.store import CandidateKey
 from bonbon.errors import ConfigError
 from bonbon.models.chat_template import TEMPLATE_FILE, read_template
 from bonbon.models.policy import PolicyConfig, policy_name
-from bonbon.pipeline.stage import DIGEST, digest
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.native.sampler import TransformersEngine
 from bonbon.training.config import TrainingConfig
 
 # These change what a user sees, where a stage runs or how fast, not what comes out of it.

@@ -18,7 +18,7 @@ from bonbon.pipeline.distributed import refuse_several
 from bonbon.pipeline.sample import divide
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
-from bonbon.sampling.config import TransformersEngine
+from bonbon.sampling.native.sampler import TransformersEngine
 from bonbon.training.config import ONLINE
 from bonbon.training.lora import check_targets
 

@@ -28,6 +28,7 @@ from bonbon.pipeline.cache_keys import (
 from bonbon.pipeline.checks import check_amount, check_sampling, check_scoring, check_training
 from bonbon.pipeline.distributed import agree
 from bonbon.pipeline.evaluate import compare_methods, has_results, measure_kl, scored_answers
+from bonbon.pipeline.ray.config import RayEngine
 from bonbon.pipeline.ray.job import draw_set_on_ray
 from bonbon.pipeline.report import report_run
 from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
@@ -38,7 +39,7 @@ from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.train import METHODS, is_trained, prepare_training, train_model
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
-from bonbon.sampling.config import RayEngine, SamplingConfig
+from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import open_sampler
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from bonbon.errors import ConfigError, EngineError
 from bonbon.models.policy import PolicyTokenizer
@@ -16,7 +16,7 @@ from bonbon.openai_api.failures import RequestRefusedError, UnansweredError
 from bonbon.openai_api.schema import Answer, Choice
 from bonbon.records import Candidate, FinishReason, Prompt
 from bonbon.sampling.base import OnPrompt, OnUnanswered, Progress
-from bonbon.sampling.config import OpenaiEngine, SamplingConfig
+from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sequence import Ending
 
 _ENDS: dict[str, FinishReason] = {
@@ -298,23 +298,24 @@ class OpenaiSampler:
         self,
         tokenizer: PolicyTokenizer,
         config: SamplingConfig,
+        endpoint: Endpoint,
         *,
+        api: Literal["completions", "chat"] = "completions",
         seed: int | str,
-        model_name: str,
     ) -> None:
-        """Take what encodes the prompts, and how to draw.
+        """Take what encodes the prompts, how to draw, and whom to ask.
 
         Args:
             tokenizer: of the policy that the server serves.
-            config: its engine is an `OpenaiEngine`.
+            config: how to draw.
+            endpoint: the server.
+            api: `completions` sends token ids, `chat` messages.
             seed: starts the seed of every request.
-            model_name: what the server calls the policy, unless the engine says.
 
         Raises:
             ConfigError: the chat API is asked for, but the policy reads plain text.
         """
-        engine = config.engine if isinstance(config.engine, OpenaiEngine) else OpenaiEngine()
-        if engine.api == "chat" and not tokenizer.use_chat_template:
+        if api == "chat" and not tokenizer.use_chat_template:
             raise ConfigError(
                 "sampling.engine.api is `chat`, so the server renders prompts as chats, but "
                 f"{tokenizer.name} uses no chat template; expected `completions`, or a policy "
@@ -324,8 +325,8 @@ class OpenaiSampler:
         self.seed = seed
         self._tokenizer = tokenizer
         self._ending = Ending(tokenizer, config.stop)
-        self._engine = engine
-        self._client = OpenaiClient(_endpoint(engine, model_name))
+        self._api = api
+        self._client = OpenaiClient(endpoint)
         self._choices = ChoicesPerRequest()
         # A tokenizer of a few words may know none of it.
         self._control = tokenizer.encode(_CONTROL) or tokenizer.eos_token_ids[:1]
@@ -497,7 +498,7 @@ class OpenaiSampler:
             RequestRefusedError: the server refuses, though it may take a request for fewer.
             UnansweredError: the prompt gets no answer.
         """
-        path = "/chat/completions" if self._engine.api == "chat" else "/completions"
+        path = "/chat/completions" if self._api == "chat" else "/completions"
         optional = _OPTIONAL if self.config.top_k is not None else _OPTIONAL | {"top_k"}
         drawn, given = await self._client.post(
             path,
@@ -511,7 +512,7 @@ class OpenaiSampler:
         return drawn
 
     def _said(self, prompt: Prompt, token_ids: tuple[int, ...]) -> dict[str, Any]:
-        if self._engine.api == "chat":
+        if self._api == "chat":
             return {"messages": self._tokenizer.messages(prompt)}
         return {"prompt": list(token_ids)}
 
@@ -535,7 +536,7 @@ class OpenaiSampler:
             # A server may know fewer ends than the policy, and finds no special token in its text.
             "stop_token_ids": list(self._ending.token_ids),
             # Also where they are not used: llama.cpp tells token ids nowhere else.
-            "logprobs": True if self._engine.api == "chat" else 1,
+            "logprobs": True if self._api == "chat" else 1,
         }
         if config.stop:
             settings["stop"] = list(config.stop)
@@ -588,19 +589,3 @@ class OpenaiSampler:
             logprob=completion.logprob if self.gives_logprobs else math.nan,
             finish_reason=completion.finish_reason,
         )
-
-
-def _endpoint(engine: OpenaiEngine, model_name: str) -> Endpoint:
-    return Endpoint(
-        base_url=engine.base_url,
-        model=engine.model or model_name,
-        api_key_env=engine.api_key_env,
-        concurrency=engine.concurrency,
-        max_retries=engine.max_retries,
-        timeout_s=engine.timeout_s,
-        setting="sampling.engine",
-    )
-
-
-def _nobody(*_: object) -> None:
-    """Stand in for who is told nothing."""

@@ -11,16 +11,55 @@ from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import Field
 
 from bonbon.errors import ConfigError, EngineError, MissingExtraError
 from bonbon.models.packed.logprobs import require_numbers
-from bonbon.models.policy import PolicyConfig, PolicyTokenizer, load_policy_tokenizer, policy_source
+from bonbon.models.policy import (
+    Policy,
+    PolicyConfig,
+    PolicyTokenizer,
+    load_policy_tokenizer,
+    policy_source,
+)
 from bonbon.models.weights import adapter_settings
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.base import OnPrompt, Progress
-from bonbon.sampling.config import SamplingConfig, VllmEngine
+from bonbon.sampling.base import OnPrompt, Progress, Sampler
+from bonbon.sampling.config import EngineConfig, SamplingConfig, check_package
 from bonbon.sampling.native.sequence import Ending
+
+
+class VllmEngine(EngineConfig):
+    """vLLM's offline engine, in this process."""
+
+    kind: Literal["vllm"] = "vllm"
+    """Marks this engine."""
+    tensor_parallel_size: int = Field(default=1, ge=1, le=1024)
+    """GPUs that share one copy of the model."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Share of a GPU's memory that vLLM may take; by default vLLM decides."""
+    max_model_len: int | None = Field(default=None, ge=1, le=100_000_000)
+    """Longest prompt and completion together, in tokens; by default what the model takes."""
+    enforce_eager: bool = False
+    """Skip compilation and CUDA graphs: a quicker start, slower tokens."""
+
+    def check(self) -> None:
+        """Find vLLM."""
+        check_package(self.kind)
+
+    def open(
+        self,
+        policy: PolicyConfig,
+        sampling: SamplingConfig,
+        *,
+        seed: int | str,
+        load: Callable[[], Policy],
+    ) -> tuple[Sampler, dict[str, Any]]:
+        """Start vLLM, which loads the weights itself."""
+        return load_vllm_sampler(policy, sampling, seed=seed), {"name": self.kind}
+
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The maximal ranks that vLLM can be started with."""

@@ -1,7 +1,7 @@
 """What theory says: tilts, ranks, ties and estimators; numpy only, light to import."""
 
 from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
-from bonbon.theory.curves import kl_between, win_rate_between
+from bonbon.theory.compare import kl_between, win_rate_between
 from bonbon.theory.optimal import OptimalTilt
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import ShapedTilt, Tilt

@@ -20,6 +20,7 @@ from bonbon.models.policy import load_policy
 from bonbon.pipeline import sample as candidates
 from bonbon.pipeline.cache_keys import sampling_settings, scoring_settings
 from bonbon.pipeline.ray.cluster import ray_cluster, require_ray
+from bonbon.pipeline.ray.config import RayEngine
 from bonbon.pipeline.ray.job import draw_set_on_ray
 from bonbon.pipeline.ray.worker import (
     tries_directory,
@@ -32,7 +33,6 @@ from bonbon.recipe import Recipe, dump_recipe
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.function import FunctionConfig
 from bonbon.sampling.base import OnPrompt, Progress
-from bonbon.sampling.config import RayEngine
 from bonbon.sampling.native.sampler import TransformersSampler
 
 SEED = "0/train"
@@ -90,7 +90,7 @@ from bonbon.pipeline.stage import recorded_counts
 from bonbon.pipeline.run_directory import Workspace
 from bonbon.recipe import load_recipe
 from bonbon.console import Narrator
-from bonbon.sampling.config import RayEngine
+from bonbon.pipeline.ray.config import RayEngine
 
 candidates.PROMPTS_PER_SHARD = 8
 recipe = load_recipe(Path("driver.yaml"))
@@ -324,7 +324,7 @@ import ray
 from bonbon.errors import BonbonError
 from bonbon.pipeline.ray.cluster import ray_cluster
 from bonbon.console import Narrator
-from bonbon.sampling.config import RayEngine
+from bonbon.pipeline.ray.config import RayEngine
 
 for engine in (
     RayEngine(address="127.0.0.1:1"),

@@ -8,6 +8,7 @@ import pytest
 
 from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError
+from bonbon.pipeline.ray.config import RayEngine
 from bonbon.pipeline.ray.worker import (
     MAX_TRIES,
     FailedShard,
@@ -19,7 +20,6 @@ from bonbon.pipeline.ray.worker import (
 )
 from bonbon.recipe import Recipe, make_recipe
 from bonbon.records import Prompt
-from bonbon.sampling.config import RayEngine
 
 
 @pytest.fixture

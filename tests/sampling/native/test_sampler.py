@@ -9,8 +9,8 @@ from scipy.stats import chisquare
 from bonbon.errors import PromptError
 from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
-from bonbon.sampling.native.sampler import TransformersSampler
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler
 
 POLICY = toy_policy(num_words=3, seed=1)
 CONFIG = SamplingConfig(temperature=0.8, max_new_tokens=3, engine=TransformersEngine(rows=500))

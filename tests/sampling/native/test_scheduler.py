@@ -15,12 +15,13 @@ from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig
 from bonbon.models.shared_copy import twin
 from bonbon.models.toy import plain_logprob, toy_policy
+from bonbon.pipeline.ray.config import RayEngine
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.config import RayEngine, SamplingConfig, TransformersEngine
+from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import open_sampler
 from bonbon.sampling.native.decoder import PrepackedLinears, moves_into_gaps
 from bonbon.sampling.native.prefix_attention import SharedPromptDecoder
-from bonbon.sampling.native.sampler import TransformersSampler, run_lanes
+from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler, run_lanes
 from bonbon.sampling.native.token_sampling import truncate
 
 POLICY = toy_policy(num_words=4, seed=1)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from bonbon.console import Narrator
 from bonbon.errors import BonbonError, ConfigError, MissingExtraError
-from bonbon.sampling.config import RayEngine
+from bonbon.pipeline.ray.config import RayEngine
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Shared memory of a cluster of our own: what travels through it is prompts and scores."""

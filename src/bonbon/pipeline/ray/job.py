@@ -14,6 +14,7 @@ from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
 from bonbon.pipeline.cache_keys import scoring_settings
 from bonbon.pipeline.ray.cluster import ray_cluster
+from bonbon.pipeline.ray.config import RayEngine
 from bonbon.pipeline.ray.worker import (
     FailedShard,
     FinishedShard,
@@ -33,7 +34,6 @@ from bonbon.pipeline.sample import (
 from bonbon.pipeline.stage import Stage
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import RewardConfig
-from bonbon.sampling.config import RayEngine
 
 SAVING_SHARE = 0.05
 """Most of the time that may go into saving scores before all are there."""

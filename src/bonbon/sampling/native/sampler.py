@@ -4,17 +4,18 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from bonbon.errors import ConfigError
-from bonbon.models.policy import Policy
+from bonbon.models.policy import Policy, PolicyConfig, policy_commit
 from bonbon.models.rotary import Switch, switch_of
 from bonbon.models.shared_copy import twin
 from bonbon.records import Candidate, Prompt
-from bonbon.sampling.base import OnPrompt, Progress, Pruning
-from bonbon.sampling.config import SamplingConfig, TransformersEngine
+from bonbon.sampling.base import OnPrompt, Progress, Pruning, Sampler
+from bonbon.sampling.config import EngineConfig, SamplingConfig
 from bonbon.sampling.native.decoder import Decoder, PlainDecoder, PrepackedLinears
 from bonbon.sampling.native.prefix_attention import SharedPromptDecoder
 from bonbon.sampling.native.probe import shares_prompts
@@ -22,6 +23,33 @@ from bonbon.sampling.native.scheduler import Listener, PromptQueue, Schedule, de
 from bonbon.sampling.native.sequence import Draft, DraftGroup, Ending
 from bonbon.sampling.native.token_sampling import uniforms
 from bonbon.sampling.rescoring import rescored_candidates
+
+
+class TransformersEngine(EngineConfig):
+    """The built-in engine: any transformers causal language model, on CPU or GPU."""
+
+    kind: Literal["transformers"] = "transformers"
+    """Marks this engine."""
+    rows: int = Field(default=128, ge=1, le=100_000)
+    """Completions drawn side by side; bounds the memory of the key-value cache."""
+
+    def open(
+        self,
+        policy: PolicyConfig,
+        sampling: SamplingConfig,
+        *,
+        seed: int | str,
+        load: Callable[[], Policy],
+    ) -> tuple[Sampler, dict[str, Any]]:
+        """Load the policy."""
+        sampler = TransformersSampler(load(), sampling, seed=seed)
+        return sampler, {
+            "name": self.kind,
+            "device": sampler.policy.device.type,
+            "decoder": sampler.decoder_name,
+            "commit": policy_commit(policy),
+        }
+
 
 ROWS_PER_LANE = 32
 """A lane has at least so many rows: with fewer, reading the weights takes most of a step."""

@@ -1,0 +1,15 @@
+"""What tests of served policies share."""
+
+from bonbon.models.policy import PolicyTokenizer
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.openai import OpenaiSampler
+from bonbon.sampling.openai_engine import OpenaiEngine
+
+
+def open_openai(
+    tokenizer: PolicyTokenizer, config: SamplingConfig, *, seed: int | str = 0
+) -> OpenaiSampler:
+    """Sample from the server of a config as its engine does, without a policy to load."""
+    engine = config.engine
+    assert isinstance(engine, OpenaiEngine)
+    return OpenaiSampler(tokenizer, config, engine.endpoint("toy"), api=engine.api, seed=seed)
