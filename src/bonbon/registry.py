@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from bonbon.config import Config, without_secrets
 from bonbon.errors import ConfigError
+from bonbon.recipe_io import shown
 
 Item_co = TypeVar("Item_co", covariant=True)
 Registered = TypeVar("Registered")
@@ -120,7 +121,7 @@ class KindConfig(Config):
             return value
         given = cls.in_full(value)
         if not isinstance(given, Mapping):
-            raise ValueError(f"got {_a(type(given).__name__)}, expected a name, or keys and values")
+            raise ValueError(f"got {shown(given)}, expected a name, or keys and values")
         keys = {str(key): item for key, item in cast("Mapping[object, object]", given).items()}
         try:
             _check_keys(keys, cls.registry)

@@ -57,7 +57,7 @@ def refused(outcome: Outcome) -> str:
         (["tilt=best-of-0.5"], "tilt: tilt 'best-of-0.5': "),
         (["evaluation.base_samples=4"], "must be more than sampling.n = 4"),
         (["name=a/b"], "name: got 'a/b', expected letters"),
-        (["reward=3"], "reward: got 3; expected a name, or keys and values"),
+        (["reward=3"], "reward: got 3, expected a name, or keys and values"),
         (["training.report_to=wandb"], "training.report_to: got 'wandb'; expected a list"),
         (["sampling.n"], "expected a key and a value"),
         (["sampling.n=[1"], "is not a YAML value"),

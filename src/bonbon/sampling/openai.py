@@ -589,3 +589,7 @@ class OpenaiSampler:
             logprob=completion.logprob if self.gives_logprobs else math.nan,
             finish_reason=completion.finish_reason,
         )
+
+
+def _nobody(*_: object) -> None:
+    """Stand in for who is told nothing."""
