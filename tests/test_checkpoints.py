@@ -4,10 +4,9 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from tests.checkpoints import CHECKPOINTS, build
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.pipeline.run import run
 from bonbon.recipe import load_recipe
 
@@ -20,6 +19,6 @@ def test_every_checkpoint_is_written(name: str, tmp_path: Path) -> None:
 
 
 def test_the_small_recipe_runs(trial: Path) -> None:
-    narrator = Narrator(Console(file=io.StringIO()))
-    metrics = run(load_recipe(trial / "trial.yaml"), trial / "out", narrator=narrator)
+    console = Console(file=io.StringIO())
+    metrics = run(load_recipe(trial / "trial.yaml"), trial / "out", console=console)
     assert set(metrics["methods"]) >= {"base", "bonbon"}

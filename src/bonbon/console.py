@@ -5,8 +5,10 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
+from typing import TextIO
 
-from rich.console import Console, RenderableType
+import rich.console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -63,27 +65,56 @@ class Bar:
         return f"{extra / elapsed:,.0f} {self.task.fields['counted']}/s"
 
 
-class Narrator:
-    """Speaks on a terminal; on anything else it prints the same lines without moving bars.
+class Console:
+    """Output for the user: lines, tables and progress bars.
 
-    What it says may hold text of users and models, in which nothing is markup or a command.
+    Progress bars move on a terminal only; elsewhere the same lines are printed without them. Text
+    of users and models is printed as it is: nothing in it is taken for markup or a command.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Speak on `console`, by default the standard output."""
-        self.console = console or Console(highlight=False)
+    def __init__(
+        self,
+        file: TextIO | StringIO | None = None,
+        *,
+        stderr: bool = False,
+        width: int | None = None,
+        quiet: bool = False,
+        terminal: bool | None = None,
+    ) -> None:
+        """Choose where to print.
+
+        Args:
+            file: where to print; the standard output by default.
+            stderr: print on the standard error instead.
+            width: in columns; by default that of the terminal.
+            quiet: print nothing.
+            terminal: whether `file` is a terminal; by default it is asked.
+        """
+        self._rich = rich.console.Console(
+            file=file,
+            stderr=stderr,
+            width=width,
+            quiet=quiet,
+            force_terminal=terminal,
+            highlight=False,
+        )
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody may be watching."""
+        return self._rich.is_terminal
 
     def heading(self, text: str) -> None:
         """Begin a stage."""
-        self.console.print(Text(f"\n{shown(text)}", style="bold"))
+        self._rich.print(Text(f"\n{shown(text)}", style="bold"))
 
     def say(self, text: str) -> None:
         """Explain something."""
-        self.console.print(Text(shown(text)), soft_wrap=True)
+        self._rich.print(Text(shown(text)), soft_wrap=True)
 
-    def show(self, item: RenderableType) -> None:
+    def show(self, item: rich.console.RenderableType) -> None:
         """Print a table or another rich object; it brings text of users as `Text`."""
-        self.console.print(item)
+        self._rich.print(item)
 
     @contextmanager
     def bar(self, title: str, *, total: int | float, counted: str = "tokens") -> Generator[Bar]:
@@ -100,7 +131,7 @@ class Narrator:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console) as progress:
+        with Progress(*columns, console=self._rich) as progress:
             identity = progress.add_task(
                 shown(title), total=total, extra=0.0, counted=counted, rate=""
             )

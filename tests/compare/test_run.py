@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from tests.processes import finished
 
 from bonbon.compare import run as comparison
@@ -19,7 +18,7 @@ from bonbon.compare.page import write_comparison
 from bonbon.compare.recipe import load_comparison
 from bonbon.compare.run import compare
 from bonbon.compare.schema import as_csv, read_comparison
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.errors import ConfigError
 from bonbon.pipeline import report as reports
 from bonbon.report.page import write_report
@@ -39,7 +38,7 @@ compare:
     grpo: {training: {objective: grpo, beta: 0.05}}
   fast: [prompts.num_train=16]
 """
-QUIET = Narrator(Console(quiet=True))
+QUIET = Console(quiet=True)
 REPORTED = ("rounds", "grpo")
 """Methods whose own reports are drawn, of the kinds that no other whole run draws."""
 
@@ -64,7 +63,7 @@ def done(toy_place: Path, recipe_file: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(toy_place), *sys.path])
         patch.setattr(reports, "write_report", report_of_some)
-        compare(load_comparison(recipe_file), directory, narrator=QUIET)
+        compare(load_comparison(recipe_file), directory, console=QUIET)
     return directory
 
 
@@ -120,7 +119,7 @@ def test_a_method_added_later_is_the_only_one_that_runs(copied: Path, recipe_fil
     more.write_text(recipe_file.read_text().replace("    rank: {}\n", added))
     files = [*copied.glob("methods/*/model/*.[js]*"), *copied.glob("methods/*/candidates/*")]
     before = {path: path.stat().st_mtime_ns for path in files}
-    found = compare(load_comparison(more), copied, narrator=QUIET)
+    found = compare(load_comparison(more), copied, console=QUIET)
     assert "ipo" in found["methods"]
     assert before
     assert {path: path.stat().st_mtime_ns for path in files} == before
@@ -128,7 +127,7 @@ def test_a_method_added_later_is_the_only_one_that_runs(copied: Path, recipe_fil
 
 def test_more_answers_of_the_base_reach_every_method(copied: Path, recipe_file: Path) -> None:
     recipe = load_comparison(recipe_file, ["evaluation.base_samples=9"])
-    found = compare(recipe, copied, narrator=QUIET, only=["rank", "sft"])
+    found = compare(recipe, copied, console=QUIET, only=["rank", "sft"])
     assert found["base_draws"] == 9
     # The others have not been measured on these answers, so they are not compared.
     assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", "rank", "sft"]
@@ -138,25 +137,25 @@ def test_more_answers_of_the_base_reach_every_method(copied: Path, recipe_file: 
 
 
 def test_training_seeds_are_spread_on_the_same_candidates(copied: Path, recipe_file: Path) -> None:
-    found = compare(load_comparison(recipe_file), copied, narrator=QUIET, seeds=2, only=["rank"])
+    found = compare(load_comparison(recipe_file), copied, console=QUIET, seeds=2, only=["rank"])
     first, second = found["seeds"]["rank"]
     assert first != second
     assert list(first) == [found["methods"]["rank"][name][0] for name in ("kl", "win_rate")]
-    later = compare(load_comparison(recipe_file), copied, narrator=QUIET, only=["sft"])
+    later = compare(load_comparison(recipe_file), copied, console=QUIET, only=["sft"])
     assert later["seeds"] == found["seeds"]  # they were paid for
     own = copied.parent / "own.yaml"
     text = recipe_file.read_text()
     own.write_text(text.replace("rank: {}", "rank: {}\n    own: {training: {seed: 1}}"))
-    seeded = compare(load_comparison(own), copied, narrator=QUIET, only=["own"])
+    seeded = compare(load_comparison(own), copied, console=QUIET, only=["own"])
     assert [seeded["methods"]["own"][name][0] for name in ("kl", "win_rate")] == list(second)
 
 
 def test_what_was_not_measured_as_wanted_is_not_compared(copied: Path, recipe_file: Path) -> None:
-    compare(load_comparison(recipe_file), copied, narrator=QUIET, seeds=2, only=["rank"])
+    compare(load_comparison(recipe_file), copied, console=QUIET, seeds=2, only=["rank"])
     more = copied.parent / "more.yaml"
     text = recipe_file.read_text()
     more.write_text(text.replace("gold: digits:total", "gold: digits:words"))
-    found = compare(load_comparison(more), copied, narrator=QUIET, only=["rank"])
+    found = compare(load_comparison(more), copied, console=QUIET, only=["rank"])
     # The others have gold scores of another reward, and so has rank's second run.
     assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", "rank"]
     assert found["seeds"] == {}
@@ -176,11 +175,11 @@ def test_a_method_that_was_killed_is_not_compared(
     with monkeypatch.context() as patch:
         patch.setattr("bonbon.compare.run.measure_log_ratios", killed)
         with pytest.raises(KeyboardInterrupt):
-            compare(load_comparison(changed), copied, narrator=QUIET, only=["sft"])
-    found = compare(load_comparison(changed), copied, narrator=QUIET, only=["rank"])
+            compare(load_comparison(changed), copied, console=QUIET, only=["sft"])
+    found = compare(load_comparison(changed), copied, console=QUIET, only=["rank"])
     assert "sft" not in found["methods"]
     assert {"rank", "rloo"} <= set(found["methods"])
-    again = compare(load_comparison(changed), copied, narrator=QUIET)
+    again = compare(load_comparison(changed), copied, console=QUIET)
     assert "sft" in again["methods"]
 
 
@@ -189,7 +188,7 @@ def test_one_answer_per_prompt_is_enough_for_a_report(
 ) -> None:
     monkeypatch.setattr(comparison, "write_comparison", write_comparison)
     recipe = load_comparison(recipe_file, ["evaluation.policy_samples=1"])
-    found = compare(recipe, copied, narrator=QUIET, only=["rank"])
+    found = compare(recipe, copied, console=QUIET, only=["rank"])
     assert found["methods"]["rank"]["self_chrf"] is None
     assert "likeness of two answers" not in (copied / "figures/drift.svg").read_text()
 

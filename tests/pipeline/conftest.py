@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.evaluation.metrics import Metrics
 from bonbon.pipeline import sample as candidates
 from bonbon.pipeline import train as trained_model
@@ -34,8 +33,8 @@ Runner = Callable[..., Told]
 
 def run_told(recipe: Recipe, directory: Path, *, fresh: bool = False) -> Told:
     said = io.StringIO()
-    narrator = Narrator(Console(file=said, width=500))
-    return Told(run(recipe, directory, narrator=narrator, fresh=fresh), said.getvalue())
+    console = Console(file=said, width=500)
+    return Told(run(recipe, directory, console=console, fresh=fresh), said.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -81,9 +80,9 @@ def noted_fits(patch: pytest.MonkeyPatch) -> list[tuple[int, list[RankedExample]
     seen: list[tuple[int, list[RankedExample]]] = []
     fit = trained_model._fit
 
-    def noted(workspace: Any, this: Any, policy: Any, examples: Any, stage: Any) -> Any:  # noqa: ANN401
+    def noted(run_directory: Any, this: Any, policy: Any, examples: Any, stage: Any) -> Any:  # noqa: ANN401
         seen.append((this.number, examples))
-        return fit(workspace, this, policy, examples, stage)
+        return fit(run_directory, this, policy, examples, stage)
 
     patch.setattr(trained_model, "_fit", noted)
     return seen

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.errors import ConfigError
 from bonbon.pipeline.checks import check_amount, check_training
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.recipe import make_recipe
 from bonbon.records import Prompt
 
@@ -87,9 +87,9 @@ def test_a_file_where_a_folder_belongs_is_found_before_anything_is_drawn(
 ) -> None:
     (tmp_path / "recipe.yaml").touch()
     (tmp_path / name).touch()
-    workspace = Workspace(tmp_path, make_recipe({}), Narrator())
+    run_directory = RunDirectory(tmp_path, make_recipe({}), Console())
 
-    with pytest.raises(ConfigError, match=f"{name} is no folder"), workspace.opened():
+    with pytest.raises(ConfigError, match=f"{name} is no folder"), run_directory.opened():
         raise AssertionError
 
 
@@ -99,9 +99,9 @@ def test_a_folder_where_a_file_belongs_is_found_before_anything_is_drawn(
 ) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / "recipe.yaml").mkdir(exist_ok=True)
-    workspace = Workspace(tmp_path, make_recipe({}), Narrator())
+    run_directory = RunDirectory(tmp_path, make_recipe({}), Console())
 
-    with pytest.raises(ConfigError, match="is a folder, and a file"), workspace.opened():
+    with pytest.raises(ConfigError, match="is a folder, and a file"), run_directory.opened():
         raise AssertionError
 
 
@@ -109,7 +109,7 @@ def test_a_directory_that_may_not_be_written_to_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root
-    workspace = Workspace(tmp_path, make_recipe({}), Narrator())
+    run_directory = RunDirectory(tmp_path, make_recipe({}), Console())
 
-    with pytest.raises(ConfigError, match="cannot be written to"), workspace.opened():
+    with pytest.raises(ConfigError, match="cannot be written to"), run_directory.opened():
         raise AssertionError

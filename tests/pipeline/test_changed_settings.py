@@ -13,7 +13,7 @@ from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.models.toy import toy_policy
 from bonbon.pipeline import evaluate as results
-from bonbon.pipeline import job
+from bonbon.pipeline import run as stages
 from bonbon.pipeline.export import export_run
 from bonbon.recipe import Recipe, load_recipe, load_run_recipe
 from bonbon.rewards.function import FunctionReward
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("rewards_importable", "without_pictures")
 WORK = {
     "sample": (TransformersSampler, "sample"),
     "score": (FunctionReward, "score"),
-    "train": (job, "train_model"),
+    "train": (stages, "train_model"),
     "kl": (results, "kl_from_samples"),
 }
 

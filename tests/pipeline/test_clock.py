@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run import run
-from bonbon.pipeline.run_directory import run_workspace
+from bonbon.pipeline.run import Run, run
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import SetPlan, write_set_manifest
 from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, make_recipe
 
@@ -26,9 +25,9 @@ def test_base_and_trained_model_read_the_same_prompts(trial: Path, checkpoint: o
     model = checkpoint("date")
     recipe = load_recipe(trial / "trial.yaml", [f"policy.model={model}"])
     directory = trial / "run"
-    job = Job(run_workspace(directory, recipe, Narrator()))
-    with job.workspace.opened():
-        job.sample()
+    stages = Run(RunDirectory.at(directory, recipe, Console()))
+    with stages.run_directory.opened():
+        stages.sample()
     time.sleep(1.1)  # the template prints seconds
     run(recipe, directory)
     policy = load_policy_tokenizer(PolicyConfig(model=str(model)))
@@ -58,7 +57,7 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
 
 
 def begun(directory: Path, recipe: Recipe, *, fresh: bool = False) -> datetime | None:
-    return run_workspace(directory, recipe, Narrator(), fresh=fresh).recipe.policy.clock
+    return RunDirectory.at(directory, recipe, Console(), fresh=fresh).recipe.policy.clock
 
 
 def at(moment: str | None) -> Recipe:
@@ -66,7 +65,7 @@ def at(moment: str | None) -> Recipe:
 
 
 def test_a_run_keeps_the_moment_it_began_at(tmp_path: Path) -> None:
-    first = run_workspace(tmp_path / "run", at("2026-01-02T03:04:05"), Narrator())
+    first = RunDirectory.at(tmp_path / "run", at("2026-01-02T03:04:05"), Console())
     with first.opened():
         first.write_recipe()
     (tmp_path / "run" / "candidates").mkdir()
@@ -79,7 +78,7 @@ def test_a_run_keeps_the_moment_it_began_at(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [None, "", "policy: {clock: [", "name: x\npolicy: 3\n"])
 def test_a_damaged_recipe_costs_no_run_its_moment(tmp_path: Path, text: str | None) -> None:
-    first = run_workspace(tmp_path / "run", at("2026-01-02T03:04:05"), Narrator())
+    first = RunDirectory.at(tmp_path / "run", at("2026-01-02T03:04:05"), Console())
     with first.opened():
         first.write_recipe()
         plan = SetPlan("train", [], 1, {"n": 1}, keep=True)

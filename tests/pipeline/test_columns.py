@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.store import CandidateStore
 from bonbon.errors import PromptError
 from bonbon.pipeline.best_of_n import answer_prompt
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run import Run
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.score import read_reward, score_also
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.records import Prompt
@@ -98,10 +98,10 @@ def test_answers_are_verified_while_trl_draws(
 def test_other_answers_are_other_scores(answered: Callable[..., Recipe], tmp_path: Path) -> None:
     for shift in (0, 1):
         recipe = answered(shift=shift)
-        job = Job(Workspace(tmp_path / "run", recipe, Narrator()))
-        with job.workspace.opened():
-            job.sample()
-            job.score()
+        run = Run(RunDirectory(tmp_path / "run", recipe, Console()))
+        with run.run_directory.opened():
+            run.sample()
+            run.score()
         correct_share(tmp_path / "run", recipe, "train")
 
 
@@ -118,13 +118,13 @@ def test_a_column_that_is_not_there_is_missed_before_anything_is_drawn(
     recipe: Recipe, answered: object, reward: str, toy_place: Path, tmp_path: Path
 ) -> None:
     wanted = load_recipe(toy_place / "recipe.yaml", [f"reward={reward}"])
-    job = Job(Workspace(tmp_path / "run", wanted, Narrator()))
+    run = Run(RunDirectory(tmp_path / "run", wanted, Console()))
     line = "asks for the column 'answer', but the prompts have 'id', 'prompt', 'split'; add the"
-    with job.workspace.opened():
+    with run.run_directory.opened():
         with pytest.raises(PromptError, match=line):
-            job.sample()
+            run.sample()
         with pytest.raises(PromptError, match=line):
-            job.score()
+            run.score()
     assert not (tmp_path / "run" / "candidates").exists()
     with pytest.raises(PromptError, match="the prompts have no columns: they are from no file"):
         answer_prompt(Prompt(id="x", content="1 2", split="eval"), wanted, Rule("best"))
@@ -135,17 +135,19 @@ def test_a_combination_and_a_second_reward_read_columns(
 ) -> None:
     summed = "{kind: sum, parts: [{reward: 'right:near', weight: 2}, {reward: 'right:lenient'}]}"
     recipe = answered(f"reward={summed}")
-    workspace = Workspace(tmp_path / "run", recipe, Narrator())
-    job = Job(workspace)
-    with workspace.opened():
-        job.sample()
-        job.score()
-        score_also(workspace, read_reward("right:near"))
-        scores = workspace.store.read_scores("train", "near") or {}
-        combined = workspace.store.read_scores("train", "near+lenient") or {}
+    run_directory = RunDirectory(tmp_path / "run", recipe, Console())
+    run = Run(run_directory)
+    with run_directory.opened():
+        run.sample()
+        run.score()
+        score_also(run_directory, read_reward("right:near"))
+        scores = run_directory.store.read_scores("train", "near") or {}
+        combined = run_directory.store.read_scores("train", "near+lenient") or {}
         (tmp_path / "wanting.py").write_text("def hinted(prompts, completions, hint): pass\n")
         with pytest.raises(PromptError, match="asks for the column 'hint'"):
-            score_also(workspace, read_reward("wanting:hinted"))
+            score_also(run_directory, read_reward("wanting:hinted"))
     assert len(set(scores.values())) > 1
-    lengths = {(c.prompt_id, c.sample_index): len(c.text) for c in workspace.store.read("train")}
+    lengths = {
+        (c.prompt_id, c.sample_index): len(c.text) for c in run_directory.store.read("train")
+    }
     assert combined == {key: 2 * (scores[key] or 0) + length for key, length in lengths.items()}

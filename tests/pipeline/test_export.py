@@ -15,14 +15,14 @@ from trl.trainer.kto_trainer import KTOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.preferences import load_preferences, preference_groups
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig, load_policy, load_policy_tokenizer
 from bonbon.pipeline.export import Export, export_run
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run_directory import run_workspace
+from bonbon.pipeline.run import Run
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.recipe import load_recipe
 from bonbon.records import Candidate
 
@@ -58,10 +58,10 @@ def scored(place: Path, model: Path, *overrides: str) -> Path:
     settings = [f"policy.model={model}", "sampling.max_new_tokens=48", "sampling.n=12"]
     settings += ["reward=shorter:better", "evaluation.base_samples=24", *overrides]
     directory = place / f"run-{model.name}"
-    job = Job(run_workspace(directory, load_recipe(place / "trial.yaml", settings), Narrator()))
-    with job.workspace.opened():
-        job.sample()
-        job.score()
+    run = Run(RunDirectory.at(directory, load_recipe(place / "trial.yaml", settings), Console()))
+    with run.run_directory.opened():
+        run.sample()
+        run.score()
     return directory
 
 

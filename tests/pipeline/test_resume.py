@@ -21,8 +21,8 @@ from bonbon.data.store import CandidateStore
 from bonbon.errors import TrainingError
 from bonbon.evaluation.metrics import read_metrics
 from bonbon.pipeline import evaluate as results
-from bonbon.pipeline import job
 from bonbon.pipeline import report as reports
+from bonbon.pipeline import run as stages
 from bonbon.pipeline import score as scores
 from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.stage import recorded_counts
@@ -159,10 +159,10 @@ PLACES = {
     "training, before the model is saved": Place(trained_model, "_save"),
     "training, with the model half saved": Place(Path, "rename"),
     "training, with the model in place": Place(trained_model, "_save", before=False),
-    "evaluation, between its draws": Place(job, "draw_set", call=3),
+    "evaluation, between its draws": Place(stages, "draw_set", call=3),
     "evaluation, before the KL": Place(results, "kl_from_samples"),
-    "evaluation, with the metrics written": Place(job, "compare_methods", before=False),
-    "evaluation, before the report": Place(job, "report_run"),
+    "evaluation, with the metrics written": Place(stages, "compare_methods", before=False),
+    "evaluation, before the report": Place(stages, "report_run"),
 }
 
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from tests.pipeline.conftest import noted_fits
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.models.packed.layout import PromptGroup, pack
@@ -29,8 +28,8 @@ from bonbon.models.toy import plain_logprob
 from bonbon.pipeline import report as reports
 from bonbon.pipeline import rounds as round_places
 from bonbon.pipeline import train as trained_model
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run import Run
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.train import BASE_LOGPROBS
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.training.arguments import split
@@ -109,12 +108,12 @@ def test_a_run_killed_between_rounds_goes_on_there(
     recipe, whole = recipe_of(toy_place), two_rounds.told.metrics
     fit, fitted = trained_model._fit, list[int]()
 
-    def killed_in_round_2(workspace: Any, this: Any, *rest: Any) -> Any:  # noqa: ANN401
+    def killed_in_round_2(run_directory: Any, this: Any, *rest: Any) -> Any:  # noqa: ANN401
         if this.number == 2 and fitted == [1]:
             fitted.append(-2)
             raise KeyboardInterrupt
         fitted.append(this.number)
-        return fit(workspace, this, *rest)
+        return fit(run_directory, this, *rest)
 
     monkeypatch.setattr(trained_model, "_fit", killed_in_round_2)
     with pytest.raises(KeyboardInterrupt):
@@ -182,11 +181,11 @@ def test_evaluation_refuses_another_rounds_model(
     toy_place: Path, tmp_path: Path, two_rounds: TwoRounds
 ) -> None:
     shutil.copytree(two_rounds.directory, tmp_path / "run")
-    narrator = Narrator(Console(file=io.StringIO()))
+    console = Console(file=io.StringIO())
     one = recipe_of(toy_place, "rounds.count=1")
-    workspace = Workspace(tmp_path / "run", one, narrator)
-    with workspace.opened(), pytest.raises(ConfigError, match="no finished trained model"):
-        Job(workspace).evaluate()
+    run_directory = RunDirectory(tmp_path / "run", one, console)
+    with run_directory.opened(), pytest.raises(ConfigError, match="no finished trained model"):
+        Run(run_directory).evaluate()
 
 
 @pytest.mark.parametrize("moves", range(5))
@@ -194,12 +193,12 @@ def test_a_kill_between_two_places_loses_no_round(
     moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Round 2 goes, round 1 comes: two files each, and a kill before each of the renames."""
-    workspace = Workspace(tmp_path, Recipe(), Narrator(Console(file=io.StringIO())))
+    run_directory = RunDirectory(tmp_path, Recipe(), Console(file=io.StringIO()))
     for place, number in ((tmp_path, 2), (tmp_path / "rounds/1", 1)):
         (place / "model").mkdir(parents=True)
         for name in ("model/weights", "training.jsonl"):
             (place / name).write_text(str(number))
-    [first] = round_places.rounds_of(workspace)
+    [first] = round_places.rounds_of(run_directory)
     rename, done = Path.rename, list[Path]()
 
     def killed(self: Path, target: Path) -> Path:
@@ -212,10 +211,10 @@ def test_a_kill_between_two_places_loses_no_round(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
         with contextlib.suppress(KeyboardInterrupt):
-            round_places.put_in_place(workspace, first)
-    assert round_places.is_in_place(workspace, first) == (moves == 4)
-    round_places.put_in_place(workspace, first)
-    assert round_places.is_in_place(workspace, first)
+            round_places.put_in_place(run_directory, first)
+    assert round_places.is_in_place(run_directory, first) == (moves == 4)
+    round_places.put_in_place(run_directory, first)
+    assert round_places.is_in_place(run_directory, first)
     for place, number in ((tmp_path, 1), (tmp_path / "rounds/2", 2)):
         for name in ("model/weights", "training.jsonl"):
             assert (place / name).read_text() == str(number)

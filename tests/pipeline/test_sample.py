@@ -5,14 +5,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateStore
 from bonbon.models.policy import load_policy
 from bonbon.pipeline.cache_keys import sampling_settings
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import SetPlan, draw_set, open_set
 from bonbon.recipe import Recipe
 from bonbon.records import Candidate, Prompt
@@ -80,12 +79,17 @@ def draw(recipe: Recipe, directory: Path, *, paid: bool, after: int | None = Non
     """Draw the training set, and return the ids of the prompts that the engine was given."""
     prompts = [each for each in load_prompts(recipe.prompts) if each.split == "train"]
     plan = SetPlan("train", prompts, 4, sampling_settings(recipe, "train", prompts, 4), keep=True)
-    workspace = Workspace(directory, recipe, Narrator(Console(quiet=True)))
+    run_directory = RunDirectory(directory, recipe, Console(quiet=True))
     sampler = (InterruptedPaid if paid else Interrupted)(recipe, after=after)
-    with workspace.opened():
-        workspace.write_recipe()
+    with run_directory.opened():
+        run_directory.write_recipe()
         try:
-            draw_set(workspace, plan, open_set(workspace, plan), lambda: nullcontext((sampler, {})))
+            draw_set(
+                run_directory,
+                plan,
+                open_set(run_directory, plan),
+                lambda: nullcontext((sampler, {})),
+            )
         except KeyboardInterrupt:
             assert after is not None
     return sampler.asked

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.errors import RewardError
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import SetPlan
 from bonbon.pipeline.score import num_unscored, score_plans
 from bonbon.pipeline.stage import recorded_counts
@@ -29,22 +28,22 @@ class Bench:
     def __init__(self, directory: Path, reward: object) -> None:
         self.said = io.StringIO()
         recipe = make_recipe({"reward": reward})
-        narrator = Narrator(Console(file=self.said, width=500))
-        self.workspace = Workspace(directory, recipe, narrator)
+        console = Console(file=self.said, width=500)
+        self.run_directory = RunDirectory(directory, recipe, console)
         self.calls: list[list[str]] = []
         for name, texts in (("eval-base", BASE), ("eval-bonbon", TRAINED)):
-            self.workspace.store.write_shard(name, 0, 1, _candidates(texts))
+            self.run_directory.store.write_shard(name, 0, 1, _candidates(texts))
 
     def score(self, *, load: Callable[[], Reward] | None = None, draws: int = 0) -> None:
         plans = [
             SetPlan(name, PROMPTS, 1, {"set": name, "draws": draws}, keep=False)
             for name in ("eval-base", "eval-bonbon")
         ]
-        score_plans(self.workspace, plans, load or (lambda: _Listening(self)))
+        score_plans(self.run_directory, plans, load or (lambda: _Listening(self)))
 
     def scores(self, name: str) -> list[float | None]:
-        reward = self.workspace.recipe.reward.load().name
-        return list((self.workspace.store.read_scores(name, reward) or {}).values())
+        reward = self.run_directory.recipe.reward.load().name
+        return list((self.run_directory.store.read_scores(name, reward) or {}).values())
 
 
 class _Listening:
@@ -53,7 +52,7 @@ class _Listening:
     prompts_at_once = 2
 
     def __init__(self, bench: Bench) -> None:
-        self._reward = bench.workspace.recipe.reward.load()
+        self._reward = bench.run_directory.recipe.reward.load()
         self._calls = bench.calls
         self.name = self._reward.name
 
@@ -112,7 +111,7 @@ def test_a_reward_that_compares_sees_all_candidates_of_a_prompt(
     assert run.scores("eval-base")[:3] == pytest.approx(z[:3])
     assert run.scores("eval-bonbon")[0] == pytest.approx(z[3])
     counts = [
-        recorded_counts(run.workspace.directory, f"score-{name}")
+        recorded_counts(run.run_directory.path, f"score-{name}")
         for name in ("eval-base", "eval-bonbon")
     ]
     assert [count["work"] for count in counts] == [9, 4]
@@ -125,8 +124,8 @@ def test_when_one_of_the_sets_is_drawn_afresh_both_are_scored_again(
 ) -> None:
     run = bench({"kind": "z-score", "reward": "numbers_here:value"})
     run.score()
-    run.workspace.store.discard("eval-bonbon")
-    run.workspace.store.write_shard("eval-bonbon", 0, 1, _candidates({**TRAINED, "p0": "2"}))
+    run.run_directory.store.discard("eval-bonbon")
+    run.run_directory.store.write_shard("eval-bonbon", 0, 1, _candidates({**TRAINED, "p0": "2"}))
     run.score(draws=1)
     assert "eval-base and eval-bonbon are scored afresh: candidates changed" in run.said.getvalue()
     z = [(x - 2) / 0.5**0.5 for x in (1, 2, 3, 2)]
@@ -158,7 +157,7 @@ def test_candidates_without_a_score_are_counted_and_left_out(bench: Callable[...
     run = bench("numbers_here:odd")
     run.score()
     assert "6 of 9 candidates have no score; they are left out of ranking." in run.said.getvalue()
-    store = run.workspace.store
+    store = run.run_directory.store
     assert num_unscored(store, "eval-base", "odd") == 6
     assert num_unscored(store, "eval-bonbon", "odd") == 2
     groups = store.groups("eval-base", "odd")
@@ -173,4 +172,4 @@ def test_no_score_passes_through_a_combination(bench: Callable[..., Bench]) -> N
     run = bench({"kind": "sum", "parts": parts})
     run.score()
     assert run.scores("eval-base") == [2, None, 6, None, None, None, None, None, 2]
-    assert num_unscored(run.workspace.store, "eval-base", "value+odd") == 6
+    assert num_unscored(run.run_directory.store, "eval-base", "value+odd") == 6

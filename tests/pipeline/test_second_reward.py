@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError, RewardError
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run import Run
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.score import read_reward, score_also
 from bonbon.recipe import Recipe, load_recipe, load_run_recipe
 from bonbon.rewards.function import FunctionReward
@@ -24,7 +23,7 @@ SETS = ("train", "eval-base", "eval-bonbon")
 FEWEST = "[-float(len(text.split())) for text in completions]"
 
 
-class Run:
+class CopiedRun:
     """A copy of a finished run, scored in this process by any reward."""
 
     def __init__(self, directory: Path) -> None:
@@ -33,17 +32,19 @@ class Run:
 
     def also(self, reward: str, *, recipe: Recipe | None = None) -> str:
         said = io.StringIO()
-        narrator = Narrator(Console(file=said, width=500))
-        workspace = Workspace(self.directory, recipe or load_run_recipe(self.directory), narrator)
-        with workspace.opened():
-            score_also(workspace, read_reward(reward))
+        console = Console(file=said, width=500)
+        run_directory = RunDirectory(
+            self.directory, recipe or load_run_recipe(self.directory), console
+        )
+        with run_directory.opened():
+            score_also(run_directory, read_reward(reward))
         return said.getvalue()
 
     def score(self, recipe: Recipe) -> str:
         said = io.StringIO()
-        job = Job(Workspace(self.directory, recipe, Narrator(Console(file=said, width=500))))
-        with job.workspace.opened():
-            job.score()
+        run = Run(RunDirectory(self.directory, recipe, Console(file=said, width=500)))
+        with run.run_directory.opened():
+            run.score()
         return said.getvalue()
 
     def contents(self) -> dict[Path, bytes]:
@@ -51,8 +52,8 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, finished_run: Path) -> Run:
-    return Run(shutil.copytree(finished_run, tmp_path / "run"))
+def run(tmp_path: Path, finished_run: Path) -> CopiedRun:
+    return CopiedRun(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def write_reward(folder: Path, name: str, body: str) -> None:
     sys.modules.pop(name, None)  # as if in a new process
 
 
-def test_it_adds_tables_and_changes_nothing_else(run: Run, tmp_path: Path) -> None:
+def test_it_adds_tables_and_changes_nothing_else(run: CopiedRun, tmp_path: Path) -> None:
     write_reward(tmp_path, "fewest", FEWEST)
     before = run.contents()
     said = run.also("fewest:score")
@@ -92,7 +93,7 @@ def test_it_adds_tables_and_changes_nothing_else(run: Run, tmp_path: Path) -> No
         assert list((run.store.read_scores(name, "score") or {}).values()) == lengths
 
 
-def test_once_is_enough(run: Run, tmp_path: Path, calls: list[int]) -> None:
+def test_once_is_enough(run: CopiedRun, tmp_path: Path, calls: list[int]) -> None:
     write_reward(tmp_path, "fewest", FEWEST)
     run.also("fewest:score")
     assert sum(calls) == sum(len(run.store.read(name)) for name in SETS)
@@ -102,7 +103,7 @@ def test_once_is_enough(run: Run, tmp_path: Path, calls: list[int]) -> None:
     assert said.count("scored already") == 3
 
 
-def test_another_source_is_another_reward(run: Run, tmp_path: Path) -> None:
+def test_another_source_is_another_reward(run: CopiedRun, tmp_path: Path) -> None:
     write_reward(tmp_path, "fewest", FEWEST)
     run.also("fewest:score")
     write_reward(tmp_path, "fewest", "[1.0 for text in completions]")
@@ -111,7 +112,7 @@ def test_another_source_is_another_reward(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_killed_one_goes_on(
-    run: Run, tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch
+    run: CopiedRun, tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FunctionReward, "prompts_at_once", 16, raising=False)
     write_reward(tmp_path, "fewest", FEWEST)
@@ -133,7 +134,7 @@ def test_a_killed_one_goes_on(
 
 
 def test_the_recipe_finds_what_was_added_and_what_it_had_before(
-    run: Run, tmp_path: Path, toy_place: Path, calls: list[int]
+    run: CopiedRun, tmp_path: Path, toy_place: Path, calls: list[int]
 ) -> None:
     write_reward(tmp_path, "fewest", FEWEST)
     run.also("fewest:score")
@@ -148,7 +149,7 @@ def test_the_recipe_finds_what_was_added_and_what_it_had_before(
 
 
 def test_a_table_that_something_else_wrote_is_not_taken_for_the_rewards(
-    run: Run, tmp_path: Path, calls: list[int]
+    run: CopiedRun, tmp_path: Path, calls: list[int]
 ) -> None:
     write_reward(tmp_path, "fewest", FEWEST)
     run.also("fewest:score")
@@ -162,7 +163,7 @@ def test_a_table_that_something_else_wrote_is_not_taken_for_the_rewards(
     assert list((run.store.read_scores("train", "score") or {}).values()) == lengths
 
 
-def test_a_reward_that_compares_sees_both_held_out_sets(run: Run, calls: list[int]) -> None:
+def test_a_reward_that_compares_sees_both_held_out_sets(run: CopiedRun, calls: list[int]) -> None:
     run.also("{kind: z-score, reward: 'digits:total'}")
     base, trained = (
         [score or 0.0 for score in (run.store.read_scores(name, "z.total") or {}).values()]
@@ -182,7 +183,7 @@ def test_a_reward_that_compares_sees_both_held_out_sets(run: Run, calls: list[in
     ],
 )
 def test_what_cannot_be_added_is_refused_before_anything_happens(
-    run: Run, reward: str, line: str
+    run: CopiedRun, reward: str, line: str
 ) -> None:
     before = run.contents()
     with pytest.raises(ConfigError, match=line) as refusal:
@@ -191,7 +192,7 @@ def test_what_cannot_be_added_is_refused_before_anything_happens(
     assert run.contents() == before
 
 
-def test_other_prompts_are_refused(run: Run, toy_place: Path, tmp_path: Path) -> None:
+def test_other_prompts_are_refused(run: CopiedRun, toy_place: Path, tmp_path: Path) -> None:
     text = (toy_place / "prompts.jsonl").read_text().replace('"prompt": "', '"prompt": "7 ')
     (tmp_path / "other.jsonl").write_text(text)
     recipe = load_recipe(toy_place / "recipe.yaml", [f"prompts.path={tmp_path / 'other.jsonl'}"])
@@ -202,7 +203,7 @@ def test_other_prompts_are_refused(run: Run, toy_place: Path, tmp_path: Path) ->
 def test_without_candidates_there_is_nothing_to_score(tmp_path: Path, toy_place: Path) -> None:
     recipe = load_recipe(toy_place / "recipe.yaml")
     with pytest.raises(ConfigError, match="has no finished candidates to score"):
-        Run(tmp_path / "empty").also("vader", recipe=recipe)
+        CopiedRun(tmp_path / "empty").also("vader", recipe=recipe)
     assert not (tmp_path / "empty").exists()
 
 

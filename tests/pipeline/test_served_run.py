@@ -9,16 +9,15 @@ from urllib.request import Request, urlopen
 
 import pytest
 from pydantic import ValidationError
-from rich.console import Console
 from tests.pipeline.conftest import Runner
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateStore
 from bonbon.errors import EngineError, TrainingError
 from bonbon.pipeline.best_of_n import answer_prompt
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run import Run
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
 from bonbon.selection.rule import Rule
@@ -55,9 +54,9 @@ def put_again(openai_url: str, model: dict[str, Any]) -> None:
 def sample(recipe: Recipe, directory: Path) -> str:
     """Draw the training candidates, and return what the user is told."""
     said = io.StringIO()
-    workspace = Workspace(directory, recipe, Narrator(Console(file=said, width=500)))
-    with workspace.opened():
-        Job(workspace).sample()
+    run_directory = RunDirectory(directory, recipe, Console(file=said, width=500))
+    with run_directory.opened():
+        Run(run_directory).sample()
     return said.getvalue()
 
 

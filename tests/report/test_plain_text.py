@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from bonbon.compare.summary import comparison_table
-from bonbon.console import Narrator, shown, shown_json
+from bonbon.console import Console, shown, shown_json
 from bonbon.evaluation.metrics import Metrics
 from bonbon.report.terminal import summary_table
 
@@ -28,11 +27,11 @@ COMMANDS = {
 
 
 @pytest.fixture
-def terminal() -> tuple[Narrator, Callable[[], str]]:
-    """A narrator on a terminal with colours, and what it was sent."""
+def terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Console, Callable[[], str]]:
+    """A console on a terminal with colours, and what it was sent."""
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, color_system="truecolor", width=200)
-    return Narrator(console), stream.getvalue
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return Console(file=stream, terminal=True, width=200), stream.getvalue
 
 
 @pytest.mark.parametrize(("text", "safe"), COMMANDS.items())
@@ -48,13 +47,13 @@ def test_json_is_safe_to_show_and_the_same_document(text: str) -> None:
 
 
 def test_nothing_said_is_markup_or_a_command(
-    terminal: tuple[Narrator, Callable[[], str]],
+    terminal: tuple[Console, Callable[[], str]],
 ) -> None:
-    narrator, sent = terminal
-    for say in (narrator.say, narrator.heading):
+    console, sent = terminal
+    for say in (console.say, console.heading):
         say(MARKUP)
         say("\x1b[2J\rgone\a")
-    with narrator.bar(f"draw {MARKUP} \x1b[2J", total=1):
+    with console.bar(f"draw {MARKUP} \x1b[2J", total=1):
         pass
     text = sent()
     assert text.count(MARKUP) >= 2
@@ -65,13 +64,13 @@ def test_nothing_said_is_markup_or_a_command(
 
 
 def test_names_in_tables_are_text(
-    metrics: Metrics, terminal: tuple[Narrator, Callable[[], str]]
+    metrics: Metrics, terminal: tuple[Console, Callable[[], str]]
 ) -> None:
-    narrator, sent = terminal
+    console, sent = terminal
     name = ":smile: [red]\x1b[2J"
     metrics["tilt"] = metrics["reward"] = name
     metrics["methods"][name] = metrics["methods"]["best-of-8"]
-    narrator.show(summary_table(metrics))
+    console.show(summary_table(metrics))
     estimate = (0.5, 0.4, 0.6)
     row: dict[str, Any] = {"win_rate": estimate, "kl": estimate, "length_ratio": estimate}
     found = {
@@ -81,7 +80,7 @@ def test_names_in_tables_are_text(
         "leader": name,
         "methods": {name: row | {"kl_from_goal": None}},
     }
-    narrator.show(comparison_table(found))
+    console.show(comparison_table(found))
     text = sent()
     assert text.count(r":smile: [red]\x1b[2J") == 7
     assert "\x1b[2J" not in text

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from tests.families import SIZES
 from tests.rewards.conftest import MakeClassifier
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from bonbon.compare.recipe import load_comparison
 from bonbon.compare.run import compare
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.models.toy import toy_policy
 
 ROOT = Path(__file__).parents[2]
@@ -55,8 +54,8 @@ def test_every_stage_of_the_paper_s_comparison_runs(
             "evaluation.num_resamples=100",
         ],
     )
-    narrator = Narrator(Console(quiet=True))
-    found = compare(recipe, tmp_path / "run", narrator=narrator)
+    console = Console(quiet=True)
+    found = compare(recipe, tmp_path / "run", console=console)
 
     assert list(found["methods"]) == [
         "base", "best-of-2", "best-of-4", "best-of-8", "best-of-16", *recipe.methods

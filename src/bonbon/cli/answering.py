@@ -8,10 +8,9 @@ from hashlib import blake2b
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from bonbon.cli.session import in_plain_words
-from bonbon.console import Narrator, shown_json
+from bonbon.console import Console, shown_json
 from bonbon.models.policy import policy_name
 from bonbon.pipeline.best_of_n import BestAnswer, answer_prompt
 from bonbon.recipe import Recipe, make_recipe
@@ -53,7 +52,7 @@ def show_best(
         plain = not (sys.stdout.encoding or "").lower().startswith("utf")
         typer.echo(shown_json(document, plain=plain))
     else:
-        _print_sheet(Narrator(), best, recipe)
+        _print_sheet(Console(), best, recipe)
 
 
 def _prompt(text: str, system: str | None) -> Prompt:
@@ -66,36 +65,36 @@ def _prompt(text: str, system: str | None) -> Prompt:
 
 def _answer(prompt: Prompt, recipe: Recipe, rule: Rule, reject: float | None) -> BestAnswer:
     """Answer, with a progress bar beside the output if someone watches."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True)
     if not console.is_terminal:
         return answer_prompt(prompt, recipe, rule, reject=reject)
-    with Narrator(console).bar("draw", total=recipe.sampling.n) as bar:
+    with console.bar("draw", total=recipe.sampling.n) as bar:
         on_progress: Progress = lambda tokens, ended: bar.advance(ended, extra=tokens)  # noqa: E731
         return answer_prompt(prompt, recipe, rule, reject=reject, on_progress=on_progress)
 
 
-def _print_sheet(narrator: Narrator, best: BestAnswer, recipe: Recipe) -> None:
+def _print_sheet(console: Console, best: BestAnswer, recipe: Recipe) -> None:
 
     drawn = len(best.candidates) + best.num_dropped + best.num_unscored
-    _print_answer(narrator, f"{_chosen_by(best)} of {drawn}", best, best.choice.index)
+    _print_answer(console, f"{_chosen_by(best)} of {drawn}", best, best.choice.index)
     if best.choice.runner_up is not None:
-        _print_answer(narrator, "Runner-up", best, best.choice.runner_up)
+        _print_answer(console, "Runner-up", best, best.choice.runner_up)
     elif len(best.candidates) > 1:
-        narrator.say("\nNo runner-up: all say the same.")
+        console.say("\nNo runner-up: all say the same.")
     ranked = sorted(best.choice.scores.tolist(), reverse=True)
-    narrator.say(f"\nScores: {' '.join(_short(score) for score in ranked)}")
+    console.say(f"\nScores: {' '.join(_short(score) for score in ranked)}")
     for line in _remarks(best):
-        narrator.say(line)
+        console.say(line)
     if best.reward_name is not None:
         for spec, file in recipe.reward.source_files().items():
-            narrator.say(f"The reward {spec} is the code in {file}.")
+            console.say(f"The reward {spec} is the code in {file}.")
 
 
-def _print_answer(narrator: Narrator, title: str, best: BestAnswer, index: int) -> None:
+def _print_answer(console: Console, title: str, best: BestAnswer, index: int) -> None:
     candidate = best.candidates[index]
     cut = ", cut at the length limit" if candidate.finish_reason == "length" else ""
-    narrator.heading(f"{title} ({', '.join(_marks(best, index))}{cut})")
-    narrator.say(candidate.text.strip())
+    console.heading(f"{title} ({', '.join(_marks(best, index))}{cut})")
+    console.say(candidate.text.strip())
 
 
 def _chosen_by(best: BestAnswer) -> str:

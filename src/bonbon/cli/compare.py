@@ -29,7 +29,7 @@ def compare(
     from bonbon.compare.recipe import load_comparison
     from bonbon.compare.run import compare as run_comparison
     from bonbon.compare.summary import comparison_lines, comparison_table
-    from bonbon.console import Narrator
+    from bonbon.console import Console
     from bonbon.pipeline.distributed import refuse_several
 
     refuse_several("a comparison")
@@ -42,13 +42,13 @@ def compare(
         )
     name = f"{loaded.base.name}-fast" if fast else loaded.base.name
     directory = out or Path("runs") / name
-    narrator = Narrator()
+    console = Console()
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
         comparison = run_comparison(
-            loaded, directory, narrator=narrator, seeds=seeds, only=only or []
+            loaded, directory, console=console, seeds=seeds, only=only or []
         )
-    narrator.say("")
-    narrator.show(comparison_table(comparison))
+    console.say("")
+    console.show(comparison_table(comparison))
     for line in comparison_lines(comparison):
-        narrator.say(line)
-    narrator.say(f"\nReport: {directory / 'comparison.html'}")
+        console.say(line)
+    console.say(f"\nReport: {directory / 'comparison.html'}")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bonbon.cli.session import in_plain_words
 from bonbon.config import at_home
-from bonbon.console import Bar, Narrator, shown
+from bonbon.console import Bar, Console, shown
 from bonbon.data.labelled_texts import (
     VADER_RATINGS,
     Comparisons,
@@ -44,11 +44,11 @@ def fit_reward_to(
     seed: int,
 ) -> None:
     """Fit a reward to a file or to the named ratings, and print how well it does."""
-    narrator = Narrator()
+    console = Console()
     config = None if classifier is None else _config(classifier)
     texts = _load(data, part=part, split_by=split_by)
-    narrator.say(f"{texts.name}: {_described(texts)}")
-    with in_plain_words(when_memory_is_full=MEND_MEMORY), _StepBar(narrator) as bar:
+    console.say(f"{texts.name}: {_described(texts)}")
+    with in_plain_words(when_memory_is_full=MEND_MEMORY), _StepBar(console) as bar:
         fitted = fit_reward(
             texts,
             out,
@@ -58,8 +58,8 @@ def fit_reward_to(
             seed=seed,
             on_step=bar.on_step,
         )
-    narrator.show(agreement_table(fitted))
-    narrator.say(f"\nSaved to {out}. In a recipe:\n\n  {_recipe_line(fitted)}")
+    console.show(agreement_table(fitted))
+    console.say(f"\nSaved to {out}. In a recipe:\n\n  {_recipe_line(fitted)}")
 
 
 def agreement_table(fitted: FittedReward) -> Table:
@@ -125,8 +125,8 @@ def _config(settings: Mapping[str, object]) -> ClassifierFitConfig:
 class _StepBar:
     """A progress bar that appears with the first step, since a TF-IDF fit has none."""
 
-    def __init__(self, narrator: Narrator) -> None:
-        self._narrator = narrator
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._stack = ExitStack()
         self._bar: Bar | None = None
 
@@ -138,7 +138,7 @@ class _StepBar:
 
     def on_step(self, steps: int, total: int) -> None:
         if self._bar is None:
-            self._bar = self._stack.enter_context(self._narrator.bar("steps", total=total))
+            self._bar = self._stack.enter_context(self._console.bar("steps", total=total))
         self._bar.advance(steps)
         if self._bar.task.finished:
             self._stack.close()

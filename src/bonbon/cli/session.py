@@ -7,16 +7,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.shortage import lacks_disk, lacks_memory, on_gpu
 from bonbon.pipeline.distributed import is_main, refuse_several
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run import run
-from bonbon.pipeline.run_directory import Workspace, run_workspace
+from bonbon.pipeline.run import Run, run
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.score import read_reward, score_also
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.report.terminal import summary_lines, summary_table
@@ -35,21 +33,21 @@ def run_recipe(
     refuse_several("a whole run")
     recipe = load_recipe(path, overrides)
     directory = out or default_directory(recipe)
-    narrator = Narrator()
+    console = Console()
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
-        metrics = run(recipe, directory, narrator=narrator, fresh=fresh)
-    narrator.say("")
-    narrator.show(summary_table(metrics))
+        metrics = run(recipe, directory, console=console, fresh=fresh)
+    console.say("")
+    console.show(summary_table(metrics))
     for line in summary_lines(metrics):
-        narrator.say(line)
-    narrator.say(f"\nReport: {directory / 'report.html'}\nModel:  {directory / 'model'}")
+        console.say(line)
+    console.say(f"\nReport: {directory / 'report.html'}\nModel:  {directory / 'model'}")
 
 
 def run_stage(
     path: Path,
     out: Path | None,
     overrides: Sequence[str],
-    stage: Callable[[Job], None],
+    stage: Callable[[Run], None],
     *,
     fresh: bool = False,
     together: bool = False,
@@ -61,11 +59,11 @@ def run_stage(
     directory = out or default_directory(recipe)
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
         if not is_main():
-            Job(Workspace(directory, recipe, Narrator(Console(quiet=True)))).join_training()
+            Run(RunDirectory(directory, recipe, Console(quiet=True))).join_training()
             return
-        job = Job(run_workspace(directory, recipe, Narrator(), fresh=fresh))
-        with job.workspace.opened(fresh=fresh):
-            stage(job)
+        stages = Run(RunDirectory.at(directory, recipe, Console(), fresh=fresh))
+        with stages.run_directory.opened(fresh=fresh):
+            stage(stages)
 
 
 def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str) -> None:
@@ -76,9 +74,9 @@ def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str
     recipe = load_recipe(path / "recipe.yaml" if path.is_dir() else path, overrides)
     directory = path if path.is_dir() else out or default_directory(recipe)
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
-        workspace = run_workspace(directory, recipe, Narrator())
-        with workspace.opened():
-            score_also(workspace, reward)
+        run_directory = RunDirectory.at(directory, recipe, Console())
+        with run_directory.opened():
+            score_also(run_directory, reward)
 
 
 def default_directory(recipe: Recipe) -> Path:

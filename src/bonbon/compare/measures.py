@@ -17,7 +17,7 @@ from bonbon.data.prompts import load_prompts
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.pipeline.cache_keys import scoring_settings
 from bonbon.pipeline.evaluate import group_logprobs
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.score import add_scores, load_told
 from bonbon.pipeline.stage import Stage, recorded_settings, stage_file
 from bonbon.recipe import Recipe, dump_recipe
@@ -88,38 +88,41 @@ def extra_table(name: str) -> str:
     return f"compare {name}"
 
 
-def add_extra_scores(workspace: Workspace, recipe: ComparisonRecipe, set_name: str) -> None:
+def add_extra_scores(run_directory: RunDirectory, recipe: ComparisonRecipe, set_name: str) -> None:
     """Score a set of held-out answers with the gold reward and the off-target attributes."""
-    prompts = [one for one in load_prompts(workspace.recipe.prompts) if one.split == "eval"]
-    sampling = recorded_settings(workspace.directory, f"sample-{set_name}")
+    prompts = [one for one in load_prompts(run_directory.recipe.prompts) if one.split == "eval"]
+    sampling = recorded_settings(run_directory.path, f"sample-{set_name}")
     for name, reward in extra_rewards(recipe).items():
-        with_reward = _with_reward(workspace.recipe, reward)
+        with_reward = _with_reward(run_directory.recipe, reward)
         settings = scoring_settings(with_reward, sampling, prompts=prompts)
-        load = cache(lambda reward=reward: load_told(reward, workspace.narrator))
-        add_scores(workspace, {set_name: settings}, prompts, load, name=extra_table(name))
+        load = cache(lambda reward=reward: load_told(reward, run_directory.console))
+        add_scores(run_directory, {set_name: settings}, prompts, load, name=extra_table(name))
 
 
-def measure_log_ratios(shared: Workspace, workspace: Workspace) -> None:
+def measure_log_ratios(shared: RunDirectory, run_directory: RunDirectory) -> None:
     """Keep log π_θ/π0 of the base's held-out draws, both read in the same precision."""
-    policy = workspace.recipe.policy
-    place = {"model": str(workspace.model_directory), "revision": None}
-    model = recorded_settings(workspace.directory, "sample-eval-bonbon")
+    policy = run_directory.recipe.policy
+    place = {"model": str(run_directory.model_directory), "revision": None}
+    model = recorded_settings(run_directory.path, "sample-eval-bonbon")
     base = _base_logprobs(shared, shared, policy, {})
-    trained = _base_logprobs(shared, workspace, policy.model_copy(update=place), model)
+    trained = _base_logprobs(shared, run_directory, policy.model_copy(update=place), model)
     ratios = {
         prompt: (np.array(trained[prompt]) - np.array(own)).tolist() for prompt, own in base.items()
     }
-    replace_text(workspace.directory / LOG_RATIOS, json.dumps(ratios) + "\n")
+    replace_text(run_directory.path / LOG_RATIOS, json.dumps(ratios) + "\n")
 
 
 def _base_logprobs(
-    shared: Workspace, workspace: Workspace, policy: PolicyConfig, model: Mapping[str, Any]
+    shared: RunDirectory,
+    run_directory: RunDirectory,
+    policy: PolicyConfig,
+    model: Mapping[str, Any],
 ) -> dict[str, list[float]]:
     """Return log-probabilities of the base's held-out draws by prompt, computed once and stored."""
     num_read = _num_read(shared.recipe)
-    answers = recorded_settings(shared.directory, "sample-eval-base")
-    scores = recorded_settings(shared.directory, "score-eval-base")
-    stage = workspace.stage(
+    answers = recorded_settings(shared.path, "sample-eval-base")
+    scores = recorded_settings(shared.path, "score-eval-base")
+    stage = run_directory.stage(
         LOGPROBS,
         {
             "answers": digest(answers),
@@ -128,14 +131,14 @@ def _base_logprobs(
             "draws": num_read,
         },
     )
-    file = workspace.directory / f"{LOGPROBS}.json"
+    file = run_directory.path / f"{LOGPROBS}.json"
     if stage.finished and file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
     stage.begin()
     drawn = shared.store.groups("eval-base", shared.recipe.reward.score_name)
     groups = [first_candidates(group, num_read) for group in drawn]
     loaded = load_policy(policy)
-    with workspace.narrator.bar("read the base's answers", total=len(groups)) as bar:
+    with run_directory.console.bar("read the base's answers", total=len(groups)) as bar:
         numbers = iter(
             group_logprobs(
                 loaded,

@@ -23,7 +23,7 @@ from bonbon.evaluation.metrics import read_metrics
 from bonbon.models.policy import policy_name
 from bonbon.pipeline.environment import circumstances, versions
 from bonbon.pipeline.evaluate import read_kl
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup
 from bonbon.theory.best_of import BestOf
@@ -31,14 +31,14 @@ from bonbon.theory.tilt import Tilt
 from bonbon.training.config import ONLINE
 
 
-def comparison_numbers(shared: Workspace, recipe: ComparisonRecipe) -> dict[str, Any]:
+def comparison_numbers(shared: RunDirectory, recipe: ComparisonRecipe) -> dict[str, Any]:
     """Return everything of `comparison.json`."""
-    root, goal = shared.directory.parent, recipe.base.final_goal
+    root, goal = shared.path.parent, recipe.base.final_goal
     reward = recipe.base.reward.score_name
     base = _answers(shared.store, "eval-base", reward, recipe, None)
     finished = [name for name in recipe.methods if is_compared(root, recipe, name, 0)]
     for name in recipe.methods.keys() - set(finished):
-        shared.narrator.say(f"  {name} is not in the report: it has not run with these settings.")
+        shared.console.say(f"  {name} is not in the report: it has not run with these settings.")
     methods = [_compared_method(root, recipe, name, 0) for name in finished]
     leader = recipe.leader if recipe.leader in finished else finished[0]
     comparison = _comparison(recipe, base, methods, leader)

@@ -20,12 +20,11 @@ from bonbon.compare.page import write_comparison
 from bonbon.compare.recipe import ComparisonRecipe
 from bonbon.compare.results import comparison_numbers
 from bonbon.compare.schema import COMPARISON_FILE
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run import run
-from bonbon.pipeline.run_directory import Workspace, run_workspace
+from bonbon.pipeline.run import Run, run
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import same_record
 
 
@@ -33,7 +32,7 @@ def compare(
     recipe: ComparisonRecipe,
     directory: Path,
     *,
-    narrator: Narrator | None = None,
+    console: Console | None = None,
     seeds: int = 1,
     only: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -42,23 +41,23 @@ def compare(
     Args:
         recipe: what is compared.
         directory: holds everything; give the same one again to resume, or to add a method.
-        narrator: tells the user what happens.
+        console: tells the user what happens.
         seeds: how many times each method is trained now, on the same candidates.
         only: methods to run now; the report shows all that are finished.
 
     Raises:
         BonbonError: something the user can mend; what is done already stays done.
     """
-    narrator = narrator or Narrator()
-    shared = run_workspace(directory / SHARED, recipe.base, narrator)
+    console = console or Console()
+    shared = RunDirectory.at(directory / SHARED, recipe.base, console)
     with shared.opened():
-        job = Job(shared)
+        stages = Run(shared)
         for reward in extra_rewards(recipe).values():
-            reward.check_columns(job.prompts)
-        narrator.heading("What all methods share")
-        job.sample()
-        job.score()
-        job.answer_held_out()
+            reward.check_columns(stages.prompts)
+        console.heading("What all methods share")
+        stages.sample()
+        stages.score()
+        stages.answer_held_out()
         add_extra_scores(shared, recipe, "eval-base")
     for name in recipe.methods:
         for seed in range(seeds):
@@ -70,18 +69,18 @@ def compare(
     return found
 
 
-def _run_method(shared: Workspace, recipe: ComparisonRecipe, name: str, seed: int) -> None:
-    root = shared.directory.parent
+def _run_method(shared: RunDirectory, recipe: ComparisonRecipe, name: str, seed: int) -> None:
+    root = shared.path.parent
     own, method = method_directory(root, name, seed), seeded(recipe.methods[name], seed)
-    shared.narrator.heading(f"Method: {name}" + (f", seed {seed}" if seed else ""))
+    shared.console.heading(f"Method: {name}" + (f", seed {seed}" if seed else ""))
     stage = compared_stage(root, recipe, name, seed)
     if not stage.finished:  # until it is, nothing of the method may be compared
         stage.begin()
-    _share(shared.directory, own)
-    run(method, own, narrator=shared.narrator)
-    workspace = run_workspace(own, method, shared.narrator)
-    add_extra_scores(workspace, recipe, "eval-bonbon")
-    measure_log_ratios(shared, workspace)
+    _share(shared.path, own)
+    run(method, own, console=shared.console)
+    run_directory = RunDirectory.at(own, method, shared.console)
+    add_extra_scores(run_directory, recipe, "eval-bonbon")
+    measure_log_ratios(shared, run_directory)
     stage.finish(own / LOG_RATIOS)
 
 

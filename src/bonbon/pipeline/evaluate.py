@@ -18,7 +18,7 @@ from bonbon.models.packed.logprobs import completion_logprobs, require_numbers
 from bonbon.models.packed.probe import packed_attention_in
 from bonbon.models.policy import Policy, policy_name
 from bonbon.pipeline.environment import versions
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.score import SPLITS, num_unscored
 from bonbon.pipeline.stage import recorded_counts, stage_file
 from bonbon.recipe import Recipe
@@ -98,51 +98,53 @@ TIMED_STAGES = {
 """What the seconds and work of stages are called in `metrics.json`; `*` stands for any rest."""
 
 
-def measure_kl(workspace: Workspace, trained: Policy, base: Policy, reward_name: str) -> PromptKL:
+def measure_kl(
+    run_directory: RunDirectory, trained: Policy, base: Policy, reward_name: str
+) -> PromptKL:
     """Estimate how far the trained model has moved, on its own held-out answers.
 
     Raises:
         ConfigError: none of them has a score.
     """
-    groups = workspace.store.groups("eval-bonbon", reward_name)
+    groups = run_directory.store.groups("eval-bonbon", reward_name)
     if not groups:
         raise ConfigError(
             f"the reward {reward_name!r} gave none of the trained model's held-out answers a "
             "score, so there is nothing to compare; mend the reward and evaluate again"
         )
-    with workspace.narrator.bar("KL", total=len(groups)) as bar:
+    with run_directory.console.bar("KL", total=len(groups)) as bar:
         kl = kl_from_samples(
             trained.model,
             base.model,
             groups,
-            temperature=workspace.recipe.sampling.temperature,
-            groups_per_batch=workspace.recipe.evaluation.groups_per_batch,
+            temperature=run_directory.recipe.sampling.temperature,
+            groups_per_batch=run_directory.recipe.evaluation.groups_per_batch,
             on_progress=bar.advance,
         )
-    write_kl(workspace.directory, [group.prompt_id for group in groups], kl)
+    write_kl(run_directory.path, [group.prompt_id for group in groups], kl)
     return kl
 
 
 def compare_methods(
-    workspace: Workspace, reward_name: str, kl: PromptKL, num_prompts: Mapping[Split, int]
+    run_directory: RunDirectory, reward_name: str, kl: PromptKL, num_prompts: Mapping[Split, int]
 ) -> list[Path]:
     """Evaluate the base, best-of-n and the trained model, and return the results' files.
 
     Args:
-        workspace: the run.
+        run_directory: the run.
         reward_name: of its reward.
         kl: from `measure_kl`.
         num_prompts: how many prompts the recipe trains on and holds out.
     """
-    recipe = workspace.recipe
+    recipe = run_directory.recipe
     evaluator = Evaluator(
-        workspace.store.groups("eval-base", reward_name), recipe.evaluation, seed=recipe.seed
+        run_directory.store.groups("eval-base", reward_name), recipe.evaluation, seed=recipe.seed
     )
     n = recipe.sampling.n
     methods = {
         BASE: evaluator.base(),
         f"best-of-{n}": evaluator.best_of_n(n),
-        TRAINED: evaluator.policy(workspace.store.groups("eval-bonbon", reward_name), kl),
+        TRAINED: evaluator.policy(run_directory.store.groups("eval-bonbon", reward_name), kl),
     }
     metrics = {
         "schema": 1,
@@ -154,24 +156,24 @@ def compare_methods(
         "n": n,
         "temperature": recipe.sampling.temperature,
         "seed": recipe.seed,
-        "theory": _theory(workspace, evaluator),
+        "theory": _theory(run_directory, evaluator),
         "training": _training(recipe, num_prompts["train"]),
         "num_held_out": num_prompts["eval"],
-        "no_score": {name: num_unscored(workspace.store, name, reward_name) for name in SPLITS},
+        "no_score": {name: num_unscored(run_directory.store, name, reward_name) for name in SPLITS},
         "unanswered": {
-            name: len(UnansweredPrompts(workspace.directory, name).read()) for name in SPLITS
+            name: len(UnansweredPrompts(run_directory.path, name).read()) for name in SPLITS
         },
         "methods": {name: _row(result) for name, result in methods.items()},
-        "timing": timing(workspace),
+        "timing": timing(run_directory),
         "versions": versions(),
     }
-    replace_text(workspace.directory / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    return result_files(workspace.directory)
+    replace_text(run_directory.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    return result_files(run_directory.path)
 
 
-def scored_answers(workspace: Workspace, reward_name: str) -> list[Path]:
+def scored_answers(run_directory: RunDirectory, reward_name: str) -> list[Path]:
     """Return the files of all answers to held-out prompts and of their rewards."""
-    store, sets = workspace.store, [name for name, split in SPLITS.items() if split == "eval"]
+    store, sets = run_directory.store, [name for name, split in SPLITS.items() if split == "eval"]
     answers = [shard for name in sets for shard in store.shards(name).values()]
     return [*answers, *(store.score_file(name, reward_name) for name in sets)]
 
@@ -181,19 +183,19 @@ def result_files(directory: Path) -> list[Path]:
     return [directory / "metrics.json", directory / KL_FILE]
 
 
-def has_results(workspace: Workspace) -> bool:
+def has_results(run_directory: RunDirectory) -> bool:
     """Return whether an evaluation's results are all there."""
-    return all(path.is_file() for path in result_files(workspace.directory))
+    return all(path.is_file() for path in result_files(run_directory.path))
 
 
-def timing(workspace: Workspace) -> dict[str, int | float]:
+def timing(run_directory: RunDirectory) -> dict[str, int | float]:
     """Return seconds and work of every stage, added up over interrupted runs."""
     spent: dict[str, int | float] = {}
     for (seconds, work), stages in TIMED_STAGES.items():
         counts = [
-            recorded_counts(workspace.directory, path.stem)
+            recorded_counts(run_directory.path, path.stem)
             for stage in stages
-            for path in stage_file(workspace.directory, stage).parent.glob(f"{stage}.json")
+            for path in stage_file(run_directory.path, stage).parent.glob(f"{stage}.json")
             if "." not in path.stem  # a second reward's
         ]
         spent[seconds] = round(sum(count.get("seconds", 0) for count in counts), 2)
@@ -214,9 +216,9 @@ def _training(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
     }
 
 
-def _theory(workspace: Workspace, evaluator: Evaluator) -> dict[str, Any]:
-    goal = workspace.recipe.final_goal
-    n = goal.n if isinstance(goal, BestOf) else workspace.recipe.sampling.n
+def _theory(run_directory: RunDirectory, evaluator: Evaluator) -> dict[str, Any]:
+    goal = run_directory.recipe.final_goal
+    n = goal.n if isinstance(goal, BestOf) else run_directory.recipe.sampling.n
     win_rate, kl = evaluator.tie_corrected(n)
     return {
         "win_rate": goal.win_rate,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.pipeline.evaluate import KL_FILE
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import recorded_settings
 from bonbon.recipe import Recipe
 from bonbon.report.page import FRONTIER_NAME, REPORT_NAME
@@ -54,21 +54,21 @@ class Round:
         return "train" if self.number == 1 else f"train-{self.number}"
 
 
-def rounds_of(workspace: Workspace) -> list[Round]:
+def rounds_of(run_directory: RunDirectory) -> list[Round]:
     """Return the rounds of a run; the last one's model is the run's."""
-    recipe, count = workspace.recipe, workspace.recipe.rounds.count
+    recipe, count = run_directory.recipe, run_directory.recipe.rounds.count
     policy, rounds = recipe.policy, list[Round]()
     for number in range(1, count + 1):
         last = number == count
-        directory = workspace.directory if last else _folder(workspace, number)
+        directory = run_directory.path if last else _folder(run_directory, number)
         rounds.append(Round(number, policy, directory, directory / "model", last))
         policy = recipe.policy.saved_in(directory / "model")
     return rounds
 
 
-def stays_on_goal(workspace: Workspace, this: Round) -> bool:
+def stays_on_goal(run_directory: RunDirectory, this: Round) -> bool:
     """Return whether a round's draws are another policy's than the one its goal is a tilt of."""
-    return this.number > 1 and workspace.recipe.rounds.kind == "on-policy"
+    return this.number > 1 and run_directory.recipe.rounds.kind == "on-policy"
 
 
 def load_trainable(recipe: Recipe, policy: PolicyConfig) -> Policy:
@@ -80,46 +80,46 @@ def load_trainable(recipe: Recipe, policy: PolicyConfig) -> Policy:
     return load_policy(policy, dtype=None if keeps else "float32", four_bit=four_bit)
 
 
-def is_in_place(workspace: Workspace, this: Round) -> bool:
+def is_in_place(run_directory: RunDirectory, this: Round) -> bool:
     """Return whether what lies where a round keeps its model is that round's."""
-    return not this.is_last or _in_place(workspace) == this.number
+    return not this.is_last or _in_place(run_directory) == this.number
 
 
-def put_in_place(workspace: Workspace, last: Round) -> None:
+def put_in_place(run_directory: RunDirectory, last: Round) -> None:
     """Give the last round the place of the run's own.
 
     Another number of rounds had another last one there: it goes to its folder, with what it was
     trained to, and this one comes from its own, so that no round is trained twice or taken for
     another. A kill on the way leaves nothing that the next call does not finish.
     """
-    present = _in_place(workspace)
+    present = _in_place(run_directory)
     if present != last.number:
-        _record(workspace, present)  # before folders change, which it may be known by
-        kept = workspace.set_aside(REPORTS)
+        _record(run_directory, present)  # before folders change, which it may be known by
+        kept = run_directory.set_aside(REPORTS)
         if kept is not None:
-            workspace.narrator.say(f"  The report on round {present} is kept in {kept}.")
+            run_directory.console.say(f"  The report on round {present} is kept in {kept}.")
         if present:
-            _move(workspace.directory, _folder(workspace, present))
-        _record(workspace, 0)
-        _move(_folder(workspace, last.number), workspace.directory)
-    _record(workspace, last.number)
+            _move(run_directory.path, _folder(run_directory, present))
+        _record(run_directory, 0)
+        _move(_folder(run_directory, last.number), run_directory.path)
+    _record(run_directory, last.number)
 
 
-def _in_place(workspace: Workspace) -> int:
+def _in_place(run_directory: RunDirectory) -> int:
     """Return the number of the round whose place is the run's own, 0 for none."""
-    recorded = recorded_settings(workspace.directory, IN_PLACE)
+    recorded = recorded_settings(run_directory.path, IN_PLACE)
     # A run that has not come to training, or is older than the record, has all others in folders.
-    return recorded.get("round", 1 + len(list((workspace.directory / ROUNDS).glob("*"))))
+    return recorded.get("round", 1 + len(list((run_directory.path / ROUNDS).glob("*"))))
 
 
-def _record(workspace: Workspace, number: int) -> None:
+def _record(run_directory: RunDirectory, number: int) -> None:
     settings = {"round": number}
-    if recorded_settings(workspace.directory, IN_PLACE) != settings:
-        workspace.stage(IN_PLACE, settings).finish()
+    if recorded_settings(run_directory.path, IN_PLACE) != settings:
+        run_directory.stage(IN_PLACE, settings).finish()
 
 
-def _folder(workspace: Workspace, number: int) -> Path:
-    return workspace.directory / ROUNDS / str(number)
+def _folder(run_directory: RunDirectory, number: int) -> Path:
+    return run_directory.path / ROUNDS / str(number)
 
 
 def _move(source: Path, target: Path) -> None:

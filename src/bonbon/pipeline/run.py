@@ -1,36 +1,442 @@
-"""The main job: sample, score, train, evaluate, report."""
+"""The main job: sample, score, train, evaluate, report.
 
+Every stage continues where it stopped, and does nothing when it is finished.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from bonbon.console import Narrator
+from bonbon.console import Console
+from bonbon.data.fingerprint import digest
+from bonbon.data.prompts import load_prompts
+from bonbon.errors import ConfigError
 from bonbon.evaluation.metrics import Metrics, read_metrics
-from bonbon.pipeline.checks import check_recipe
-from bonbon.pipeline.job import Job
-from bonbon.pipeline.run_directory import run_workspace
+from bonbon.models.policy import (
+    Policy,
+    PolicyConfig,
+    load_policy,
+    load_policy_tokenizer,
+    policy_name,
+)
+from bonbon.pipeline.cache_keys import (
+    preference_training_settings,
+    round_sampling_settings,
+    sampling_settings,
+    scoring_settings,
+    trained_sampling,
+    trained_sampling_settings,
+    training_settings,
+)
+from bonbon.pipeline.checks import (
+    check_amount,
+    check_recipe,
+    check_sampling,
+    check_scoring,
+    check_training,
+)
+from bonbon.pipeline.distributed import agree
+from bonbon.pipeline.evaluate import compare_methods, has_results, measure_kl, scored_answers
+from bonbon.pipeline.ray.config import RayEngine
+from bonbon.pipeline.ray.job import draw_set_on_ray
+from bonbon.pipeline.report import report_run
+from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
+from bonbon.pipeline.run_directory import RunDirectory
+from bonbon.pipeline.sample import SetPlan, draw_set, is_drawn, open_set, set_stage
+from bonbon.pipeline.score import is_scored, load_told, refuse_ties, score_plans
+from bonbon.pipeline.stage import Stage
+from bonbon.pipeline.train import METHODS, is_trained, prepare_training, train_model
 from bonbon.recipe import Recipe
+from bonbon.records import Prompt, Split
+from bonbon.rewards.base import Reward
+from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.factory import open_sampler
 
 
 def run(
-    recipe: Recipe, directory: Path, *, narrator: Narrator | None = None, fresh: bool = False
+    recipe: Recipe, directory: Path, *, console: Console | None = None, fresh: bool = False
 ) -> Metrics:
-    """Run the whole job, or what is left of it, and return its metrics.
+    """Run all stages, or what is left of them, and return the metrics.
 
     Args:
         recipe: what to do.
-        directory: holds everything the run makes; give the same one again to resume.
-        narrator: tells the user what happens; by default on the terminal.
-        fresh: set what the directory holds aside first.
+        directory: holds everything that the run writes; give the same one again to resume.
+        console: tells the user what happens; the terminal by default.
+        fresh: set aside what the directory holds first.
 
     Raises:
-        BonbonError: something the user can mend; what is done already stays done.
+        BonbonError: something that the user can fix; finished stages stay finished.
     """
     check_recipe(recipe)
-    workspace = run_workspace(directory, recipe, narrator or Narrator(), fresh=fresh)
-    job = Job(workspace)
-    with workspace.opened(fresh=fresh):
-        job.sample()
-        job.score()
-        job.train()
-        job.evaluate()
-        job.report()
+    run_directory = RunDirectory.at(directory, recipe, console or Console(), fresh=fresh)
+    stages = Run(run_directory)
+    with run_directory.opened(fresh=fresh):
+        stages.sample()
+        stages.score()
+        stages.train()
+        stages.evaluate()
+        stages.report()
     return read_metrics(directory)
+
+
+class Run:
+    """The stages of a run, over one run_directory; models and reward load when first used.
+
+    Attributes:
+        prompts: training prompts, then held-out ones.
+        reward_name: what the recipe's reward is called in every table.
+    """
+
+    def __init__(self, run_directory: RunDirectory) -> None:
+        """Read the prompts; the run_directory must be open before a stage runs.
+
+        Raises:
+            PromptError: they cannot be used.
+        """
+        self.run_directory = run_directory
+        self.recipe = run_directory.recipe
+        self.prompts = load_prompts(self.recipe.prompts, tell=self._say)
+        self.reward_name = run_directory.recipe.reward.score_name
+
+    def sample(self) -> None:
+        """Draw n completions of every training prompt."""
+        check_sampling(self.recipe)
+        check_amount(self.recipe, self.prompts, self.run_directory.path)
+        if self._pairs_are_given:
+            return
+        with suppress(ConfigError):  # a machine that draws need not have the reward's function
+            self.recipe.reward.check_columns(self.prompts)
+        plan = self._train_plan
+        self._heading(
+            f"Sample: {plan.num_samples} answers to each of {len(plan.prompts)} training prompts"
+        )
+        stage = open_set(self.run_directory, plan)
+        if is_drawn(self.run_directory, plan, stage):
+            self._say("Drawn already.")
+        else:
+            self._refuse_unreadable_prompts()
+            self._say(
+                f"{policy_name(self.recipe.policy)} answers {self.recipe.sampling.in_words}; every "
+                "answer is stored with its token ids and log-probability."
+            )
+        self.run_directory.write_recipe()
+        self._draw(plan, stage, self.recipe.policy, self.recipe.sampling, lambda: self.base)
+
+    def score(self) -> None:
+        """Score the training candidates."""
+        check_scoring(self.recipe)
+        self.recipe.reward.check_columns(self.prompts)
+        if self._pairs_are_given:
+            return
+        self._require_candidates()
+        self._heading(f"Score: {self.reward_name} rates every answer")
+        self._forget("base")
+        self.run_directory.write_recipe()
+        self._score(self._train_plan)
+        refuse_ties(self.run_directory, "train", self.reward_name)
+
+    def answer_held_out(self) -> None:
+        """Draw and score the base's answers to the held-out prompts, and nothing else of them."""
+        self._draw_base()
+        self._score(self._base_plan)
+        self._forget("base", "reward")
+
+    def train(self) -> None:
+        """Train towards the tilt."""
+        check_training(self.recipe)
+        self._require_scores()
+        objective = self.recipe.training.objective
+        self._heading(f"Train: {objective}")
+        self.run_directory.write_recipe()
+        goal = self.recipe.final_goal
+        if not self._pairs_are_given:
+            self._say(
+                f"The goal is {goal.name}: an answer that beats the base's in "
+                f"{goal.win_rate:.1%} of comparisons, {goal.kl:.2f} nats away from it."
+            )
+        self._say(METHODS[objective])
+        put_in_place(self.run_directory, self._rounds[-1])
+        for this in self._rounds:
+            self._train_round(this)
+
+    def join_training(self) -> None:
+        """Help the process that trains; a launcher starts several."""
+        for this in self._rounds:
+            if agree(False):
+                # Only now is it recorded when the run began.
+                self.run_directory = RunDirectory.at(
+                    self.run_directory.path, self.recipe, self.run_directory.console
+                )
+                stage = self._training_stage(this)
+                train_model(self.run_directory, this, self.reward_name, stage, lambda: self.reward)
+
+    def evaluate(self) -> None:
+        """Compare base, best-of-n and the trained model on held-out prompts."""
+        self._require_model()
+        check_amount(self.recipe, self.prompts, self.run_directory.path)
+        prompts = self._of_split("eval")
+        self._heading(f"Evaluate: {len(prompts)} held-out prompts")
+        self.run_directory.write_recipe()
+        stage = self._evaluation_stage
+        if stage.finished and self._has_answers() and has_results(self.run_directory):
+            self._say("Evaluated already.")
+            return
+        if stage.changes:
+            self._say(f"Done afresh: {'; '.join(stage.changes[:3])}.")
+        stage.begin()
+        self._refuse_unreadable_prompts()
+        self._draw_base()
+        self._draw(
+            self._trained_plan,
+            open_set(self.run_directory, self._trained_plan),
+            self._trained_policy,
+            trained_sampling(self.recipe.sampling),
+            lambda: self.trained,
+        )
+        self._score(self._base_plan, self._trained_plan)
+        self._forget("reward")
+        self._compare(stage)
+
+    def report(self) -> None:
+        """Write the report and the model card."""
+        if not self._evaluation_stage.finished:
+            raise self._unfinished("evaluation", "evaluate")
+        report_run(self.run_directory.path)
+
+    @cached_property
+    def reward(self) -> Reward:
+        """The recipe's reward."""
+        return load_told(self.recipe.reward, self.run_directory.console)
+
+    @cached_property
+    def base(self) -> Policy:
+        """The policy to align, before it is."""
+        self._say(f"Loading {self.recipe.policy.model}.")
+        return load_policy(self.recipe.policy)
+
+    @cached_property
+    def trained(self) -> Policy:
+        """The policy after training."""
+        return load_policy(self._trained_policy)
+
+    @property
+    def _trained_policy(self) -> PolicyConfig:
+        return self.recipe.policy.saved_in(self.run_directory.model_directory)
+
+    @cached_property
+    def _train_plan(self) -> SetPlan:
+        return self._plan_of_base("train", self._of_split("train"), self.recipe.sampling.n)
+
+    @cached_property
+    def _base_plan(self) -> SetPlan:
+        prompts, num_samples = self._of_split("eval"), self.recipe.evaluation.base_samples
+        return self._plan_of_base("eval-base", prompts, num_samples)
+
+    @cached_property
+    def _trained_plan(self) -> SetPlan:
+        base = self._base_plan
+        settings = trained_sampling_settings(self.recipe, base.settings, self._training)
+        num_samples = self.recipe.evaluation.policy_samples
+        model = self.run_directory.model_directory
+        return base.asked_of(model, "eval-bonbon", settings, num_samples=num_samples)
+
+    def _plan_of_base(self, name: str, prompts: Sequence[Prompt], num_samples: int) -> SetPlan:
+        settings = sampling_settings(self.recipe, name, prompts, num_samples)
+        return SetPlan(name, prompts, num_samples, settings, keep=name == "train")
+
+    @cached_property
+    def _rounds(self) -> list[Round]:
+        return rounds_of(self.run_directory)
+
+    def _round_plan(self, this: Round) -> SetPlan:
+        """Return how a round's candidates are drawn: by the model of the round before."""
+        if this.number == 1:
+            return self._train_plan
+        plan, before = self._train_plan, self._rounds[this.number - 2]
+        settings = round_sampling_settings(
+            self.recipe,
+            plan.settings,
+            set_name=this.set_name,
+            model=self._training_of(before),
+        )
+        return plan.asked_of(before.model_directory, this.set_name, settings)
+
+    def _training_stage(self, this: Round) -> Stage:
+        """Return what is known of a round's training."""
+        drawn = (
+            [] if self._pairs_are_given else self.run_directory.store.shards(this.set_name).values()
+        )
+        return self.run_directory.stage(
+            this.stage_name,
+            self._training_of(this),
+            inputs=list(drawn),
+            makes_in=this.directory,
+        )
+
+    def _training_of(self, this: Round) -> dict[str, Any]:
+        """Return what a round's model depends on."""
+        if self._pairs_are_given:
+            return self._pair_training
+        scores = self.run_directory.store.read_scores(this.set_name, self.reward_name) or {}
+        return training_settings(self.recipe, self._round_plan(this).settings, scores)
+
+    @cached_property
+    def _pair_training(self) -> dict[str, Any]:
+        file = self.recipe.training.preferences
+        assert file is not None
+        return preference_training_settings(self.recipe, file, self.prompts)
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        return self._training_of(self._rounds[-1])
+
+    @property
+    def _evaluation_stage(self) -> Stage:
+        base = self._base_plan
+        scoring = scoring_settings(self.recipe, base.settings, prompts=base.prompts)
+        settings = {
+            "name": self.recipe.name,
+            "draws of the base": digest(base.settings),
+            "draws of the trained model": digest(self._trained_plan.settings),
+            "their rewards": digest(scoring),
+            "evaluation": self.recipe.evaluation.model_dump(
+                mode="json", exclude={"groups_per_batch"}
+            ),
+        }
+        read = scored_answers(self.run_directory, self.reward_name)
+        return self.run_directory.stage("evaluate", settings, inputs=read)
+
+    def _train_round(self, this: Round) -> None:
+        """Draw and score a round's candidates, if they are not the base's, and train on them."""
+        if self.recipe.rounds.count > 1:
+            self._say(f"Round {this.number} of {self.recipe.rounds.count}.")
+        if this.number > 1:
+            plan = self._round_plan(this)
+            self._draw(
+                plan,
+                open_set(self.run_directory, plan),
+                this.policy,
+                trained_sampling(self.recipe.sampling),
+                lambda: load_policy(this.policy),
+            )
+            self._score(plan)
+        self._forget("base", "reward")
+        stage = self._training_stage(this)
+        must_train = not is_trained(this, stage)
+        if must_train:
+            prepare_training(self.run_directory, this, stage)
+        if agree(must_train):
+            train_model(self.run_directory, this, self.reward_name, stage, lambda: self.reward)
+        else:
+            self._say("Trained already.")
+
+    def _draw_base(self) -> None:
+        plan = self._base_plan
+        stage = open_set(self.run_directory, plan)
+        self._draw(plan, stage, self.recipe.policy, self.recipe.sampling, lambda: self.base)
+
+    def _draw(
+        self,
+        plan: SetPlan,
+        stage: Stage,
+        policy: PolicyConfig,
+        sampling: SamplingConfig,
+        load: Callable[[], Policy],
+    ) -> None:
+        """Draw what is missing of a set; the policy is loaded only if something is."""
+        if is_drawn(self.run_directory, plan, stage):
+            return
+        # Sets must be independent of each other, so each has random numbers of its own.
+        seed = f"{self.recipe.seed}/{plan.name}"
+        if isinstance(sampling.engine, RayEngine):
+            alone = plan.name == "train" or not self.recipe.reward.compares_candidates
+            draw_set_on_ray(
+                self.run_directory,
+                plan,
+                stage,
+                policy,
+                sampling.engine,
+                seed=seed,
+                with_scores=alone,
+            )
+        else:
+            draw_set(
+                self.run_directory,
+                plan,
+                stage,
+                lambda: open_sampler(policy, sampling, seed=seed, load=load),
+            )
+
+    def _score(self, *plans: SetPlan) -> None:
+        score_plans(self.run_directory, plans, lambda: self.reward)
+
+    def _compare(self, stage: Stage) -> None:
+        began = time.perf_counter()
+        kl = measure_kl(self.run_directory, self.trained, self.base, self.reward_name)
+        stage.count(seconds=time.perf_counter() - began)
+        num_prompts: dict[Split, int] = {
+            "train": len(self._of_split("train")),
+            "eval": len(self._of_split("eval")),
+        }
+        made = compare_methods(self.run_directory, self.reward_name, kl, num_prompts)
+        stage.reads(scored_answers(self.run_directory, self.reward_name))
+        stage.finish(*made)
+
+    def _has_answers(self) -> bool:
+        """Whether all answers to the held-out prompts are there, and scored."""
+        run_directory, plans = self.run_directory, (self._base_plan, self._trained_plan)
+        drawn = all(is_drawn(run_directory, plan, open_set(run_directory, plan)) for plan in plans)
+        return drawn and is_scored(run_directory, *plans)
+
+    def _refuse_unreadable_prompts(self) -> None:
+        """Refuse prompts that the policy cannot read, of all stages, before any is answered."""
+        tokenizer = load_policy_tokenizer(self.recipe.policy)
+        for prompt in self.prompts:
+            tokenizer.encode(prompt, max_new_tokens=self.recipe.sampling.max_new_tokens)
+
+    @property
+    def _pairs_are_given(self) -> bool:
+        """Whether training takes a user's own pairs, so that nothing is drawn and scored for it."""
+        return self.recipe.training.preferences is not None
+
+    def _require_candidates(self) -> None:
+        stage = set_stage(self.run_directory, self._train_plan)
+        if not is_drawn(self.run_directory, self._train_plan, stage):
+            raise self._unfinished("candidates", "sample")
+
+    def _require_scores(self) -> None:
+        if self._pairs_are_given:
+            return
+        self._require_candidates()
+        if not is_scored(self.run_directory, self._train_plan):
+            raise self._unfinished("scores", "score")
+
+    def _require_model(self) -> None:
+        self._require_scores()
+        last = self._rounds[-1]
+        stage = self._training_stage(last)
+        if not is_in_place(self.run_directory, last) or not is_trained(last, stage):
+            raise self._unfinished("trained model", "train")
+
+    def _unfinished(self, what: str, verb: str) -> ConfigError:
+        return ConfigError(
+            f"{self.run_directory.path} has no finished {what} of this recipe; run "
+            f"`bonbon {verb}` with the same recipe and directory first"
+        )
+
+    def _of_split(self, split: Split) -> list[Prompt]:
+        return [prompt for prompt in self.prompts if prompt.split == split]
+
+    def _forget(self, *names: str) -> None:
+        """Free the memory of what is not needed for a while; it loads again when used."""
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    def _heading(self, text: str) -> None:
+        self.run_directory.console.heading(text)
+
+    def _say(self, text: str) -> None:
+        self.run_directory.console.say(f"  {text}")

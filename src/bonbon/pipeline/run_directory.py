@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 
 from pydantic import ValidationError
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError, ConfigError
@@ -28,22 +28,62 @@ FILES = (RECIPE, LOCK, "metrics.json", "report.html", "training.jsonl")
 
 
 @dataclass(frozen=True)
-class Workspace:
-    """One run's directory, its recipe, and the voice that tells the user about it."""
+class RunDirectory:
+    """A directory with everything that one run makes, and the recipe that the run follows.
 
-    directory: Path
+    Attributes:
+        path: the directory.
+        recipe: of the run.
+        console: tells the user what happens.
+    """
+
+    path: Path
     recipe: Recipe
-    narrator: Narrator
+    console: Console
+
+    @classmethod
+    def at(
+        cls, path: Path, recipe: Recipe, console: Console, *, fresh: bool = False
+    ) -> "RunDirectory":
+        """Return the run directory at a path; its recipe has the clock of the run's beginning.
+
+        A chat template may print the date, and the base and the trained model must read the same
+        prompts, however often the run is resumed.
+
+        Args:
+            path: the directory, which need not exist.
+            recipe: as the user gives it.
+            console: tells the user what happens.
+            fresh: what the directory holds will be set aside.
+
+        Raises:
+            ConfigError: the recipe sets another clock than the stored completions were drawn with.
+        """
+        wanted, recorded = recipe.policy.clock, None if fresh else _recorded_clock(path)
+        drawn = not fresh and (path / "candidates").is_dir()
+        if drawn and wanted not in (None, recorded):
+            told = (
+                "no clock was set" if recorded is None else f"the clock was {recorded.isoformat()}"
+            )
+            raise ConfigError(
+                f"policy.clock is {wanted}, but {told} when the answers in {path} were drawn; "
+                "leave it out, give another directory with --out, or --fresh to draw new answers"
+            )
+        clock = wanted or recorded
+        if clock is None and not drawn:
+            clock = datetime.now().replace(microsecond=0)
+        policy = recipe.policy.model_copy(update={"clock": clock})
+        return cls(path, recipe.model_copy(update={"policy": policy}), console)
 
     @property
     def store(self) -> CandidateStore:
         """Candidates and their rewards."""
-        return CandidateStore(self.directory)
+        return CandidateStore(self.path)
 
     @property
     def model_directory(self) -> Path:
         """The trained model."""
-        return self.directory / "model"
+        return self.path / "model"
 
     def stage(
         self,
@@ -58,7 +98,7 @@ class Workspace:
         Raises:
             ConfigError: its record is damaged.
         """
-        record = stage_file(self.directory, name)
+        record = stage_file(self.path, name)
         return Stage(record, settings, inputs=inputs, makes_in=makes_in)
 
     @contextmanager
@@ -71,21 +111,21 @@ class Workspace:
         Raises:
             ConfigError: another process works in it, or it is not a run directory.
         """
-        _refuse_foreign(self.directory)
-        _make(self.directory)
-        _refuse_misplaced(self.directory)
-        with (self.directory / LOCK).open("w", encoding="utf-8") as stream:
-            _lock(self.directory, stream)
+        _refuse_foreign(self.path)
+        _make(self.path)
+        _refuse_misplaced(self.path)
+        with (self.path / LOCK).open("w", encoding="utf-8") as stream:
+            _lock(self.path, stream)
             try:
                 if fresh:
-                    self.set_aside(_contents(self.directory))
+                    self.set_aside(_contents(self.path))
                 yield
             finally:
-                _remove_if_bare(self.directory)
+                _remove_if_bare(self.path)
 
     def write_recipe(self) -> None:
         """Record the recipe in force, every default spelled out."""
-        replace_text(self.directory / RECIPE, dump_recipe(self.recipe))
+        replace_text(self.path / RECIPE, dump_recipe(self.recipe))
 
     def set_aside(self, names: Iterable[str]) -> Path | None:
         """Move what there is of these into a new folder under `superseded/`: nothing is lost.
@@ -93,48 +133,16 @@ class Workspace:
         Returns:
             The folder, or None if there was nothing to move.
         """
-        present = [self.directory / name for name in names if (self.directory / name).exists()]
+        present = [self.path / name for name in names if (self.path / name).exists()]
         if not present:
             return None
-        superseded = self.directory / SUPERSEDED
+        superseded = self.path / SUPERSEDED
         taken = [int(path.name) for path in superseded.glob("*") if path.name.isdigit()]
         target = superseded / str(1 + max(taken, default=0))
         target.mkdir(parents=True)
         for path in present:
             path.rename(target / path.name)
         return target
-
-
-def run_workspace(
-    directory: Path, recipe: Recipe, narrator: Narrator, *, fresh: bool = False
-) -> Workspace:
-    """Return the workspace of a run; its recipe's clock stands where it stood when the run began.
-
-    A chat template may print the date, and the base and the trained model must read the same
-    prompts, however often the run is resumed.
-
-    Args:
-        directory: the run's, if there is one.
-        recipe: as the user gives it.
-        narrator: the voice that tells the user about it.
-        fresh: what the directory holds will be set aside.
-
-    Raises:
-        ConfigError: the recipe sets another clock than answers were drawn with.
-    """
-    wanted, recorded = recipe.policy.clock, None if fresh else _recorded_clock(directory)
-    drawn = not fresh and (directory / "candidates").is_dir()
-    if drawn and wanted not in (None, recorded):
-        told = "no clock was set" if recorded is None else f"the clock was {recorded.isoformat()}"
-        raise ConfigError(
-            f"policy.clock is {wanted}, but {told} when the answers in {directory} were drawn; "
-            "leave it out, give another directory with --out, or --fresh to draw new answers"
-        )
-    clock = wanted or recorded
-    if clock is None and not drawn:
-        clock = datetime.now().replace(microsecond=0)
-    policy = recipe.policy.model_copy(update={"clock": clock})
-    return Workspace(directory, recipe.model_copy(update={"policy": policy}), narrator)
 
 
 def _recorded_clock(directory: Path) -> datetime | None:

@@ -13,7 +13,7 @@ from bonbon.data.fingerprint import digest, model_files
 from bonbon.data.store import CandidateJournal, UnansweredPrompts, listed
 from bonbon.errors import ConfigError, EngineError
 from bonbon.pipeline.environment import versions
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import Settings, Stage
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import PaidSampler, Sampler
@@ -177,13 +177,13 @@ class SetPlan:
         )
 
 
-def set_stage(workspace: Workspace, plan: SetPlan) -> Stage:
+def set_stage(run_directory: RunDirectory, plan: SetPlan) -> Stage:
     """Return what is known of the drawing of a set."""
     inputs = [] if plan.model is None else model_files(plan.model)
-    return workspace.stage(f"sample-{plan.name}", plan.settings, inputs=inputs)
+    return run_directory.stage(f"sample-{plan.name}", plan.settings, inputs=inputs)
 
 
-def open_set(workspace: Workspace, plan: SetPlan) -> Stage:
+def open_set(run_directory: RunDirectory, plan: SetPlan) -> Stage:
     """Return the set's stage, and say so if what is stored has to be drawn afresh.
 
     Shards that are not what was drawn are set aside, so that they count as missing.
@@ -191,45 +191,45 @@ def open_set(workspace: Workspace, plan: SetPlan) -> Stage:
     Raises:
         ConfigError: a setting has changed and the plan keeps what is there.
     """
-    stage = set_stage(workspace, plan)
-    if not workspace.store.shards(plan.name):
+    stage = set_stage(run_directory, plan)
+    if not run_directory.store.shards(plan.name):
         return stage
-    if not stage.known and _manifest_agrees(workspace, plan):
+    if not stage.known and _manifest_agrees(run_directory, plan):
         stage.begin()
     if stage.started:
-        _set_damage_aside(workspace, plan, stage)
+        _set_damage_aside(run_directory, plan, stage)
         return stage
     changes = "; ".join(stage.changes[:3]) or "how they were drawn is not known"
     if plan.keep:
         raise ConfigError(
-            f"{workspace.directory} holds candidates of another recipe ({changes}); give another "
+            f"{run_directory.path} holds candidates of another recipe ({changes}); give another "
             "directory with --out, or --fresh to set these candidates aside and draw new ones"
         )
-    workspace.narrator.say(f"  {plan.name} is drawn afresh: {changes}.")
+    run_directory.console.say(f"  {plan.name} is drawn afresh: {changes}.")
     return stage
 
 
-def _set_damage_aside(workspace: Workspace, plan: SetPlan, stage: Stage) -> None:
-    unreadable = workspace.store.damaged_shards(plan.name, trusted=stage.sealed)
+def _set_damage_aside(run_directory: RunDirectory, plan: SetPlan, stage: Stage) -> None:
+    unreadable = run_directory.store.damaged_shards(plan.name, trusted=stage.sealed)
     damaged = {path for path in (*stage.damaged, *unreadable) if path.exists()}
-    kept = workspace.set_aside(str(path.relative_to(workspace.directory)) for path in damaged)
+    kept = run_directory.set_aside(str(path.relative_to(run_directory.path)) for path in damaged)
     if stage.damaged:
         stage.unseal()
     if kept is not None:
         which = ", ".join(path.name for path in sorted(damaged)[:3])
-        workspace.narrator.say(
+        run_directory.console.say(
             f"  {len(damaged)} of the {len(divide(plan.prompts))} shards of {plan.name} are not "
             f"what was drawn ({which}): they are drawn again, and kept in {kept}."
         )
 
 
-def is_drawn(workspace: Workspace, plan: SetPlan, stage: Stage) -> bool:
+def is_drawn(run_directory: RunDirectory, plan: SetPlan, stage: Stage) -> bool:
     """Return whether the whole set is stored."""
-    return stage.finished and not missing_shards(workspace, plan)
+    return stage.finished and not missing_shards(run_directory, plan)
 
 
 def draw_set(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     plan: SetPlan,
     stage: Stage,
     open_engine: Callable[[], AbstractContextManager[tuple[Sampler, Mapping[str, Any]]]],
@@ -237,59 +237,63 @@ def draw_set(
     """Draw the shards that are still missing, and store each as soon as it is complete.
 
     Args:
-        workspace: where to.
+        run_directory: where to.
         plan: what to draw.
         stage: from `open_set`.
         open_engine: gives what draws, and what it runs on, for the manifest.
     """
     if not stage.started:
-        workspace.store.discard(plan.name)
+        run_directory.store.discard(plan.name)
         stage.begin()
     with open_engine() as (sampler, runs_on):
-        write_set_manifest(workspace, plan, runs_on)
-        _draw_shards(workspace, plan, stage, sampler)
+        write_set_manifest(run_directory, plan, runs_on)
+        _draw_shards(run_directory, plan, stage, sampler)
     stage.finish()
-    say_what_was_drawn(workspace, plan)
+    say_what_was_drawn(run_directory, plan)
 
 
-def write_set_manifest(workspace: Workspace, plan: SetPlan, runs_on: Mapping[str, Any]) -> None:
+def write_set_manifest(
+    run_directory: RunDirectory, plan: SetPlan, runs_on: Mapping[str, Any]
+) -> None:
     """Note what a set is drawn with."""
-    clock = workspace.recipe.policy.clock
+    clock = run_directory.recipe.policy.clock
     manifest = {
         **plan.settings,
         "clock": None if clock is None else clock.isoformat(),
         "engine": dict(runs_on),
         "versions": versions(),
     }
-    workspace.store.write_manifest(plan.name, manifest)
+    run_directory.store.write_manifest(plan.name, manifest)
 
 
-def _draw_shards(workspace: Workspace, plan: SetPlan, stage: Stage, sampler: Sampler) -> None:
-    shards = _asked(workspace, plan)
-    missing = {index: shards[index] for index in sorted(missing_shards(workspace, plan))}
+def _draw_shards(
+    run_directory: RunDirectory, plan: SetPlan, stage: Stage, sampler: Sampler
+) -> None:
+    shards = _asked(run_directory, plan)
+    missing = {index: shards[index] for index in sorted(missing_shards(run_directory, plan))}
     num_prompts = sum(map(len, shards))
     num_stored = num_prompts - sum(map(len, missing.values()))
     began = time.perf_counter()
 
     def write(index: int, candidates: list[Candidate]) -> None:
         nonlocal began
-        stage.seal(workspace.store.write_shard(plan.name, index, len(shards), candidates))
+        stage.seal(run_directory.store.write_shard(plan.name, index, len(shards), candidates))
         tokens = sum(len(candidate.token_ids) for candidate in candidates)
         now = time.perf_counter()
         stage.count(seconds=now - began, work=tokens)
         began = now
 
     total = num_prompts * plan.num_samples
-    with workspace.narrator.bar(f"draw {plan.name}", total=total) as bar:
+    with run_directory.console.bar(f"draw {plan.name}", total=total) as bar:
         bar.advance(num_stored * plan.num_samples)
         if isinstance(sampler, PaidSampler):
             paid = PaidShards(
                 missing,
                 journal=CandidateJournal(
-                    workspace.directory / "candidates" / f"{plan.name}.journal",
+                    run_directory.path / "candidates" / f"{plan.name}.journal",
                     settings=digest(dict(plan.settings)),
                 ),
-                unanswered=UnansweredPrompts(workspace.directory, plan.name),
+                unanswered=UnansweredPrompts(run_directory.path, plan.name),
                 write=write,
                 num_before=num_stored,
             )
@@ -304,38 +308,38 @@ def _draw_shards(workspace: Workspace, plan: SetPlan, stage: Stage, sampler: Sam
             write(index, candidates)
 
 
-def say_what_was_drawn(workspace: Workspace, plan: SetPlan) -> None:
+def say_what_was_drawn(run_directory: RunDirectory, plan: SetPlan) -> None:
     """Say what is odd about a set: prompts without an answer, and answers that are all the same."""
-    reasons = UnansweredPrompts(workspace.directory, plan.name).read()
+    reasons = UnansweredPrompts(run_directory.path, plan.name).read()
     if reasons:
-        workspace.narrator.say(
+        run_directory.console.say(
             f"  {len(reasons)} of the {len(plan.prompts)} prompts of {plan.name} are left out, as "
             f"they get no answer: {listed(reasons)}. All that follows goes without them."
         )
     answers: dict[str, set[tuple[int, ...]]] = {}
-    for candidate in workspace.store.read(plan.name):
+    for candidate in run_directory.store.read(plan.name):
         answers.setdefault(candidate.prompt_id, set()).add(candidate.token_ids)
     same = sum(len(each) == 1 for each in answers.values())
     if plan.num_samples > 1 and same > SAME_SHARE * len(answers):
-        workspace.narrator.say(
+        run_directory.console.say(
             f"  All {plan.num_samples} answers are the same for {same} of the {len(answers)} "
             f"prompts of {plan.name}: either the policy is certain of them, or what draws ignores "
             "the temperature or uses a seed more than once."
         )
 
 
-def _asked(workspace: Workspace, plan: SetPlan) -> list[list[Prompt]]:
+def _asked(run_directory: RunDirectory, plan: SetPlan) -> list[list[Prompt]]:
     """Return the prompts of every shard that are asked."""
-    without = UnansweredPrompts(workspace.directory, plan.beside).read() if plan.beside else {}
+    without = UnansweredPrompts(run_directory.path, plan.beside).read() if plan.beside else {}
     return [
         [prompt for prompt in prompts if prompt.id not in without]
         for prompts in divide(plan.prompts)
     ]
 
 
-def missing_shards(workspace: Workspace, plan: SetPlan) -> set[int]:
+def missing_shards(run_directory: RunDirectory, plan: SetPlan) -> set[int]:
     """Return the numbers of the shards that are not stored."""
-    return set(range(len(divide(plan.prompts)))) - workspace.store.finished_shards(plan.name)
+    return set(range(len(divide(plan.prompts)))) - run_directory.store.finished_shards(plan.name)
 
 
 def divide(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
@@ -344,7 +348,7 @@ def divide(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
 
-def _manifest_agrees(workspace: Workspace, plan: SetPlan) -> bool:
+def _manifest_agrees(run_directory: RunDirectory, plan: SetPlan) -> bool:
     """Return whether the set's own manifest says that it was drawn with these settings."""
-    manifest = workspace.store.read_manifest(plan.name) or {}
+    manifest = run_directory.store.read_manifest(plan.name) or {}
     return {name: manifest.get(name) for name in plan.settings} == dict(plan.settings)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bonbon.config import at_home
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateKey, CandidateStore
 from bonbon.errors import ConfigError, RewardError
 from bonbon.pipeline.cache_keys import prompts_digest, scoring_settings
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import SetPlan
 from bonbon.pipeline.stage import (
     Settings,
@@ -35,14 +35,16 @@ SAVING_SHARE = 0.05
 """Most of the time that may go into saving scores before all are there."""
 
 
-def score_plans(workspace: Workspace, plans: Sequence[SetPlan], load: Callable[[], Reward]) -> None:
+def score_plans(
+    run_directory: RunDirectory, plans: Sequence[SetPlan], load: Callable[[], Reward]
+) -> None:
     """Score sets of candidates that answer the same prompts.
 
     A reward that compares candidates gives scores that mean something only among those it was
     given together, so it is given all sets' candidates of a prompt in one call.
 
     Args:
-        workspace: holds the candidates.
+        run_directory: holds the candidates.
         plans: by which they were drawn.
         load: gives the recipe's reward; not called when all is done already.
 
@@ -50,24 +52,24 @@ def score_plans(workspace: Workspace, plans: Sequence[SetPlan], load: Callable[[
         RewardError: the reward failed; what it gave before stays stored.
     """
     for tables, part in zip(
-        _tables(workspace, plans), _scored_as_one(workspace, plans), strict=True
+        _tables(run_directory, plans), _scored_as_one(run_directory, plans), strict=True
     ):
-        _complete(workspace, tables, part[0].prompts, load)
+        _complete(run_directory, tables, part[0].prompts, load)
 
 
-def load_told(config: RewardConfig, narrator: Narrator) -> Reward:
+def load_told(config: RewardConfig, console: Console) -> Reward:
     """Load a reward, and say from which files the functions in it come: they are run here.
 
     Raises:
         BonbonError: it cannot be loaded.
     """
     for spec, file in config.source_files().items():
-        narrator.say(f"  The reward {spec} is the code in {file}.")
+        console.say(f"  The reward {spec} is the code in {file}.")
     return config.load()
 
 
 def score_set(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     set_name: str,
     prompts: Sequence[Prompt],
     load: Callable[[], Reward],
@@ -76,7 +78,7 @@ def score_set(
     """Score the candidates of a set that have no score yet, and say what is missing.
 
     Args:
-        workspace: holds the candidates.
+        run_directory: holds the candidates.
         set_name: which of them.
         prompts: what they answer.
         load: gives the recipe's reward; not called when all is done already.
@@ -85,13 +87,13 @@ def score_set(
     Raises:
         RewardError: the reward failed; what it gave before stays stored.
     """
-    name = workspace.recipe.reward.score_name
-    table = _Table(workspace, set_name, name, settings, of_recipe=True)
-    _complete(workspace, [table], prompts, load)
+    name = run_directory.recipe.reward.score_name
+    table = _Table(run_directory, set_name, name, settings, of_recipe=True)
+    _complete(run_directory, [table], prompts, load)
 
 
 def add_scores(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     sets: Mapping[str, Settings],
     prompts: Sequence[Prompt],
     load: Callable[[], Reward],
@@ -101,7 +103,7 @@ def add_scores(
     """Score several sets as one with a reward that is not the recipe's; no stage hears of it.
 
     Args:
-        workspace: holds the candidates.
+        run_directory: holds the candidates.
         sets: their names, with everything the scores of each depend on.
         prompts: what they answer.
         load: gives the reward; not called when all is done already.
@@ -111,15 +113,15 @@ def add_scores(
         RewardError: the reward failed; what it gave before stays stored.
     """
     tables = [
-        _Table(workspace, set_name, name, settings, of_recipe=False)
+        _Table(run_directory, set_name, name, settings, of_recipe=False)
         for set_name, settings in sets.items()
     ]
-    _complete(workspace, tables, prompts, load)
+    _complete(run_directory, tables, prompts, load)
 
 
-def is_scored(workspace: Workspace, *plans: SetPlan) -> bool:
+def is_scored(run_directory: RunDirectory, *plans: SetPlan) -> bool:
     """Return whether the recipe's reward has scored sets to the end, and the scores are whole."""
-    return all(table.settled for tables in _tables(workspace, plans) for table in tables)
+    return all(table.settled for tables in _tables(run_directory, plans) for table in tables)
 
 
 def num_unscored(store: CandidateStore, set_name: str, reward_name: str) -> int:
@@ -128,13 +130,13 @@ def num_unscored(store: CandidateStore, set_name: str, reward_name: str) -> int:
     return sum(score is None for score in scores.values())
 
 
-def refuse_ties(workspace: Workspace, set_name: str, reward_name: str) -> None:
+def refuse_ties(run_directory: RunDirectory, set_name: str, reward_name: str) -> None:
     """Refuse a set in which no prompt has candidates of different rewards.
 
     Raises:
         RewardError: there is nothing to learn from the set.
     """
-    groups = workspace.store.groups(set_name, reward_name)
+    groups = run_directory.store.groups(set_name, reward_name)
     if not groups:
         raise RewardError(
             f"reward {reward_name!r} gives none of the candidates a score; use a reward that does "
@@ -148,27 +150,29 @@ def refuse_ties(workspace: Workspace, set_name: str, reward_name: str) -> None:
             "stay stored)"
         )
     if tied:
-        workspace.narrator.say(
+        run_directory.console.say(
             f"  {tied} of {len(groups)} prompts are left out of training: all their candidates "
             "have the same reward."
         )
 
 
-def _scored_as_one(workspace: Workspace, plans: Sequence[SetPlan]) -> list[Sequence[SetPlan]]:
+def _scored_as_one(
+    run_directory: RunDirectory, plans: Sequence[SetPlan]
+) -> list[Sequence[SetPlan]]:
     """Cut sets into those that the recipe's reward must see together."""
-    as_one = workspace.recipe.reward.compares_candidates
+    as_one = run_directory.recipe.reward.compares_candidates
     return [plans] if as_one else [[plan] for plan in plans]
 
 
-def _tables(workspace: Workspace, plans: Sequence[SetPlan]) -> "list[list[_Table]]":
+def _tables(run_directory: RunDirectory, plans: Sequence[SetPlan]) -> "list[list[_Table]]":
     """Return the tables of the recipe's reward, those that are scored as one together."""
-    recipe, name = workspace.recipe, workspace.recipe.reward.score_name
+    recipe, name = run_directory.recipe, run_directory.recipe.reward.score_name
     tables: list[list[_Table]] = []
-    for part in _scored_as_one(workspace, plans):
+    for part in _scored_as_one(run_directory, plans):
         samplings = [plan.settings for plan in part]
         settings = scoring_settings(recipe, *samplings, prompts=part[0].prompts)
         tables.append(
-            [_Table(workspace, plan.name, name, settings, of_recipe=True) for plan in part]
+            [_Table(run_directory, plan.name, name, settings, of_recipe=True) for plan in part]
         )
     return tables
 
@@ -178,7 +182,7 @@ class _Table:
 
     def __init__(
         self,
-        workspace: Workspace,
+        run_directory: RunDirectory,
         set_name: str,
         reward_name: str,
         settings: Settings,
@@ -187,14 +191,14 @@ class _Table:
     ) -> None:
         self.set_name = set_name
         self.candidates: list[Candidate] = []
-        self._workspace = workspace
-        self._store = workspace.store
+        self._run_directory = run_directory
+        self._store = run_directory.store
         self._reward_name = reward_name
         self._settings = settings
         self._record = f"score-{set_name}.{reward_name}"
         self._of_recipe = of_recipe
         # The recipe's stage is what a run's later stages ask for.
-        self.stage = workspace.stage(
+        self.stage = run_directory.stage(
             f"score-{set_name}" if of_recipe else self._record, settings, inputs=self._shards
         )
         # A damaged file may not even have the right columns.
@@ -243,9 +247,9 @@ class _Table:
         """Forget a table that is not what was stored; it is kept, but not read."""
         if self._is_stored:
             return
-        kept = self._workspace.set_aside([f"{self._file.parent.name}/{self._file.name}"])
+        kept = self._run_directory.set_aside([f"{self._file.parent.name}/{self._file.name}"])
         if kept is not None:
-            self._workspace.narrator.say(
+            self._run_directory.console.say(
                 f"  The scores of {self.set_name} by {self._reward_name} are not what was stored: "
                 f"all are scored again, and the table is kept in {kept}."
             )
@@ -280,7 +284,7 @@ class _Table:
         receipt.finish(self._file)
         num_unscored = sum(score is None for score in self._known.values())
         if num_unscored:
-            self._workspace.narrator.say(
+            self._run_directory.console.say(
                 f"  {num_unscored} of {len(self.candidates)} candidates have no score; they are "
                 "left out of ranking."
             )
@@ -293,7 +297,7 @@ class _Table:
         """
         scores = digest(sorted([*key, score] for key, score in self._known.items()))
         settings = {**self._settings, "scores": scores}
-        return self._workspace.stage(self._record, settings, inputs=self._shards)
+        return self._run_directory.stage(self._record, settings, inputs=self._shards)
 
     @property
     def _shards(self) -> list[Path]:
@@ -305,7 +309,7 @@ class _Table:
 
 
 def _complete(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     tables: Sequence[_Table],
     prompts: Sequence[Prompt],
     load: Callable[[], Reward],
@@ -315,19 +319,19 @@ def _complete(
     if all(table.finished for table in tables):
         for table in tables:
             table.settle()
-        workspace.narrator.say(f"  {names}: scored already.")
+        run_directory.console.say(f"  {names}: scored already.")
         return
     changes = [change for table in tables for change in table.stage.changes]
     if any(table.stage.changed_inputs for table in tables):
-        workspace.narrator.say(f"  {names}: what was drawn again is scored again.")
+        run_directory.console.say(f"  {names}: what was drawn again is scored again.")
     elif changes:
         verb = "is" if len(tables) == 1 else "are"
-        workspace.narrator.say(f"  {names} {verb} scored afresh: {'; '.join(changes[:3])}.")
+        run_directory.console.say(f"  {names} {verb} scored afresh: {'; '.join(changes[:3])}.")
     for table in tables:
         table.open()
     try:
         if _unscored(tables):
-            _fill(workspace, tables, prompts, load())
+            _fill(run_directory, tables, prompts, load())
     finally:
         for table in tables:
             table.save()
@@ -336,7 +340,7 @@ def _complete(
 
 
 def _fill(
-    workspace: Workspace, tables: Sequence[_Table], prompts: Sequence[Prompt], reward: Reward
+    run_directory: RunDirectory, tables: Sequence[_Table], prompts: Sequence[Prompt], reward: Reward
 ) -> None:
     """Score what is not scored yet, the candidates of some prompts at a time."""
     by_id = {prompt.id: prompt for prompt in prompts}
@@ -344,7 +348,7 @@ def _fill(
     total = sum(len(table.candidates) for table in tables)
     size = prompts_at_once(reward)
     label = f"score {' + '.join(table.set_name for table in tables)}"
-    with workspace.narrator.bar(label, total=total, counted="answers") as bar:
+    with run_directory.console.bar(label, total=total, counted="answers") as bar:
         bar.advance(total - sum(map(len, groups)))
         for start in range(0, len(groups), size):
             part = [each for group in groups[start : start + size] for each in group]
@@ -389,7 +393,7 @@ def read_reward(text: str) -> RewardConfig:
     return make_recipe({"reward": value}, where=f"{text}: ").reward
 
 
-def score_also(workspace: Workspace, reward: RewardConfig) -> None:
+def score_also(run_directory: RunDirectory, reward: RewardConfig) -> None:
     """Score all finished sets of a run with a reward that is not its recipe's.
 
     Its tables stand beside the recipe's; recipe, stages and results of the run do not change. If
@@ -400,40 +404,40 @@ def score_also(workspace: Workspace, reward: RewardConfig) -> None:
             answered, or the name is taken by the recipe's reward.
         RewardError: the reward failed; what it gave before stays stored.
     """
-    recipe, name = workspace.recipe, reward.score_name
+    recipe, name = run_directory.recipe, reward.score_name
     if name == recipe.reward.score_name and reward != recipe.reward:
         raise ConfigError(
             f"--also: the recipe's reward is called {name!r} too, and its scores would be "
             "overwritten; give this one a `name` of its own"
         )
     reward.check()
-    sampled = _sampled(workspace)
+    sampled = _sampled(run_directory)
     prompts = load_prompts(recipe.prompts)
     for set_name, settings in sampled.items():
-        _refuse_other_prompts(workspace, prompts, set_name, settings)
+        _refuse_other_prompts(run_directory, prompts, set_name, settings)
     reward.check_columns(prompts)
-    workspace.narrator.heading(f"Score: {name} rates every answer")
-    load = cache(lambda: load_told(reward, workspace.narrator))
+    run_directory.console.heading(f"Score: {name} rates every answer")
+    load = cache(lambda: load_told(reward, run_directory.console))
     with_reward = recipe.model_copy(update={"reward": reward})
     for names in _scored_together(reward, list(sampled)):
         samplings = [sampled[set_name] for set_name in names]
         asked = [one for one in prompts if one.split == SPLITS[names[0]]]
         settings = scoring_settings(with_reward, *samplings, prompts=asked)
-        add_scores(workspace, dict.fromkeys(names, settings), prompts, load, name=name)
+        add_scores(run_directory, dict.fromkeys(names, settings), prompts, load, name=name)
 
 
-def _sampled(workspace: Workspace) -> dict[str, dict[str, Any]]:
+def _sampled(run_directory: RunDirectory) -> dict[str, dict[str, Any]]:
     """Return the sets that are drawn to the end, each with what its draws depend on."""
     stages = {set_name: f"sample-{set_name}" for set_name in SPLITS}
     sampled = {
-        set_name: recorded_settings(workspace.directory, stage)
+        set_name: recorded_settings(run_directory.path, stage)
         for set_name, stage in stages.items()
-        if is_finished(workspace.directory, stage)
+        if is_finished(run_directory.path, stage)
     }
-    refuse_damage(workspace.directory, stages.values())
+    refuse_damage(run_directory.path, stages.values())
     if not sampled:
         raise ConfigError(
-            f"{workspace.directory} has no finished candidates to score; run `bonbon sample` first"
+            f"{run_directory.path} has no finished candidates to score; run `bonbon sample` first"
         )
     return sampled
 
@@ -449,13 +453,16 @@ def _scored_together(reward: RewardConfig, set_names: list[str]) -> list[list[st
 
 
 def _refuse_other_prompts(
-    workspace: Workspace, prompts: Sequence[Prompt], set_name: str, sampling: Mapping[str, Any]
+    run_directory: RunDirectory,
+    prompts: Sequence[Prompt],
+    set_name: str,
+    sampling: Mapping[str, Any],
 ) -> None:
     """Refuse prompts that are not the ones that a set's candidates answer."""
     own = [prompt for prompt in prompts if prompt.split == SPLITS[set_name]]
     if prompts_digest(own) != sampling["prompts"]:
         raise ConfigError(
-            f"{workspace.directory}: the candidates of {set_name} answer other prompts than the "
+            f"{run_directory.path}: the candidates of {set_name} answer other prompts than the "
             "recipe's; give the run directory itself, or the recipe that drew them, and run where "
             "its prompt file is"
         )

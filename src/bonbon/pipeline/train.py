@@ -20,7 +20,7 @@ from bonbon.models.policy import Policy, PolicyTokenizer, load_policy_tokenizer
 from bonbon.pipeline.distributed import is_main
 from bonbon.pipeline.evaluate import group_logprobs
 from bonbon.pipeline.rounds import REPORTS, TRAINED, Round, load_trainable, rounds_of, stays_on_goal
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import Stage
 from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup
@@ -40,7 +40,7 @@ BASE_LOGPROBS = "log-probability under the base"
 HELD_OUT = "whose prompt is held out"
 
 
-def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examples:
+def round_examples(run_directory: RunDirectory, this: Round, reward_name: str) -> Examples:
     """Return what a round trains on.
 
     An on-policy round after the first trains on its own draws, ranked among the base's, and on
@@ -49,7 +49,7 @@ def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examp
     Raises:
         TrainingError: nothing carries a preference.
     """
-    recipe = workspace.recipe
+    recipe = run_directory.recipe
     tokenizer = load_policy_tokenizer(recipe.policy)
     settings: dict[str, Any] = {
         "tilt": recipe.goal,
@@ -59,16 +59,16 @@ def round_examples(workspace: Workspace, this: Round, reward_name: str) -> Examp
     }
     if recipe.training.preferences is not None:
         return _preferences(recipe, tokenizer, settings)
-    drawn = workspace.store.groups(this.set_name, reward_name)
+    drawn = run_directory.store.groups(this.set_name, reward_name)
     if recipe.training.objective != "sft":
         _refuse_unknown(drawn)
-    if not stays_on_goal(workspace, this):
+    if not stays_on_goal(run_directory, this):
         return ranked_examples(drawn, **settings)
-    base = workspace.store.groups("train", reward_name)
+    base = run_directory.store.groups("train", reward_name)
     rewards = {group.prompt_id: group.rewards for group in base}
-    fresh = fresh_examples(_under_base(workspace, this, drawn), rewards, **settings)
+    fresh = fresh_examples(_under_base(run_directory, this, drawn), rewards, **settings)
     again = ranked_examples(base, **settings)
-    settled = with_references(again.kept, rounds_of(workspace)[0].directory / REFERENCE_FILE)
+    settled = with_references(again.kept, rounds_of(run_directory)[0].directory / REFERENCE_FILE)
     return fresh.with_others(replace(again, kept=settled))
 
 
@@ -89,12 +89,12 @@ def _preferences(recipe: Recipe, tokenizer: PolicyTokenizer, settings: dict[str,
 
 
 def _under_base(
-    workspace: Workspace, this: Round, groups: Sequence[ScoredGroup]
+    run_directory: RunDirectory, this: Round, groups: Sequence[ScoredGroup]
 ) -> list[ScoredGroup]:
     """Return the groups with log-probabilities under the base, computed once and stored."""
-    store = workspace.store
+    store = run_directory.store
     if not store.has_scores(this.set_name, BASE_LOGPROBS):
-        numbers = _base_logprobs(workspace, groups)
+        numbers = _base_logprobs(run_directory, groups)
         candidates = [candidate for group in groups for candidate in group.candidates]
         store.write_scores(this.set_name, BASE_LOGPROBS, numbers, candidates)
     table = store.read_scores(this.set_name, BASE_LOGPROBS) or {}
@@ -110,11 +110,11 @@ def _under_base(
     ]
 
 
-def _base_logprobs(workspace: Workspace, groups: Sequence[ScoredGroup]) -> list[float]:
+def _base_logprobs(run_directory: RunDirectory, groups: Sequence[ScoredGroup]) -> list[float]:
     """Read the groups as the trainer would before the first step of the first round."""
-    recipe = workspace.recipe
+    recipe = run_directory.recipe
     policy = load_trainable(recipe, recipe.policy)
-    with workspace.narrator.bar("log-probabilities under the base", total=len(groups)) as bar:
+    with run_directory.console.bar("log-probabilities under the base", total=len(groups)) as bar:
         return group_logprobs(
             policy,
             groups,
@@ -160,35 +160,35 @@ def is_trained(this: Round, stage: Stage) -> bool:
     return stage.finished and any((this.model_directory / name).is_file() for name in names)
 
 
-def prepare_training(workspace: Workspace, this: Round, stage: Stage) -> None:
+def prepare_training(run_directory: RunDirectory, this: Round, stage: Stage) -> None:
     """Clear away what other settings left, unless training goes on where it stopped."""
     if stage.changes:
-        workspace.narrator.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
+        run_directory.console.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
     if stage.damaged:
-        _set_damage_aside(workspace, this, stage)
+        _set_damage_aside(run_directory, this, stage)
     if stage.started:
         return
-    kept = workspace.set_aside((*TRAINED, *REPORTS)) if this.is_last else None
+    kept = run_directory.set_aside((*TRAINED, *REPORTS)) if this.is_last else None
     if kept is not None:
-        workspace.narrator.say(f"  The earlier model and its report are kept in {kept}.")
+        run_directory.console.say(f"  The earlier model and its report are kept in {kept}.")
     for name in LEFTOVERS:
         shutil.rmtree(this.directory / name, ignore_errors=True)
     stage.begin()
 
 
-def _set_damage_aside(workspace: Workspace, this: Round, stage: Stage) -> None:
+def _set_damage_aside(run_directory: RunDirectory, this: Round, stage: Stage) -> None:
     lost = ", ".join(path.name for path in stage.damaged[:3])
-    place = str(this.model_directory.relative_to(workspace.directory))
-    kept = workspace.set_aside([place])
+    place = str(this.model_directory.relative_to(run_directory.path))
+    kept = run_directory.set_aside([place])
     where = "" if kept is None else f", and what is left of it is kept in {kept}"
-    workspace.narrator.say(
+    run_directory.console.say(
         f"  The trained model is not what was saved ({lost}): it is trained again{where}."
     )
     stage.unseal()
 
 
 def train_model(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     this: Round,
     reward_name: str,
     stage: Stage,
@@ -202,31 +202,31 @@ def train_model(
     Raises:
         TrainingError: no preferences, or the loss is no longer a number.
     """
-    if workspace.recipe.training.objective in ONLINE:
-        _train_online(workspace, this, reward_name, stage, load_reward())
+    if run_directory.recipe.training.objective in ONLINE:
+        _train_online(run_directory, this, reward_name, stage, load_reward())
         return
-    examples = round_examples(workspace, this, reward_name)
+    examples = round_examples(run_directory, this, reward_name)
     if examples.remark and is_main():
-        workspace.narrator.say(f"  {examples.remark}")
+        run_directory.console.say(f"  {examples.remark}")
     this.directory.mkdir(parents=True, exist_ok=True)
-    policy = load_trainable(workspace.recipe, this.policy)
-    trained = _fit(workspace, this, policy, examples.kept, stage)
+    policy = load_trainable(run_directory.recipe, this.policy)
+    trained = _fit(run_directory, this, policy, examples.kept, stage)
     if is_main():
         groups = [example.group for example in examples.kept]
-        _finish(workspace, this, policy, trained, stage, groups)
+        _finish(run_directory, this, policy, trained, stage, groups)
 
 
 def _train_online(
-    workspace: Workspace, this: Round, reward_name: str, stage: Stage, reward: Reward
+    run_directory: RunDirectory, this: Round, reward_name: str, stage: Stage, reward: Reward
 ) -> None:
     """Train on answers that are drawn and scored on the way."""
-    recipe = workspace.recipe
+    recipe = run_directory.recipe
     training = recipe.training
     prompts = [prompt for prompt in load_prompts(recipe.prompts) if prompt.split == "train"]
-    stored = workspace.store.groups(this.set_name, reward_name)
-    policy = load_trainable(workspace.recipe, this.policy)
+    stored = run_directory.store.groups(this.set_name, reward_name)
+    policy = load_trainable(run_directory.recipe, this.policy)
     steps = steps_until(training.stop_at, num_online_steps(len(prompts), training))
-    with workspace.narrator.bar("train", total=steps) as bar:
+    with run_directory.console.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
         trained = fit_online(
             policy,
@@ -245,7 +245,7 @@ def _train_online(
         for group, completions in zip(stored, drawn, strict=True)
         if completions
     ]
-    _finish(workspace, this, policy, trained, stage, groups)
+    _finish(run_directory, this, policy, trained, stage, groups)
 
 
 class _Progress:
@@ -272,12 +272,16 @@ class _Progress:
 
 
 def _fit(
-    workspace: Workspace, this: Round, policy: Policy, examples: list[RankedExample], stage: Stage
+    run_directory: RunDirectory,
+    this: Round,
+    policy: Policy,
+    examples: list[RankedExample],
+    stage: Stage,
 ) -> torch.nn.Module:
-    recipe = workspace.recipe
+    recipe = run_directory.recipe
     trained, _ = split(examples, recipe.training)
     steps = steps_until(recipe.training.stop_at, num_steps(len(trained), recipe.training))
-    with workspace.narrator.bar("train", total=steps) as bar:
+    with run_directory.console.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
         trainer = PreferenceTrainer(
             policy,
@@ -286,7 +290,7 @@ def _fit(
             temperature=recipe.sampling.temperature,
             output_dir=this.directory,
             seed=recipe.training_seed,
-            starts_at_reference=not stays_on_goal(workspace, this),
+            starts_at_reference=not stays_on_goal(run_directory, this),
             on_step=progress.step if is_main() else None,
         )
         model = trainer.fit()
@@ -303,7 +307,7 @@ def _fit(
 
 
 def _finish(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     this: Round,
     policy: Policy,
     trained: torch.nn.Module,
@@ -311,7 +315,7 @@ def _finish(
     groups: Sequence[PromptGroup],
 ) -> None:
     """Save the model; there is nothing to resume then."""
-    _save(workspace, this, policy, trained, groups)
+    _save(run_directory, this, policy, trained, groups)
     references = this.directory / REFERENCE_FILE
     kept = [references] if references.is_file() else []
     stage.finish(*model_files(this.model_directory), *kept)
@@ -319,13 +323,13 @@ def _finish(
 
 
 def _save(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     this: Round,
     policy: Policy,
     trained: torch.nn.Module,
     groups: Sequence[PromptGroup],
 ) -> None:
-    recipe = workspace.recipe
+    recipe = run_directory.recipe
     generation = generation_config(policy, recipe.sampling.temperature)
     how = SavedAs(this.policy, recipe.training.lora, generation)
     save_model(trained, policy, this.model_directory, how, groups=groups)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import ray
-from rich.console import Console
 from tests.processes import PATIENCE, WarmPython, finished, wait_for
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateKey
 from bonbon.errors import MissingExtraError, RewardError
@@ -25,7 +24,7 @@ from bonbon.pipeline.ray.job import draw_set_on_ray
 from bonbon.pipeline.ray.worker import (
     tries_directory,
 )
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import SetPlan, draw_set, is_drawn, open_set
 from bonbon.pipeline.score import score_set
 from bonbon.pipeline.stage import recorded_counts
@@ -87,9 +86,9 @@ from bonbon.pipeline import sample as candidates
 from bonbon.pipeline.cache_keys import sampling_settings
 from bonbon.pipeline.ray.job import draw_set_on_ray
 from bonbon.pipeline.stage import recorded_counts
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.recipe import load_recipe
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.pipeline.ray.config import RayEngine
 
 candidates.PROMPTS_PER_SHARD = 8
@@ -97,12 +96,12 @@ recipe = load_recipe(Path("driver.yaml"))
 prompts = [each for each in load_prompts(recipe.prompts) if each.split == "train"]
 settings = sampling_settings(recipe, "train", prompts, 4)
 plan = candidates.SetPlan("train", prompts, 4, settings, keep=True)
-workspace = Workspace(Path("run"), recipe, Narrator())
+run_directory = RunDirectory(Path("run"), recipe, Console())
 engine = RayEngine(num_workers=1, address=sys.argv[1])
-with workspace.opened():
-    workspace.write_recipe()
-    stage = candidates.open_set(workspace, plan)
-    draw_set_on_ray(workspace, plan, stage, recipe.policy, engine, seed="0/train")
+with run_directory.opened():
+    run_directory.write_recipe()
+    stage = candidates.open_set(run_directory, plan)
+    draw_set_on_ray(run_directory, plan, stage, recipe.policy, engine, seed="0/train")
 """
 
 
@@ -116,16 +115,16 @@ class Place:
         settings = sampling_settings(self.recipe, "train", self.prompts, NUM_SAMPLES)
         self.plan = SetPlan("train", self.prompts, NUM_SAMPLES, settings, keep=True)
 
-    def workspace(self, name: str = "run") -> Workspace:
-        return Workspace(Path(name), self.recipe, Narrator(Console(file=self.said, width=500)))
+    def run_directory(self, name: str = "run") -> RunDirectory:
+        return RunDirectory(Path(name), self.recipe, Console(file=self.said, width=500))
 
     def draw_on_ray(self, engine: RayEngine, *, with_scores: bool = True) -> None:
-        workspace = self.workspace()
-        with workspace.opened():
-            workspace.write_recipe()
-            stage = open_set(workspace, self.plan)
+        run_directory = self.run_directory()
+        with run_directory.opened():
+            run_directory.write_recipe()
+            stage = open_set(run_directory, self.plan)
             draw_set_on_ray(
-                workspace,
+                run_directory,
                 self.plan,
                 stage,
                 self.recipe.policy,
@@ -136,22 +135,22 @@ class Place:
 
     def draw_in_one_process(self, name: str, *, stop_after: int | None = None) -> None:
         """Draw without Ray, all or the first few shards."""
-        workspace = self.workspace(name)
+        run_directory = self.run_directory(name)
         policy = load_policy(self.recipe.policy)
         sampler = TransformersSampler(policy, self.recipe.sampling, seed=SEED)
-        with workspace.opened():
-            workspace.write_recipe()
-            stage = open_set(workspace, self.plan)
+        with run_directory.opened():
+            run_directory.write_recipe()
+            stage = open_set(run_directory, self.plan)
             stopping = Stopping(sampler, stop_after)
-            draw_set(workspace, self.plan, stage, lambda: nullcontext((stopping, {})))
+            draw_set(run_directory, self.plan, stage, lambda: nullcontext((stopping, {})))
 
     def score(self) -> None:
         """Run the scoring stage."""
-        workspace = self.workspace()
+        run_directory = self.run_directory()
         settings = scoring_settings(self.recipe, self.plan.settings, prompts=self.plan.prompts)
-        with workspace.opened():
+        with run_directory.opened():
             reward = self.recipe.reward.load()
-            score_set(workspace, "train", self.prompts, lambda: reward, settings)
+            score_set(run_directory, "train", self.prompts, lambda: reward, settings)
 
 
 class Stopping:
@@ -227,30 +226,30 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(recipe: Recipe, tmp_p
 
     place.draw_on_ray(RayEngine(num_workers=2))
 
-    workspace = place.workspace()
+    run_directory = place.run_directory()
     killed = (tmp_path / "killed").read_text()
     workers = [path.name for path in (tmp_path / "inside").iterdir()]
     assert killed in workers
     assert len(workers) == 3  # two, and the one that took the killed one's place
     assert "A worker died at shard" in place.said.getvalue()
-    assert is_drawn(workspace, place.plan, open_set(workspace, place.plan))
+    assert is_drawn(run_directory, place.plan, open_set(run_directory, place.plan))
     assert len(shard_times("run")) == 5
     assert shard_times("run").items() >= before.items()
     place.draw_in_one_process("plain")
-    drawn = workspace.store.read("train")
-    assert_same_candidates(drawn, place.workspace("plain").store.read("train"))
-    assert not tries_directory(workspace.directory).exists()
-    manifest = workspace.store.read_manifest("train") or {}
+    drawn = run_directory.store.read("train")
+    assert_same_candidates(drawn, place.run_directory("plain").store.read("train"))
+    assert not tries_directory(run_directory.path).exists()
+    manifest = run_directory.store.read_manifest("train") or {}
     worker = manifest["engine"].pop("worker")
     assert manifest["engine"] == {"name": "ray", "num_workers": 2}
     assert (worker["name"], worker["device"]) == ("transformers", "cpu")
 
     # The first shard was drawn without Ray and has no scores; those of the others are there.
-    known = workspace.store.read_scores("train", "total") or {}
+    known = run_directory.store.read_scores("train", "total") or {}
     first = {(prompt.id, index) for prompt in place.prompts[:8] for index in range(NUM_SAMPLES)}
     assert known == {key: value for key, value in totals(drawn).items() if key not in first}
     place.score()
-    assert workspace.store.read_scores("train", "total") == totals(drawn)
+    assert run_directory.store.read_scores("train", "total") == totals(drawn)
 
 
 def interrupt_driver(tmp_path: Path, warm: WarmPython) -> None:
@@ -276,7 +275,7 @@ def test_what_is_done_when_a_job_is_interrupted_or_fails_stays_done(
     place = Place(recipe, "troubled:total")
     (tmp_path / "driver.yaml").write_text(dump_recipe(place.recipe))
     interrupt_driver(tmp_path, warm)
-    store = place.workspace().store
+    store = place.run_directory().store
     before, known = shard_times("run"), store.read_scores("train", "total") or {}
     assert len(before) == 3  # the third is drawn, but has no scores
     assert len(known) == 2 * 8 * NUM_SAMPLES
@@ -288,7 +287,7 @@ def test_what_is_done_when_a_job_is_interrupted_or_fails_stays_done(
     assert shard_times("run").items() >= before.items()
     place.draw_in_one_process("plain")
     drawn = store.read("train")
-    assert_same_candidates(drawn, place.workspace("plain").store.read("train"))
+    assert_same_candidates(drawn, place.run_directory("plain").store.read("train"))
     later = store.read_scores("train", "total") or {}
     assert later.items() >= known.items()
     assert len(later) == 3 * 8 * NUM_SAMPLES
@@ -307,13 +306,13 @@ def test_a_drawn_set_needs_no_worker(recipe: Recipe, tmp_path: Path) -> None:
     place.draw_on_ray(RayEngine(num_workers=1), with_scores=False)
 
     assert shard_times("run") == before
-    assert place.workspace().store.read_scores("train", "total") is None
+    assert place.run_directory().store.read_scores("train", "total") is None
 
 
 @pytest.mark.usefixtures("cluster")
 def test_workers_for_which_there_is_no_room_are_announced() -> None:
     said = io.StringIO()
-    with ray_cluster(RayEngine(num_workers=3), Narrator(Console(file=said, width=500))):
+    with ray_cluster(RayEngine(num_workers=3), Console(file=said, width=500)):
         assert "room for 2 of 3 workers of 1 CPUs and 0 GPUs each" in said.getvalue()
     assert ray.is_initialized()  # the cluster was not ours to end
 
@@ -323,7 +322,7 @@ import signal
 import ray
 from bonbon.errors import BonbonError
 from bonbon.pipeline.ray.cluster import ray_cluster
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.pipeline.ray.config import RayEngine
 
 for engine in (
@@ -331,7 +330,7 @@ for engine in (
     RayEngine(address="local", gpus_per_worker=99),
 ):
     try:
-        with ray_cluster(engine, Narrator()):
+        with ray_cluster(engine, Console()):
             raise AssertionError
     except BonbonError as error:
         print(error)
@@ -348,7 +347,7 @@ def interrupted_init(*arguments, **options):
 signal.signal(signal.SIGTERM, stop)
 init, ray.init = ray.init, interrupted_init
 try:
-    with ray_cluster(RayEngine(address="local"), Narrator()):
+    with ray_cluster(RayEngine(address="local"), Console()):
         raise AssertionError
 except KeyboardInterrupt as error:
     print(error, ray.is_initialized(), signal.getsignal(signal.SIGTERM) is stop)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, cast
 
-from bonbon.console import Narrator
+from bonbon.console import Console
 from bonbon.errors import BonbonError, ConfigError, MissingExtraError
 from bonbon.pipeline.ray.config import RayEngine
 
@@ -46,7 +46,7 @@ def require_ray() -> None:
 
 
 @contextmanager
-def ray_cluster(engine: RayEngine, narrator: Narrator) -> Generator[None]:
+def ray_cluster(engine: RayEngine, console: Console) -> Generator[None]:
     """Be connected to a cluster, and leave it as it was found: one that we started ends.
 
     A process that is connected already stays so, whatever `engine.address` says.
@@ -63,7 +63,7 @@ def ray_cluster(engine: RayEngine, narrator: Narrator) -> Generator[None]:
         ours = not ray.is_initialized()
         try:
             started = ours and _connect(engine.address)
-            _check_room(engine, narrator, final=started)
+            _check_room(engine, console, final=started)
             yield
         finally:
             if ours:
@@ -123,7 +123,7 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _check_room(engine: RayEngine, narrator: Narrator, *, final: bool) -> None:
+def _check_room(engine: RayEngine, console: Console, *, final: bool) -> None:
     """Say how many workers fit; a cluster may grow, a machine of our own (`final`) does not."""
     import ray  # noqa: PLC0415 - an optional package
 
@@ -139,7 +139,7 @@ def _check_room(engine: RayEngine, narrator: Narrator, *, final: bool) -> None:
             "cpus_per_worker or gpus_per_worker, or give the address of a cluster"
         )
     wait = "" if final else "; the others start when Ray finds room for them"
-    narrator.say(
+    console.say(
         f"  Ray has room for {room} of {engine.num_workers} workers of {worker} each{wait}."
     )
 

@@ -23,7 +23,7 @@ from bonbon.pipeline.ray.worker import (
     WorkerSetup,
     tries_directory,
 )
-from bonbon.pipeline.run_directory import Workspace
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import (
     SetPlan,
     divide,
@@ -40,7 +40,7 @@ SAVING_SHARE = 0.05
 
 
 def draw_set_on_ray(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     plan: SetPlan,
     stage: Stage,
     policy: PolicyConfig,
@@ -55,7 +55,7 @@ def draw_set_on_ray(
     from them. A worker that dies is replaced, and the shard it was at is drawn again.
 
     Args:
-        workspace: where to; every worker must see its directory.
+        run_directory: where to; every worker must see its directory.
         plan: what to draw.
         stage: from `open_set`; its seconds are the workers', added up.
         policy: to draw from.
@@ -68,28 +68,28 @@ def draw_set_on_ray(
         MissingExtraError: Ray is not installed.
         BonbonError: something the user can mend; shards that are done stay done.
     """
-    with ray_cluster(engine, workspace.narrator):
+    with ray_cluster(engine, run_directory.console):
         if not stage.started:
-            workspace.store.discard(plan.name)
+            run_directory.store.discard(plan.name)
             stage.begin()
-        write_set_manifest(workspace, plan, _pool(engine, {"name": engine.worker.kind}))
-        reward = workspace.recipe.reward if with_scores else None
-        setup = _setup(workspace, plan, policy, reward, engine, seed)
-        scores = _Scores(workspace, plan) if with_scores else None
-        shutil.rmtree(tries_directory(workspace.directory), ignore_errors=True)
+        write_set_manifest(run_directory, plan, _pool(engine, {"name": engine.worker.kind}))
+        reward = run_directory.recipe.reward if with_scores else None
+        setup = _setup(run_directory, plan, policy, reward, engine, seed)
+        scores = _Scores(run_directory, plan) if with_scores else None
+        shutil.rmtree(tries_directory(run_directory.path), ignore_errors=True)
         try:
-            _hand_out(workspace, plan, stage, setup, engine, scores)
+            _hand_out(run_directory, plan, stage, setup, engine, scores)
         finally:
             if scores is not None:
                 scores.save()
-            shutil.rmtree(tries_directory(workspace.directory), ignore_errors=True)
-    _refuse_unseen(workspace, plan)
+            shutil.rmtree(tries_directory(run_directory.path), ignore_errors=True)
+    _refuse_unseen(run_directory, plan)
     stage.finish()
-    say_what_was_drawn(workspace, plan)
+    say_what_was_drawn(run_directory, plan)
 
 
 def _hand_out(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     plan: SetPlan,
     stage: Stage,
     setup: WorkerSetup,
@@ -97,22 +97,22 @@ def _hand_out(
     scores: "_Scores | None",
 ) -> None:
     """Hand out the shards, and note each that comes back."""
-    division, missing = divide(plan.prompts), sorted(missing_shards(workspace, plan))
+    division, missing = divide(plan.prompts), sorted(missing_shards(run_directory, plan))
     shards = [Shard(index, division[index]) for index in missing]
     total = len(plan.prompts) * plan.num_samples
     with (
-        workspace.narrator.bar(f"draw {plan.name}", total=total) as bar,
+        run_directory.console.bar(f"draw {plan.name}", total=total) as bar,
         closing(_results(shards, setup, engine)) as results,
     ):
         bar.advance(total - plan.num_samples * sum(len(shard.prompts) for shard in shards))
         for place, finished in enumerate(results):
             if finished.num_tries > 1:
-                workspace.narrator.say(
+                run_directory.console.say(
                     f"  A worker died at shard {finished.index}; another has drawn it again."
                 )
             if place == 0:
-                write_set_manifest(workspace, plan, _pool(engine, finished.engine))
-            stored = workspace.store.shards(plan.name)
+                write_set_manifest(run_directory, plan, _pool(engine, finished.engine))
+            stored = run_directory.store.shards(plan.name)
             if finished.index in stored:  # else the directory is not shared, as is said at the end
                 stage.seal(stored[finished.index])
             stage.count(seconds=finished.sampling_seconds, work=finished.num_tokens)
@@ -153,7 +153,7 @@ def _results(
 
 
 def _setup(
-    workspace: Workspace,
+    run_directory: RunDirectory,
     plan: SetPlan,
     policy: PolicyConfig,
     reward: RewardConfig | None,
@@ -164,9 +164,9 @@ def _setup(
     place = at_home(Path(policy.model))
     if place.is_dir():
         policy = policy.model_copy(update={"model": str(place.resolve())})
-    sampling = workspace.recipe.sampling
+    sampling = run_directory.recipe.sampling
     return WorkerSetup(
-        directory=workspace.directory.resolve(),
+        directory=run_directory.path.resolve(),
         working_directory=Path.cwd(),
         set_name=plan.name,
         settings=json.loads(json.dumps(dict(plan.settings))),  # as a manifest holds them
@@ -184,16 +184,16 @@ def _pool(engine: RayEngine, worker: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": engine.kind, "num_workers": engine.num_workers, "worker": dict(worker)}
 
 
-def _refuse_unseen(workspace: Workspace, plan: SetPlan) -> None:
+def _refuse_unseen(run_directory: RunDirectory, plan: SetPlan) -> None:
     """Refuse a set of which the workers stored shards where they cannot be seen from here.
 
     Raises:
         BonbonError: there are such shards.
     """
-    unseen = missing_shards(workspace, plan)
+    unseen = missing_shards(run_directory, plan)
     if unseen:
         raise BonbonError(
-            f"{workspace.directory} lacks {len(unseen)} shards of {plan.name} that Ray workers "
+            f"{run_directory.path} lacks {len(unseen)} shards of {plan.name} that Ray workers "
             "have stored under this path; expected a directory on a file system that all machines "
             "of the cluster share: give one with --out, or if it is one, run the same command again"
         )
@@ -202,13 +202,13 @@ def _refuse_unseen(workspace: Workspace, plan: SetPlan) -> None:
 class _Scores:
     """The scores of a set as far as they are known, in the table that the scoring stage fills."""
 
-    def __init__(self, workspace: Workspace, plan: SetPlan) -> None:
+    def __init__(self, run_directory: RunDirectory, plan: SetPlan) -> None:
         """Go on with the table if it holds this very reward's scores of these very candidates."""
         self._plan = plan
-        self._store = workspace.store
-        self._reward_name = workspace.recipe.reward.score_name
-        settings = scoring_settings(workspace.recipe, plan.settings, prompts=plan.prompts)
-        self._stage = workspace.stage(f"score-{plan.name}", settings)
+        self._store = run_directory.store
+        self._reward_name = run_directory.recipe.reward.score_name
+        settings = scoring_settings(run_directory.recipe, plan.settings, prompts=plan.prompts)
+        self._stage = run_directory.stage(f"score-{plan.name}", settings)
         whole = self._store.has_scores(plan.name, self._reward_name) and not self._stage.damaged
         if not self._stage.started or not whole:
             self._store.write_scores(plan.name, self._reward_name, [], [])
