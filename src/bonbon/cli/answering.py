@@ -1,10 +1,8 @@
 """What `bonbon best` does and prints; imports torch, so the verb imports it when it runs."""
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import typer
@@ -12,9 +10,9 @@ import typer
 from bonbon.cli.session import in_plain_words
 from bonbon.console import Console, shown_json
 from bonbon.models.policy import policy_name
-from bonbon.pipeline.best_of_n import BestAnswer, answer_prompt
+from bonbon.pipeline.best_of_n import BestAnswer, answer_prompt, prompt_from
 from bonbon.recipe import Recipe, make_recipe
-from bonbon.records import Candidate, Message, Prompt
+from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import Progress
 from bonbon.selection.rule import Rule
 
@@ -44,7 +42,7 @@ def show_best(
 ) -> None:
     """Answer one prompt and print the choice."""
     recipe = make_recipe(settings, overrides)
-    prompt = _prompt(text, system)
+    prompt = prompt_from(text, system=system)
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
         best = _answer(prompt, recipe, rule, reject)
     if as_json:
@@ -53,14 +51,6 @@ def show_best(
         typer.echo(shown_json(document, plain=plain))
     else:
         _print_sheet(Console(), best, recipe)
-
-
-def _prompt(text: str, system: str | None) -> Prompt:
-    """Name the prompt by its content, so that every prompt has random numbers of its own."""
-    turns = (Message(role="user", content=text),)
-    content = text if system is None else (Message(role="system", content=system), *turns)
-    digest = blake2b(json.dumps(content).encode(), digest_size=8)
-    return Prompt(id=digest.hexdigest(), content=content, split="eval")
 
 
 def _answer(prompt: Prompt, recipe: Recipe, rule: Rule, reject: float | None) -> BestAnswer:

@@ -250,12 +250,12 @@ class Policy(PolicyTokenizer):
 
 
 def load_policy(
-    config: PolicyConfig, *, dtype: DType | None = None, four_bit: bool = False
+    config: PolicyConfig | str, *, dtype: DType | None = None, four_bit: bool = False
 ) -> Policy:
     """Load a policy from safetensors.
 
     Args:
-        config: which model, and where to put it.
+        config: which model, and where to put it; or its hub name or directory.
         dtype: overrides `config.dtype`.
         four_bit: hold the weights of linear layers in 4 bits (NF4), through bitsandbytes.
 
@@ -263,6 +263,8 @@ def load_policy(
         PolicyError: the model cannot be loaded, its weights are not all there, or it has no
             end-of-sequence token.
     """
+    if isinstance(config, str):
+        config = PolicyConfig(model=config)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     device, source = resolve_device(config.device), policy_source(config)

@@ -1,21 +1,27 @@
-"""Answering one prompt with the chosen one of n completions."""
+"""Best-of-n: draw n completions of a prompt, score them, and return one."""
 
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.errors import ConfigError, RewardError
+from bonbon.errors import ConfigError, PromptError, RewardError
 from bonbon.models.packed.layout import PromptGroup, pack
 from bonbon.models.packed.probe import completion_certainties, packed_attention_in
-from bonbon.models.policy import Policy, load_policy
+from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.pipeline.checks import check_amount
-from bonbon.recipe import Recipe
-from bonbon.records import Candidate, Prompt
-from bonbon.rewards.base import Reward, checked_scores
+from bonbon.recipe import Recipe, make_recipe
+from bonbon.records import Candidate, Message, Prompt
+from bonbon.rewards.base import Reward, RewardConfig, checked_scores, load_reward
+from bonbon.rewards.function import FunctionReward
 from bonbon.sampling.base import Progress, Sampler
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import open_sampler
@@ -28,6 +34,159 @@ from bonbon.sampling.speculative_rejection import (
 from bonbon.selection.ranks import tie_rng
 from bonbon.selection.rule import Choice, Evidence, Rule
 from bonbon.theory.ties import tie_corrected
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfN:
+    """The best of n completions of a prompt.
+
+    Attributes:
+        prompt: what was asked.
+        text: the completion with the highest reward; equal rewards are decided by the seed.
+        reward: its reward.
+        candidates: all n completions, with token ids and log-probabilities.
+        rewards: of each candidate; None where the reward gave no score.
+    """
+
+    prompt: Prompt
+    text: str
+    reward: float
+    candidates: tuple[Candidate, ...]
+    rewards: tuple[float | None, ...]
+
+
+def best_of_n(
+    model: str | PolicyConfig | Policy,
+    prompts: Sequence[str | Sequence[Message] | Prompt],
+    reward: "str | Mapping[str, Any] | RewardConfig | Reward | Callable[..., Any]" = "vader",
+    n: int = 8,
+    *,
+    temperature: float | int = 1.0,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    engine: str | Mapping[str, Any] = "transformers",
+) -> list[BestOfN]:
+    """Draw n completions of every prompt, score them, and return the best of each.
+
+    Args:
+        model: a hub name or directory, a config, or a loaded policy.
+        prompts: texts, chats, or prompts with the columns that the reward reads.
+        reward: as in a recipe (`vader`, `package.module:function`, a classifier's hub name or
+            directory, or keys and values with `kind`), a reward object, or a function of prompts
+            and completions that returns one number per completion.
+        n: completions per prompt.
+        temperature: sampling temperature.
+        max_new_tokens: longest completion, in tokens.
+        seed: the same seed gives the same completions on the same machine.
+        engine: as in a recipe: `transformers`, `vllm`, or keys and values with `kind`.
+
+    Returns:
+        One result per prompt, in the given order.
+
+    Raises:
+        BonbonError: the model, the reward or a prompt cannot be used; the line says why.
+    """
+    if isinstance(prompts, str):
+        raise PromptError("got one prompt as a string, expected a list of prompts: put it in [ ]")
+    scorer = _reward(reward)
+    asked = _named([prompt_from(prompt) for prompt in prompts])
+    sampling = make_recipe(
+        {
+            "sampling": {
+                "n": n,
+                "temperature": temperature,
+                "max_new_tokens": max_new_tokens,
+                "engine": engine,
+            }
+        }
+    ).sampling
+    with _sampler(model, sampling, seed) as sampler:
+        drawn = sampler.sample(asked, n=n)
+    repeated = [prompt for prompt in asked for _ in range(n)]
+    scores = checked_scores(scorer, repeated, [candidate.text for candidate in drawn])
+    return [
+        _best(prompt, drawn[start : start + n], scores[start : start + n], scorer.name, seed)
+        for prompt, start in zip(asked, range(0, len(drawn), n), strict=True)
+    ]
+
+
+def prompt_from(content: str | Sequence[Message] | Prompt, *, system: str | None = None) -> Prompt:
+    """Return a prompt whose id is made of its content, which its random numbers depend on."""
+    if isinstance(content, Prompt):
+        return content
+    if isinstance(content, str) and system is not None:
+        content = (Message(role="user", content=content),)
+    if not isinstance(content, str):
+        content = tuple(content)
+        if system is not None:
+            content = (Message(role="system", content=system), *content)
+    digest = blake2b(json.dumps(content).encode(), digest_size=8)
+    return Prompt(id=digest.hexdigest(), content=content, split="eval")
+
+
+def _named(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Number repeated prompts, so that each is answered with random numbers of its own."""
+    seen: Counter[str] = Counter()
+    named: list[Prompt] = []
+    for prompt in prompts:
+        repeat = seen[prompt.id]
+        seen[prompt.id] += 1
+        named.append(replace(prompt, id=f"{prompt.id}-{repeat}") if repeat else prompt)
+    return named
+
+
+@contextmanager
+def _sampler(
+    model: str | PolicyConfig | Policy, sampling: SamplingConfig, seed: int
+) -> Generator[Sampler]:
+    """Open an engine for a model; one that is loaded already is the built-in engine's."""
+    if isinstance(model, Policy):
+        if sampling.engine.kind != "transformers":
+            raise ConfigError(
+                f"got a loaded policy with engine {sampling.engine.kind!r}, which loads its own; "
+                "give the model's name or directory instead"
+            )
+        yield TransformersSampler(model, sampling, seed=seed)
+        return
+    config = PolicyConfig(model=model) if isinstance(model, str) else model
+    with open_sampler(config, sampling, seed=seed) as (sampler, _):
+        yield sampler
+
+
+def _reward(
+    reward: "str | Mapping[str, Any] | RewardConfig | Reward | Callable[..., Any]",
+) -> Reward:
+    if isinstance(reward, str | Mapping | RewardConfig):
+        return load_reward(reward)
+    if isinstance(reward, Reward):
+        return reward
+    return FunctionReward(reward)
+
+
+def _best(
+    prompt: Prompt,
+    candidates: Sequence[Candidate],
+    scores: Sequence[float | None],
+    reward_name: str,
+    seed: int,
+) -> BestOfN:
+    scored = [index for index, score in enumerate(scores) if score is not None]
+    if not scored:
+        raise RewardError(
+            f"reward {reward_name!r} gave none of the {len(candidates)} completions of "
+            f"{prompt.text[:80]!r} a score, so none can be the best; expected one number or more"
+        )
+    evidence = Evidence(
+        texts=[candidates[index].text for index in scored],
+        logprobs=np.array([candidates[index].logprob for index in scored]),
+        rewards=np.array([scores[index] for index in scored], dtype=float),
+        certainties=None,
+    )
+    best = scored[Rule(method="best").choose(evidence, rng=tie_rng(seed, prompt.id)).index]
+    reward = scores[best]
+    assert reward is not None
+    return BestOfN(prompt, candidates[best].text, reward, tuple(candidates), tuple(scores))
+
 
 COMPLETIONS_AT_ONCE = 8
 """Completions that share a forward pass when their certainty is measured."""

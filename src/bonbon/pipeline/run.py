@@ -82,6 +82,44 @@ def run(
     return read_metrics(directory)
 
 
+def sample(recipe: Recipe, directory: Path, *, console: Console | None = None) -> None:
+    """Draw n completions of every training prompt, or those that are missing.
+
+    Args:
+        recipe: what to do.
+        directory: holds everything that the run writes.
+        console: tells the user what happens; the terminal by default.
+
+    Raises:
+        BonbonError: something that the user can fix; what is done stays done.
+    """
+    _run_stage(recipe, directory, console, Run.sample)
+
+
+def score(recipe: Recipe, directory: Path, *, console: Console | None = None) -> None:
+    """Score the stored completions with the recipe's reward; arguments and errors as `sample`."""
+    _run_stage(recipe, directory, console, Run.score)
+
+
+def train(recipe: Recipe, directory: Path, *, console: Console | None = None) -> None:
+    """Train on the scored completions; arguments and errors as `sample`."""
+    _run_stage(recipe, directory, console, Run.train)
+
+
+def evaluate(recipe: Recipe, directory: Path, *, console: Console | None = None) -> Metrics:
+    """Compare base, best-of-n and trained model on held-out prompts; arguments as `sample`."""
+    _run_stage(recipe, directory, console, Run.evaluate)
+    return read_metrics(directory)
+
+
+def _run_stage(
+    recipe: Recipe, directory: Path, console: Console | None, stage: "Callable[[Run], None]"
+) -> None:
+    stages = Run(RunDirectory.at(directory, recipe, console or Console()))
+    with stages.run_directory.opened():
+        stage(stages)
+
+
 class Run:
     """The stages of a run, over one run_directory; models and reward load when first used.
 
