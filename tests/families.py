@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from bonbon.models.policy import Policy
-from bonbon.models.rotary import give_rows_own_tables
+from bonbon.models.rotary import use_per_row_tables
 from bonbon.models.toy import toy_policy
 
 VOCABULARY = 8
@@ -74,51 +74,51 @@ FALCON: dict[str, Any] = {
 PLAIN: dict[str, tuple[PreTrainedConfig, str]] = {
     "Bloom": (
         BloomConfig(**IDS, hidden_size=32, n_layer=2, n_head=4),
-        "its attention cannot be replaced",
+        "does not let its attention be replaced",
     ),
     "gpt-oss": (
         GptOssConfig(
             **GROUPED, head_dim=8, num_local_experts=2, num_experts_per_tok=1, sliding_window=4,
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         ),
-        "its cache cannot be replaced",
+        "does not support attention sinks",
     ),
     "Mamba": (
         MambaConfig(**IDS, hidden_size=32, num_hidden_layers=2, state_size=4),
-        "it has layers of kind",
+        "layers of type",
     ),
-    "Falcon, alibi": (FalconConfig(**FALCON, alibi=True), "its attention cannot be replaced"),
+    "Falcon, alibi": (FalconConfig(**FALCON, alibi=True), "does not let its attention be replaced"),
     "GPT-Neo, a layer with a window": (
         GPTNeoConfig(
             **IDS, hidden_size=32, num_layers=2, num_heads=4, window_size=3,
             attention_types=[[["global", "local"], 1]], max_position_embeddings=64,
             initializer_range=0.3,
         ),
-        "it has layers of kind local",
+        "layers of type local",
     ),
     "LFM2": (
         Lfm2Config(**GROUPED, layer_types=["conv", "full_attention", "conv"]),
-        "it has layers of kind conv",
+        "layers of type conv",
     ),
     "Falcon-H1": (
         FalconH1Config(
             **GROUPED, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=4,
             mamba_chunk_size=8, lm_head_multiplier=0.5,
         ),
-        "it has layers of kind hybrid",
+        "layers of type hybrid",
     ),
     "Llama 4, chunked": (
         Llama4TextConfig(
             **GROUPED, attention_chunk_size=3, num_local_experts=2, intermediate_size_mlp=48
         ),
-        "it has layers of kind chunked_attention",
+        "layers of type chunked_attention",
     ),
     "RWKV": (
         RwkvConfig(
             **IDS, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32,
             intermediate_size=48, context_length=64,
         ),
-        "its attention cannot be replaced",
+        "does not let its attention be replaced",
     ),
 }  # fmt: skip
 
@@ -170,7 +170,7 @@ def policy_of(config: PreTrainedConfig) -> Policy:
     torch.manual_seed(0)
     toy = toy_policy(num_words=VOCABULARY - 1)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    give_rows_own_tables(model)  # as loading does
+    use_per_row_tables(model)  # as loading does
     return Policy(
         name="tiny",
         model=model,

@@ -1,5 +1,8 @@
 """The errors that speak to a person: what was got, what was expected, what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class BonbonError(Exception):
     """A problem the user can mend; the command line prints it in one line and exits with 2."""
@@ -35,3 +38,9 @@ class TrainingError(BonbonError, RuntimeError):
 
 class MissingExtraError(BonbonError, ImportError):
     """An optional dependency that is not installed."""
+
+
+def nearest(name: str, known: Iterable[str], *, quote: str = "'") -> str:
+    """Return "; did you mean …?" with the known name most like a wrong one, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {quote}{close[0]}{quote}?" if close else ""

@@ -3,8 +3,7 @@
 A package adds a kind through an entry point, a script through `Registry.register`.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -13,7 +12,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from bonbon.config import Config, without_secrets
-from bonbon.errors import ConfigError
+from bonbon.errors import ConfigError, nearest
 from bonbon.recipe_io import shown
 
 Item_co = TypeVar("Item_co", covariant=True)
@@ -171,12 +170,6 @@ def check_part_keys(given: Mapping[str, object], part: type[Config], what: str) 
             raise ValueError(line + nearest(key, known, quote="`"))
     if missing := _missing(given, part):
         raise ValueError(f"got {what} without `{missing}`; add it")
-
-
-def nearest(name: str, known: Iterable[str], *, quote: str = "'") -> str:
-    """Return "; did you mean …?" with the known name that is most like a wrong one, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {quote}{close[0]}{quote}?" if close else ""
 
 
 def _check_keys(given: Mapping[str, object], registry: Registry[type[KindConfig]]) -> None:

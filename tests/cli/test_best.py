@@ -145,7 +145,7 @@ def test_what_has_no_score_is_left_out(best: Command, tmp_path: Path) -> None:
         (("1", "--method", "bset"), "did you mean 'best'?"),
         (("1", "--method", "soft"), "needs a parameter, the temperature λ"),
         (("1", "--parameter", "1"), "the method 'best' has no parameter"),
-        (("1", "--answer", "x"), "the method 'best' reads no answers"),
+        (("1", "--answer", "x"), "the method 'best' does not read answers"),
         (("1", "--method", "mbr", "--reward", "vader"), "reads no reward; leave --reward out"),
         (("1", "--reject", "1"), "the fraction to reject is 1.0"),
         (("1", "--reward", "digits:sum"), "digits:sum"),

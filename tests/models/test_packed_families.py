@@ -13,7 +13,7 @@ from bonbon.errors import PolicyError
 from bonbon.models.packed import hidden_states
 from bonbon.models.packed.layout import Layout, PromptGroup, pack
 from bonbon.models.packed.logprobs import completion_logprobs
-from bonbon.models.packed.probe import packed_attention_in
+from bonbon.models.packed.probe import packed_layout
 from bonbon.models.toy import plain_logprob
 
 GROUPS = [
@@ -23,7 +23,7 @@ GROUPS = [
 ]
 COEFFICIENTS = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, 0.7, -0.3])
 MASKED = {"Gemma 2, soft-capped": SHARED["Gemma 2, soft-capped"], "gpt-oss": PLAIN["gpt-oss"][0]}
-IN_LINE = {name: config for name, config in SHARED.items() if name not in MASKED}
+FLAT = {name: config for name, config in SHARED.items() if name not in MASKED}
 ALONE = {name: config for name, (config, _) in PLAIN.items() if name not in MASKED}
 
 
@@ -58,7 +58,7 @@ def check(
 ) -> None:
     """Hold the layout that is chosen against one sequence at a time."""
     before = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
-    with packed_attention_in(model) as layout:
+    with packed_layout(model) as layout:
         assert layout == expected_layout
         value, gradient = value_and_gradient(model, packed_sum(model, layout, groups))
     assert model.config._attn_implementation == before  # pyright: ignore[reportPrivateUsage]
@@ -69,20 +69,20 @@ def check(
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return bonbon's lines; transformers has some of its own."""
-    return [one.getMessage() for one in caplog.records if one.name.startswith("bonbon.")]
+    return [record.getMessage() for record in caplog.records if record.name.startswith("bonbon.")]
 
 
-@pytest.mark.parametrize("name", IN_LINE)
-def test_groups_in_line_equal_one_by_one(name: str) -> None:
-    check(policy_of(IN_LINE[name]).model, "line")
+@pytest.mark.parametrize("name", FLAT)
+def test_flat_groups_equal_single_sequences(name: str) -> None:
+    check(policy_of(FLAT[name]).model, "flat")
 
 
-def test_a_line_of_prompts_alone_scores_completions_of_one_token() -> None:
-    check(policy_of(IN_LINE["Llama"]).model, "line", SINGLES)
+def test_a_flat_row_of_prompts_alone_scores_completions_of_one_token() -> None:
+    check(policy_of(FLAT["Llama"]).model, "flat", SINGLES)
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_groups_behind_a_mask_equal_one_by_one(name: str) -> None:
+def test_groups_behind_a_mask_equal_single_sequences(name: str) -> None:
     model = policy_of(SHARED[name]).model
     value, gradient = value_and_gradient(model, packed_sum(model, "prompts"))
     exact, expected = value_and_gradient(model, plain_sum(model))
@@ -91,13 +91,13 @@ def test_groups_behind_a_mask_equal_one_by_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_what_cannot_attend_in_line_goes_behind_a_mask_and_says_so(
+def test_what_cannot_be_read_flat_uses_a_mask_and_says_so(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="bonbon"):
         check(policy_of(MASKED[name]).model, "prompts")
     (line,) = said(caplog)
-    assert "attends behind a dense mask, which is slower: " in line
+    assert "uses a dense attention mask instead, which is slower; the results are the same" in line
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -107,14 +107,14 @@ def test_what_takes_no_mask_reads_each_completion_alone_and_says_so(
     with caplog.at_level(logging.WARNING, logger="bonbon"):
         check(policy_of(ALONE[name]).model, "completions")
     (line,) = said(caplog)
-    assert "reads the prompt again for every completion, which is slower: " in line
+    assert "reads the prompt again for every completion, which is slower" in line
 
 
 def test_rows_of_completions_come_in_parts_where_no_gradient_is_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = policy_of(ALONE["LFM2"]).model
-    monkeypatch.setattr(hidden_states, "TOKENS_AT_ONCE", 30)
+    monkeypatch.setattr(hidden_states, "MAX_FORWARD_TOKENS", 30)
     rows: list[int] = []
     model.base_model.register_forward_pre_hook(
         lambda _, args, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True
@@ -129,7 +129,7 @@ def test_logits_that_are_rescaled_in_an_unknown_way_are_refused() -> None:
     model = policy_of(HyperCLOVAXConfig(**GROUPED, logits_scaling=0.5)).model
     with (
         pytest.raises(PolicyError, match=r"HyperCLOVAXForCausalLM rescales its logits"),
-        packed_attention_in(model),
+        packed_layout(model),
     ):
         pass
 
@@ -139,6 +139,6 @@ def test_gradient_checkpointing_hands_the_layout_on() -> None:
     expected = value_and_gradient(model, plain_sum(model))[1]
     model.activation_checkpointing_enable()
     model.train()
-    with packed_attention_in(model) as layout:
+    with packed_layout(model) as layout:
         gradient = value_and_gradient(model, packed_sum(model, layout))[1]
     assert (gradient - expected).norm() <= 1e-4 * expected.norm()

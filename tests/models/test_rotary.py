@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from bonbon.models.packed.layout import PromptGroup, pack
 from bonbon.models.packed.logprobs import completion_logprobs
-from bonbon.models.packed.probe import packed_attention_in
-from bonbon.models.rotary import switch_of
+from bonbon.models.packed.probe import packed_layout
+from bonbon.models.rotary import rotary_switch
 from bonbon.models.toy import plain_logprob
 from bonbon.models.weights import load_weights
 from bonbon.records import Prompt
@@ -35,7 +35,7 @@ GROUPS = [
 
 def check_packed(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> str:
     """Hold the log-probabilities of groups read together against each sequence's own."""
-    with packed_attention_in(model, groups) as layout:
+    with packed_layout(model, groups) as layout:
         logprobs = completion_logprobs(model, pack(groups, layout), temperature=0.8)
     expected = [
         plain_logprob(model, group.prompt, completion, temperature=0.8).item()
@@ -49,23 +49,23 @@ def check_packed(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> str:
 @pytest.mark.parametrize("name", SCALED)
 def test_packed_rows_do_not_change_with_their_neighbours(name: str) -> None:
     model = policy_of(scaled(name)).model
-    expected = "completions" if name in SWITCHING else "line"
+    expected = "completions" if name in SWITCHING else "flat"
     assert check_packed(model, GROUPS) == expected
     with torch.no_grad():
         assert check_packed(model, GROUPS) == expected
 
 
 @pytest.mark.parametrize("name", SWITCHING)
-def test_what_stays_below_the_switch_is_read_in_line(name: str) -> None:
+def test_what_stays_below_the_switch_is_read_flat(name: str) -> None:
     model = policy_of(scaled(name)).model
-    assert check_packed(model, GROUPS[1:2]) == "line"
-    assert check_packed(model, [PromptGroup(tokens(6), (tokens(10, 2), tokens(1)))]) == "line"
+    assert check_packed(model, GROUPS[1:2]) == "flat"
+    assert check_packed(model, [PromptGroup(tokens(6), (tokens(10, 2), tokens(1)))]) == "flat"
 
 
 def test_the_line_says_where_tables_change(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="bonbon"):
         check_packed(policy_of(scaled("longrope")).model, GROUPS)
-    assert "sequences of more than 16 tokens have other rotary tables" in caplog.text
+    assert "sequences of more than 16 tokens use other rotary tables" in caplog.text
     assert "the longest here has 50" in caplog.text
 
 
@@ -88,7 +88,7 @@ def test_loading_gives_rows_their_own_tables(tmp_path: pytest.TempPathFactory) -
     made = policy_of(scaled("longrope")).model
     made.save_pretrained(str(tmp_path))
     loaded = load_weights(AutoModelForCausalLM, str(tmp_path), dtype=torch.float32)
-    assert switch_of(loaded) == (16, True)
+    assert rotary_switch(loaded) == (16, True)
     assert check_packed(loaded, GROUPS) == "completions"
 
 
@@ -105,7 +105,7 @@ def test_stored_logprobs_are_those_of_the_finished_sequence(name: str) -> None:
     assert sampler.decoder_name == "shared-prompt"
     candidates = sampler.sample(prompts, n=3)
     order = [(key, index) for key in lengths for index in range(3)]
-    assert [(one.prompt_id, one.sample_index) for one in candidates] == order
+    assert [(c.prompt_id, c.sample_index) for c in candidates] == order
     for one in candidates:
         exact = plain_logprob(policy.model, one.prompt_token_ids, one.token_ids, temperature=0.9)
         assert one.logprob == pytest.approx(exact.item(), abs=2e-4)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bonbon.errors import ConfigError, EngineError
-from bonbon.openai_api.client import OpenaiClient, check_connections, run_to_end
+from bonbon.openai_api.client import OpenaiClient, check_connections, run_coroutine
 from bonbon.openai_api.endpoint import Endpoint
 from bonbon.openai_api.failures import RequestRefusedError
 from bonbon.openai_api.schema import Answer
@@ -59,7 +59,7 @@ async def ask(
 def problem(client: OpenaiClient, body: dict[str, Any] | None = None) -> str:
     """Return the one line that asking ends with."""
     with pytest.raises(EngineError) as caught:
-        run_to_end(ask(client, body=body))
+        run_coroutine(ask(client, body=body))
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
     return str(caught.value)
@@ -70,7 +70,7 @@ def test_a_passing_fault_is_tried_again(
     fault: int | str, openai_url: str, put_model: PutModel, requests_for: RequestsFor
 ) -> None:
     model = put_model(**HELLO, fail=[fault])
-    assert run_to_end(ask(OpenaiClient(endpoint(openai_url, model)))) == ["good day"]
+    assert run_coroutine(ask(OpenaiClient(endpoint(openai_url, model)))) == ["good day"]
     assert len(requests_for(model)) == 2
 
 
@@ -118,7 +118,7 @@ def test_an_answer_that_drips_in_counts_as_none(openai_url: str, put_model: PutM
     model = put_model(**HELLO, fail=["drip"])
     began = time.perf_counter()
     client = OpenaiClient(endpoint(openai_url, model, timeout_s=0.5))
-    assert run_to_end(ask(client)) == ["good day"]
+    assert run_coroutine(ask(client)) == ["good day"]
     assert time.perf_counter() - began < 30
 
 
@@ -127,12 +127,12 @@ def test_the_time_for_an_answer_is_its_own(openai_url: str, put_model: PutModel)
     client = OpenaiClient(
         endpoint(openai_url, put_model(**HELLO, delay=0.2), timeout_s=1, concurrency=1)
     )
-    assert run_to_end(ask(client, times=8)) == ["good day"] * 8
+    assert run_coroutine(ask(client, times=8)) == ["good day"] * 8
 
 
 def test_a_compressed_answer_is_read(openai_url: str, put_model: PutModel) -> None:
     client = OpenaiClient(endpoint(openai_url, put_model(**HELLO, always="packed")))
-    assert run_to_end(ask(client)) == ["good day"]
+    assert run_coroutine(ask(client)) == ["good day"]
 
 
 def test_an_answer_may_be_as_long_as_what_was_asked_for(
@@ -142,7 +142,7 @@ def test_an_answer_may_be_as_long_as_what_was_asked_for(
     long = {"answers": {"hello": {"message": {"content": text}, "finish_reason": "stop"}}}
     client = OpenaiClient(endpoint(openai_url, put_model(**long), max_retries=0))
     assert "longer than 1 MiB" in problem(client)
-    assert run_to_end(ask(client, body={"max_tokens": 4096})) == [text]
+    assert run_coroutine(ask(client, body={"max_tokens": 4096})) == [text]
 
 
 @pytest.mark.parametrize("after", ["3600", "Wed, 21 Oct 2099 07:28:00 GMT"])
@@ -157,7 +157,7 @@ def test_a_server_that_says_to_wait_for_long_is_not_waited_for(
 def test_a_server_is_waited_for_as_it_says(openai_url: str, put_model: PutModel) -> None:
     model = put_model(**HELLO, fail=[429, 503], retry_after="1")
     began = time.perf_counter()
-    assert run_to_end(ask(OpenaiClient(endpoint(openai_url, model)))) == ["good day"]
+    assert run_coroutine(ask(OpenaiClient(endpoint(openai_url, model)))) == ["good day"]
     assert time.perf_counter() - began >= 2
 
 
@@ -181,7 +181,7 @@ def test_an_environment_that_no_connection_can_use(
         check_connections()
     assert line in str(caught.value)
     with pytest.raises(ConfigError):
-        run_to_end(ask(OpenaiClient(endpoint("http://127.0.0.1:9/v1", "m"))))
+        run_coroutine(ask(OpenaiClient(endpoint("http://127.0.0.1:9/v1", "m"))))
 
 
 def test_a_proxy_whose_port_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_the_key_comes_from_the_environment_and_is_never_told(
     said = problem(OpenaiClient(endpoint(openai_url, model)))
     assert "answers 401: $TEST_OPENAI_KEY holds no key" in said
     monkeypatch.setenv("TEST_OPENAI_KEY", KEY + "\n")
-    assert run_to_end(ask(OpenaiClient(endpoint(openai_url, model)))) == ["good day"]
+    assert run_coroutine(ask(OpenaiClient(endpoint(openai_url, model)))) == ["good day"]
     sent = [entry["authorization"] for entry in requests_for(model)]
     assert sent == ["Bearer EMPTY", f"Bearer {KEY}"]
     said = problem(OpenaiClient(endpoint(openai_url, put_model(**HELLO, key="other"))))
@@ -242,10 +242,10 @@ def test_what_a_server_does_not_know_is_left_out_if_it_may_be(
     model = put_model(**HELLO, knows=["messages"])
     client = OpenaiClient(endpoint(openai_url, model))
     for _ in range(2):
-        assert run_to_end(ask(client, body={"seed": 3})) == ["good day"]
+        assert run_coroutine(ask(client, body={"seed": 3})) == ["good day"]
     assert ["seed" in entry["body"] for entry in requests_for(model)] == [True, False, False]
     with pytest.raises(RequestRefusedError, match="Unrecognized request argument: top_p; change"):
-        run_to_end(ask(client, body={"top_p": 0.5}))
+        run_coroutine(ask(client, body={"top_p": 0.5}))
 
 
 def test_requests_are_limited_and_side_by_side(
@@ -253,7 +253,7 @@ def test_requests_are_limited_and_side_by_side(
 ) -> None:
     model = put_model(**HELLO, delay=0.1)
     client = OpenaiClient(endpoint(openai_url, model, concurrency=4))
-    assert run_to_end(ask(client, times=12)) == ["good day"] * 12
+    assert run_coroutine(ask(client, times=12)) == ["good day"] * 12
     assert 2 <= max(entry["in_flight"] for entry in requests_for(model)) <= 4
 
 
@@ -275,7 +275,7 @@ def test_after_a_failure_no_further_request_is_sent_and_those_on_the_way_end(
             await client.gather(noted() for _ in range(9))
 
     with pytest.raises(EngineError, match="fault 418"):
-        run_to_end(all_of_them())
+        run_coroutine(all_of_them())
     assert len(requests_for(model)) == 3
     assert len(ended) == 2
 
@@ -284,6 +284,6 @@ def test_it_runs_inside_a_running_loop(openai_url: str, put_model: PutModel) -> 
     client = OpenaiClient(endpoint(openai_url, put_model(**HELLO)))
 
     async def cell() -> list[str]:
-        return run_to_end(ask(client))
+        return run_coroutine(ask(client))
 
     assert asyncio.run(cell()) == ["good day"]

@@ -28,9 +28,9 @@ from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.rewards import base
-from bonbon.sampling.native.prefix_attention import SharedPromptDecoder
+from bonbon.sampling.native.prefix_attention import PrefixAttentionDecoder
 from bonbon.sampling.native.sampler import TransformersSampler
-from bonbon.sampling.native.scheduler import Schedule
+from bonbon.sampling.native.scheduler import Scheduler
 from bonbon.training import saved_model
 from bonbon.training.checkpoints import KeepLastCheckpoint
 from bonbon.training.trainer import PreferenceTrainer
@@ -145,8 +145,8 @@ def assert_same_run(directory: Path, uninterrupted: Path) -> None:
 
 
 PLACES = {
-    "sampling, before any shard": Place(Schedule, "run"),
-    "sampling, inside a shard": Place(SharedPromptDecoder, "step", call=5),
+    "sampling, before any shard": Place(Scheduler, "run"),
+    "sampling, inside a shard": Place(PrefixAttentionDecoder, "step", call=5),
     "sampling, with a shard half written": Place(table_file, "_write_parquet", 2, before=False),
     "sampling, between shards": Place(CandidateStore, "write_shard", 2, before=False),
     "sampling, with every shard written": Place(CandidateStore, "write_shard", 3, before=False),

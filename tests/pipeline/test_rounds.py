@@ -22,7 +22,7 @@ from bonbon.data.store import CandidateStore
 from bonbon.errors import ConfigError
 from bonbon.models.packed.layout import PromptGroup, pack
 from bonbon.models.packed.logprobs import completion_logprobs
-from bonbon.models.packed.probe import packed_attention_in
+from bonbon.models.packed.probe import packed_layout
 from bonbon.models.policy import Policy, load_policy
 from bonbon.models.toy import plain_logprob
 from bonbon.pipeline import report as reports
@@ -252,7 +252,7 @@ def read_in_bfloat16(policy: Policy, group: PromptGroup) -> list[float]:
     """Return the log-probabilities that a trainer in bfloat16 starts from."""
     with (
         torch.no_grad(),
-        packed_attention_in(policy.model) as layout,
+        packed_layout(policy.model) as layout,
         torch.autocast("cpu", torch.bfloat16),
     ):
         batch = pack([group], layout)

@@ -54,7 +54,7 @@ def test_the_plain_decoder_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     policy = policy_of(SHARED["Llama"])
     config = SamplingConfig(max_new_tokens=9, engine=TransformersEngine(rows=4))
     shared = TransformersSampler(policy, config, seed=0).sample(PROMPTS, n=3)
-    monkeypatch.setattr("bonbon.sampling.native.probe.why_not_shared", lambda _: "tried")
+    monkeypatch.setattr("bonbon.sampling.native.probe.prefix_cache_problem", lambda _: "tried")
     plain = TransformersSampler(policy, config, seed=0).sample(PROMPTS, n=3)
     assert [c.token_ids for c in shared] == [c.token_ids for c in plain]
 

@@ -16,13 +16,13 @@ from bonbon.pipeline.evaluate import group_logprobs
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersSampler
-from bonbon.sampling.native.token_sampling import draw_tokens
+from bonbon.sampling.native.token_sampling import sample_tokens
 from bonbon.sampling.rescoring import rescored_candidates
 
 Checkpoint = Callable[[str], Path]
 
 PROMPT = Prompt("p1", "Hi there", "train")
-LINE = r"^the model gives no finite numbers as probabilities \(.*p1"
+LINE = r"^the model's probabilities are not finite numbers \(.*p1"
 
 
 @pytest.fixture(params=[("nan", "float32"), ("overflow", "float16")], ids=str)
@@ -80,7 +80,7 @@ def test_a_model_that_overflows_in_half_precision_is_fine_in_whole(checkpoint: C
 def test_what_is_drawn_from_no_numbers_has_no_logprob(bad: float) -> None:
     logits = torch.zeros(2, 700)
     logits[0] = bad
-    token, logprob = draw_tokens(logits, torch.tensor([0.99, 0.99], dtype=torch.float64), 1.0)
+    token, logprob = sample_tokens(logits, torch.tensor([0.99, 0.99], dtype=torch.float64), 1.0)
     assert 0 <= int(token[0]) < 700
     assert not math.isfinite(logprob[0])
     assert int(token[1]) == 693

@@ -30,7 +30,7 @@ RequestsFor = Callable[[str], list[dict[str, Any]]]
 MakeSampler = Callable[..., OpenaiSampler]
 
 POLICY = toy_policy(num_words=3, seed=1)
-POLICY.model.double()  # so that batches of different shapes agree to the last digits
+POLICY.model.double()  # so that batches of different shapes logits_agree to the last digits
 END = POLICY.eos_token_ids[0]
 LIMIT = 3
 PROMPTS = [

@@ -12,14 +12,14 @@ from bonbon.selection.mbr import (
     reward_plus_logprob_index,
     reward_plus_similarity_index,
 )
-from bonbon.selection.rule import METHODS, PARAMETERS, Evidence, Rule
+from bonbon.selection.rule import METHODS, PARAMETERS, Rule, SelectionInputs
 from bonbon.selection.stochastic import poisson_best_index, soft_best_index, soft_weights
 
 TEXTS = ["It is 4.", "It is 5, no: 4.", "I make it 7", "No idea.", "It is 5"]
 REWARDS = np.array([0.1, 0.9, 0.4, 0.8, 0.2])
 LOGPROBS = np.array([-3.0, -9.0, -4.0, -2.0, -3.5])
 CERTAINTIES = np.array([1.0, 2.0, 6.0, 9.0, 5.0])
-EVIDENCE = Evidence(TEXTS, LOGPROBS, REWARDS, CERTAINTIES)
+EVIDENCE = SelectionInputs(TEXTS, LOGPROBS, REWARDS, CERTAINTIES)
 
 
 def test_every_rule_chooses_as_its_function_does() -> None:
@@ -69,11 +69,11 @@ def test_scores_are_what_the_rule_ranks_by(rule: Rule, scores: np.ndarray) -> No
 
 def test_the_runner_up_says_something_else() -> None:
     texts = ["good", " good ", "fine", "bad"]
-    evidence = Evidence(texts, np.zeros(4), np.array([3.0, 2.0, 1.0, 0.0]), None)
+    evidence = SelectionInputs(texts, np.zeros(4), np.array([3.0, 2.0, 1.0, 0.0]), None)
     assert Rule().choose(evidence, rng=default_rng(0)).runner_up == 2
     voted = Rule("majority").choose(EVIDENCE, rng=default_rng(0)).runner_up
     assert voted in {2, 4}  # 7 or 5, and not the other that says 4, nor the one without an answer
-    alike = Evidence(["same"] * 3, np.zeros(3), np.array([3.0, 2.0, 1.0]), None)
+    alike = SelectionInputs(["same"] * 3, np.zeros(3), np.array([3.0, 2.0, 1.0]), None)
     assert Rule().choose(alike, rng=default_rng(0)).runner_up is None
 
 
@@ -115,7 +115,7 @@ def test_every_method_says_what_it_needs() -> None:
         ({"method": "best", "parameter": 1.0}, "'best' has no parameter, got 1.0"),
         ({"method": "soft", "parameter": -1.0}, "λ of 'soft' is -1.0, expected a number of at"),
         ({"method": "likelihood", "parameter": float("inf")}, "expected a finite number"),
-        ({"method": "mbr", "pattern": "x"}, "'mbr' reads no answers"),
+        ({"method": "mbr", "pattern": "x"}, "'mbr' does not read answers"),
         ({"method": "majority", "pattern": "("}, "is not a regular expression"),
     ],
 )
@@ -125,6 +125,6 @@ def test_what_cannot_be_is_refused(arguments: dict[str, object], line: str) -> N
 
 
 def test_no_answers_cannot_vote() -> None:
-    evidence = Evidence(["a", "b"], np.zeros(2), None, None)
+    evidence = SelectionInputs(["a", "b"], np.zeros(2), None, None)
     with pytest.raises(RewardError, match="none of the 2 completions holds an answer"):
         Rule("majority").choose(evidence, rng=default_rng(0))

@@ -14,7 +14,7 @@ def group(lengths: list[int]) -> PromptGroup:
     return PromptGroup(prompt, tuple(completions))
 
 
-@pytest.mark.parametrize("layout", ["line", "prompts", "completions"])
+@pytest.mark.parametrize("layout", ["flat", "prompts", "completions"])
 @given(
     st.lists(st.lists(st.integers(1, 30), min_size=2, max_size=5), min_size=1, max_size=12),
     st.integers(1, 200),
@@ -42,7 +42,7 @@ def test_there_are_as_many_parts_as_every_process_needs(
 
 def test_parts_are_even() -> None:
     sizes = [10, 10, 10, 30, 30, 30]
-    in_line = [(size, 1) for size in sizes]
-    assert [sum(part) for part in cut(sizes, in_line, 3)] == [20, 40, 60]
+    flat = [(size, 1) for size in sizes]
+    assert [sum(part) for part in cut(sizes, flat, 3)] == [20, 40, 60]
     padded = [(1, size) for size in sizes]
     assert [len(part) for part in cut(sizes, padded, 3)] == [3, 2, 1]

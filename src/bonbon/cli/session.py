@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from bonbon.console import Console
 from bonbon.errors import BonbonError, ConfigError
-from bonbon.models.shortage import lacks_disk, lacks_memory, on_gpu
+from bonbon.models.resource_errors import is_gpu_memory, is_out_of_disk, is_out_of_memory
 from bonbon.pipeline.distributed import is_main, refuse_several
 from bonbon.pipeline.run import Run, run
 from bonbon.pipeline.run_directory import RunDirectory
@@ -105,12 +105,12 @@ def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
         except BonbonError:
             raise
         except Exception as error:
-            if lacks_memory(error):
-                whose = "the GPU's memory" if on_gpu(error) else "memory"
+            if is_out_of_memory(error):
+                whose = "the GPU's memory" if is_gpu_memory(error) else "memory"
                 raise BonbonError(
                     f"{whose} is full ({_reason(error)}); {when_memory_is_full}"
                 ) from error
-            if lacks_disk(error):
+            if is_out_of_disk(error):
                 file = getattr(error, "filename", None) or "a file"
                 raise BonbonError(
                     f"{file} could not be written whole ({_reason(error)}), as happens when the "

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from bonbon.models.packed.hidden_states import completion_hidden_states
 from bonbon.models.packed.layout import Layout, PromptGroup, pack
-from bonbon.models.packed.logprobs import chunk_size, require_numbers, vocabulary_logits
-from bonbon.models.packed.probe import attending, packed_attention_in
+from bonbon.models.packed.logprobs import chunk_size, require_finite, vocabulary_logits
+from bonbon.models.packed.probe import layout_attention, packed_layout
 from bonbon.records import ScoredGroup
 
 
@@ -52,13 +52,13 @@ def kl_from_samples(
     """
     estimates: list[Tensor] = []
     packed = [_prompt_group(group) for group in groups]
-    with packed_attention_in(policy, packed) as layout, attending(base, layout):
+    with packed_layout(policy, packed) as layout, layout_attention(base, layout):
         for start in range(0, len(groups), groups_per_batch):
             batch = packed[start : start + groups_per_batch]
             sequences = _sequence_estimates(policy, base, batch, temperature, layout)
             here = groups[start : start + groups_per_batch]
             named = ", ".join(repr(group.prompt_id) for group in here)
-            require_numbers(sequences.flatten().tolist(), f"measuring KL on the prompts {named}")
+            require_finite(sequences.flatten().tolist(), f"measuring KL on the prompts {named}")
             sizes = [len(group.completions) for group in batch]
             estimates.extend(part.mean(dim=1) for part in sequences.split(sizes, dim=1))
             if on_progress is not None:

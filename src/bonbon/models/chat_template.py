@@ -111,7 +111,7 @@ def _at(clock: datetime, template: str) -> str:
     return f"{{% macro strftime_now(format) %}}{{{{ format{told} }}}}{{% endmacro %}}\n{template}"
 
 
-def left_out(messages: Sequence[Message], text: str) -> Message | None:
+def omitted_message(messages: Sequence[Message], text: str) -> Message | None:
     """Return the first message that a chat template left out of its text; None if it is whole.
 
     Spaces may differ. Of the assistant's turns the last line counts: templates drop the thinking

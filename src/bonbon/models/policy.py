@@ -25,8 +25,8 @@ from transformers import (
 from bonbon.config import Config, at_home
 from bonbon.errors import BonbonError, ConfigError, PolicyError, PromptError
 from bonbon.models.bundled import BUNDLED_POLICY, bundled_policy_directory
-from bonbon.models.chat_template import choose_template, end_token_ids, left_out, render_chat
-from bonbon.models.shortage import lacks_memory
+from bonbon.models.chat_template import choose_template, end_token_ids, omitted_message, render_chat
+from bonbon.models.resource_errors import is_out_of_memory
 from bonbon.models.weights import base_of, load_weights
 from bonbon.records import Message, Prompt
 
@@ -166,7 +166,7 @@ class PolicyTokenizer:
             )
         except PromptError as error:
             raise PromptError(f"prompt {prompt.id!r}: {error}; {remedy}") from error
-        missing = left_out(messages, text)
+        missing = omitted_message(messages, text)
         if missing is not None:
             raise PromptError(
                 f"prompt {prompt.id!r}: the chat template of {self.name} leaves out the message of "
@@ -446,7 +446,7 @@ def _hub_options(config: PolicyConfig) -> dict[str, Any]:
 
 
 def _cannot_load(config: PolicyConfig, error: Exception) -> PolicyError:
-    if lacks_memory(error):
+    if is_out_of_memory(error):
         raise error
     reason = " ".join(str(error).split())[:600].rstrip(".")
     return PolicyError(

@@ -15,7 +15,7 @@ NEVER = 1 << 40
 """A length that nothing has."""
 
 
-class Switch(NamedTuple):
+class RotarySwitch(NamedTuple):
     """Where tables change with the length of a sequence.
 
     Attributes:
@@ -31,24 +31,24 @@ class Switch(NamedTuple):
         return end > self.length and not (self.once and start > self.length)
 
 
-def switch_of(model: PreTrainedModel) -> Switch | None:
+def rotary_switch(model: PreTrainedModel) -> RotarySwitch | None:
     """Return where a model's tables change, None if they are the same for all lengths."""
-    modules = [one for one in model.modules() if isinstance(one, _OwnTables)]
+    modules = [one for one in model.modules() if isinstance(one, _PerRowTables)]
     found = [_switch(module, settings) for module in modules for settings in _switching(module)]
     return min(found, default=None)
 
 
-def give_rows_own_tables(model: PreTrainedModel) -> None:
+def use_per_row_tables(model: PreTrainedModel) -> None:
     """Let every row of a batch have the table that it has alone, whatever was read before."""
     for module in model.modules():
-        if not isinstance(module, _OwnTables) and _switching(module):
+        if not isinstance(module, _PerRowTables) and _switching(module):
             kind = type(module)
-            module.__class__ = type(kind.__name__, (_OwnTables, kind), {})
+            module.__class__ = type(kind.__name__, (_PerRowTables, kind), {})
 
 
-def put_off_switches(model: PreTrainedModel) -> None:
+def remove_switches(model: PreTrainedModel) -> None:
     """Let a model read sequences of all lengths by the tables of short ones."""
-    for module in (cast("Any", one) for one in model.modules() if isinstance(one, _OwnTables)):
+    for module in (cast("Any", one) for one in model.modules() if isinstance(one, _PerRowTables)):
         module.original_max_seq_len = NEVER
         for settings in _switching(module):
             settings["original_max_position_embeddings"] = NEVER
@@ -56,7 +56,7 @@ def put_off_switches(model: PreTrainedModel) -> None:
             module.config.original_max_position_embeddings = NEVER
 
 
-class _OwnTables(nn.Module):
+class _PerRowTables(nn.Module):
     """Comes before a family's rotary embedding, and calls it for rows of one table at a time."""
 
     def forward(
@@ -97,7 +97,7 @@ def _switching(module: nn.Module) -> list[dict[str, Any]]:
     return [one for one in several if one["rope_type"] in (LONGROPE, DYNAMIC)]
 
 
-def _switch(module: nn.Module, settings: dict[str, Any]) -> Switch:
+def _switch(module: nn.Module, settings: dict[str, Any]) -> RotarySwitch:
     if settings["rope_type"] == LONGROPE:
-        return Switch(settings["original_max_position_embeddings"], once=True)
-    return Switch(cast("Any", module).original_max_seq_len, once=False)
+        return RotarySwitch(settings["original_max_position_embeddings"], once=True)
+    return RotarySwitch(cast("Any", module).original_max_seq_len, once=False)

@@ -16,7 +16,7 @@ from transformers.utils import find_adapter_config_file  # pyright: ignore[repor
 
 from bonbon.data.prompt_rows import parse_json
 from bonbon.errors import ConfigError, MissingExtraError
-from bonbon.models.rotary import give_rows_own_tables
+from bonbon.models.rotary import use_per_row_tables
 
 CLASSIFIER_HEADS = {"score", "classifier", "classification_head", "qa_outputs"}
 """What transformers calls the outputs of models that give no text."""
@@ -65,7 +65,7 @@ def load_weights(
     )
     _check(model, report, new_head=new_head)
     _untie_what_differs(model)
-    give_rows_own_tables(model)
+    use_per_row_tables(model)
     if _adapter_file(source, revision) is not None:
         _add_adapters(model, source, revision, dtype=options.get("dtype"))
     return model

@@ -18,11 +18,11 @@ try:
     from bonbon.openai_api.failures import (
         RequestRefusedError,
         UnansweredError,
+        error_message,
         failure,
-        may_be_the_question,
-        reason_of,
-        said_by,
-        wait_before_next_try,
+        may_be_request_specific,
+        retry_delay,
+        short_reason,
     )
     from bonbon.openai_api.http import BoundedClient
 except ImportError as error:
@@ -167,10 +167,10 @@ class OpenaiClient:
                 if isinstance(line, RequestRefusedError) and not refusal_is_final:
                     raise line from None
                 async with self._verdict:  # one control tells for all that fail together
-                    judged = control is not None and may_be_the_question(failed.last)
+                    judged = control is not None and may_be_request_specific(failed.last)
                     asked = {**body, **(control or {})}
                     if judged and await self._is_answered(path, asked, optional, read):
-                        reason = self._without_key(reason_of(failed.last))
+                        reason = self._without_key(short_reason(failed.last))
                         raise UnansweredError(str(line), reason=reason) from None
                     self._failure = self._failure or line
                 raise line from None
@@ -239,7 +239,7 @@ class OpenaiClient:
                 error = failed.last
                 if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
                     raise
-                said = said_by(error)
+                said = error_message(error)
                 named = {key for key in optional & set(sent) if re.search(rf"\b{key}\b", said)}
                 if not named or not _UNKNOWN.search(said):
                     raise
@@ -262,7 +262,7 @@ class OpenaiClient:
                 # As long as a server lets others through, there is hope for this one.
                 if isinstance(error, openai.RateLimitError) and self._num_answered > before:
                     tries, before = 1, self._num_answered
-                wait = wait_before_next_try(error, tries)
+                wait = retry_delay(error, tries)
                 if wait is None or tries > max_retries:
                     raise _FailedError(error, tries) from None
             await asyncio.sleep(wait)
@@ -299,7 +299,7 @@ def check_connections() -> None:
     Raises:
         ConfigError: the environment's proxies or certificates cannot be used.
     """
-    run_to_end(_http_client().aclose())
+    run_coroutine(_http_client().aclose())
 
 
 def _http_client() -> BoundedClient:
@@ -319,7 +319,7 @@ def _http_client() -> BoundedClient:
         ) from None
 
 
-def run_to_end(job: Coroutine[Any, Any, Result]) -> Result:
+def run_coroutine(job: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine from plain code, in a notebook's running loop too."""
     try:
         asyncio.get_running_loop()

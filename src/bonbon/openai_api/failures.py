@@ -9,9 +9,9 @@ import openai
 
 from bonbon.errors import EngineError
 from bonbon.openai_api.endpoint import Endpoint
-from bonbon.openai_api.schema import said_in
+from bonbon.openai_api.schema import message_in
 
-TRIED = "what is finished stays stored: run the same command again to go on"
+RESUME_HINT = "what is finished stays stored: run the same command again to go on"
 
 LONGEST_WAIT = 120.0
 """Seconds; a server that says to wait longer is not waited for."""
@@ -38,12 +38,12 @@ class UnansweredError(EngineError):
         self.reason = reason
 
 
-def said_by(error: openai.APIStatusError) -> str:
+def error_message(error: openai.APIStatusError) -> str:
     """Return the server's own words, in one line of at most 300 characters."""
-    return said_in(cast("object", error.body)) or said_in(error.message) or "no reason given"
+    return message_in(cast("object", error.body)) or message_in(error.message) or "no reason given"
 
 
-def wait_before_next_try(error: Exception, tries: int) -> float | None:
+def retry_delay(error: Exception, tries: int) -> float | None:
     """Return the seconds to wait after a failure, None if another try is of no use.
 
     Args:
@@ -64,7 +64,7 @@ def wait_before_next_try(error: Exception, tries: int) -> float | None:
     return told if told <= LONGEST_WAIT else None
 
 
-def may_be_the_question(error: Exception) -> bool:
+def may_be_request_specific(error: Exception) -> bool:
     """Return whether another question could fare better at the same server right now."""
     return not (isinstance(error, openai.APIStatusError) and error.status_code in _OF_SERVER)
 
@@ -94,7 +94,7 @@ def failure(
         case openai.APIStatusError() if error.status_code in {400, 413, 422}:
             return RequestRefusedError(
                 f"{endpoint.base_url} refuses the request for {endpoint.model!r}: "
-                f"{said_by(error)}; change what it names; {TRIED}"
+                f"{error_message(error)}; change what it names; {RESUME_HINT}"
             )
         case openai.APIStatusError():
             return EngineError(_status_line(error, endpoint, tried))
@@ -102,7 +102,7 @@ def failure(
             return EngineError(_unusable_line(error, endpoint, tried))
 
 
-def reason_of(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """Return in a few words why a question has no answer."""
     match error:
         case TimeoutError() | openai.APITimeoutError():
@@ -110,7 +110,7 @@ def reason_of(error: Exception) -> str:
         case openai.APIConnectionError():
             return f"the connection was lost ({_cause(error)})"
         case openai.APIStatusError():
-            return f"status {error.status_code}: {said_by(error)}"
+            return f"status {error.status_code}: {error_message(error)}"
         case _:
             return _words(error)
 
@@ -133,14 +133,14 @@ def _unusable_line(error: Exception, endpoint: Endpoint, tried: str) -> str:
     return (
         f"{endpoint.base_url} gave answers that cannot be used, {tried} "
         f"({_words(error)}); expected completions as OpenAI's API gives them; check the server's "
-        f"log; {TRIED}"
+        f"log; {RESUME_HINT}"
     )
 
 
 def _timeout_line(endpoint: Endpoint, tried: str) -> str:
     return (
         f"{endpoint.base_url} gave no answer within {endpoint.timeout_s:g} s, {tried}; raise "
-        f"{endpoint.setting}.timeout_s or lower {endpoint.setting}.concurrency; {TRIED}"
+        f"{endpoint.setting}.timeout_s or lower {endpoint.setting}.concurrency; {RESUME_HINT}"
     )
 
 
@@ -148,7 +148,7 @@ def _connection_line(error: openai.APIConnectionError, endpoint: Endpoint, tried
     return (
         f"cannot reach {endpoint.base_url}, {tried} "
         f"({_cause(error)}); expected a server that speaks OpenAI's API there: start it or mend "
-        f"{endpoint.setting}.base_url; {TRIED}"
+        f"{endpoint.setting}.base_url; {RESUME_HINT}"
     )
 
 
@@ -169,9 +169,9 @@ def _not_found_line(error: openai.APIStatusError, endpoint: Endpoint, served: Se
             f"{', '.join(served[:8])}; set {endpoint.setting}.model to one of these"
         )
     return (
-        f"{endpoint.base_url} answers 404 for the model {endpoint.model!r}: {said_by(error)}; "
-        f"check {endpoint.setting}.model, and that base_url ends with the API's version, as in "
-        "http://localhost:8000/v1"
+        f"{endpoint.base_url} answers 404 for the model {endpoint.model!r}: "
+        f"{error_message(error)}; check {endpoint.setting}.model, and that base_url ends with the "
+        "API's version, as in http://localhost:8000/v1"
     )
 
 
@@ -179,8 +179,8 @@ def _status_line(error: openai.APIStatusError, endpoint: Endpoint, tried: str) -
     code = error.status_code
     after = f", {tried}" if code in _PASSING or code >= 500 else ""
     return (
-        f"{endpoint.base_url} answers {code}{after}: {said_by(error)}; "
-        f"wait, or lower {endpoint.setting}.concurrency; {TRIED}"
+        f"{endpoint.base_url} answers {code}{after}: {error_message(error)}; "
+        f"wait, or lower {endpoint.setting}.concurrency; {RESUME_HINT}"
     )
 
 

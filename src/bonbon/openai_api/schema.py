@@ -100,7 +100,7 @@ def read_answer(given: object) -> Answer:
     if isinstance(given, str):
         given = _parsed(given)
     if isinstance(given, Mapping) and "choices" not in given and "error" in given:
-        raise ValueError(f"it is an error under status 200: {said_in(cast('object', given))}")
+        raise ValueError(f"it is an error under status 200: {message_in(cast('object', given))}")
     try:
         return Answer.model_validate(given)
     except ValidationError as error:
@@ -109,7 +109,7 @@ def read_answer(given: object) -> Answer:
         raise ValueError(f"{place or 'the answer'}: {problem['msg']}") from None
 
 
-def said_in(body: object) -> str:
+def message_in(body: object) -> str:
     """Return what an error's body says in words, on one line; empty if nothing."""
     while isinstance(body, Mapping):
         fields = cast("Mapping[str, object]", body)

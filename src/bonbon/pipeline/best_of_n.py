@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from bonbon.errors import ConfigError, PromptError, RewardError
 from bonbon.models.packed.layout import PromptGroup, pack
-from bonbon.models.packed.probe import completion_certainties, packed_attention_in
+from bonbon.models.packed.logprobs import self_certainties
+from bonbon.models.packed.probe import packed_layout
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.pipeline.checks import check_amount
 from bonbon.recipe import Recipe, make_recipe
@@ -32,7 +33,7 @@ from bonbon.sampling.speculative_rejection import (
     rejection_lengths,
 )
 from bonbon.selection.ranks import tie_rng
-from bonbon.selection.rule import Choice, Evidence, Rule
+from bonbon.selection.rule import Rule, Selection, SelectionInputs
 from bonbon.theory.ties import tie_corrected
 
 
@@ -176,7 +177,7 @@ def _best(
             f"reward {reward_name!r} gave none of the {len(candidates)} completions of "
             f"{prompt.text[:80]!r} a score, so none can be the best; expected one number or more"
         )
-    evidence = Evidence(
+    evidence = SelectionInputs(
         texts=[candidates[index].text for index in scored],
         logprobs=np.array([candidates[index].logprob for index in scored]),
         rewards=np.array([scores[index] for index in scored], dtype=float),
@@ -212,7 +213,7 @@ class BestAnswer:
     candidates: tuple[Candidate, ...]
     rewards: Float[np.ndarray, " candidates"] | None
     reward_name: str | None
-    choice: Choice
+    choice: Selection
     num_dropped: int
     num_unscored: int
     num_tokens: int
@@ -281,7 +282,7 @@ def answer_prompt(
         drawn, num_tokens = _draw(sampler, prompt, sampling.n, pruning, on_progress)
     candidates, rewards = _scored(prompt, drawn, reward)
     certainties = _certainties(load(), candidates, recipe) if rule.needs_certainties else None
-    evidence = Evidence(
+    evidence = SelectionInputs(
         texts=[candidate.text for candidate in candidates],
         logprobs=np.array([candidate.logprob for candidate in candidates]),
         rewards=rewards,
@@ -382,9 +383,9 @@ def _certainties(
         )
         for start in range(0, len(completions), COMPLETIONS_AT_ONCE)
     ]
-    with packed_attention_in(policy.model, groups) as layout:
+    with packed_layout(policy.model, groups) as layout:
         for group in groups:
             batch = pack([group], layout).to(policy.device)
-            certainties = completion_certainties(policy.model, batch, temperature=temperature)
+            certainties = self_certainties(policy.model, batch, temperature=temperature)
             parts.append(certainties.double().cpu().numpy())
     return np.concatenate(parts)

@@ -14,8 +14,8 @@ from bonbon.evaluation.evaluator import Evaluator, MethodResult
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
 from bonbon.evaluation.metrics import BASE, TRAINED
 from bonbon.models.packed.layout import PromptGroup, pack
-from bonbon.models.packed.logprobs import completion_logprobs, require_numbers
-from bonbon.models.packed.probe import packed_attention_in
+from bonbon.models.packed.logprobs import completion_logprobs, require_finite
+from bonbon.models.packed.probe import packed_layout
 from bonbon.models.policy import Policy, policy_name
 from bonbon.pipeline.environment import versions
 from bonbon.pipeline.run_directory import RunDirectory
@@ -72,13 +72,13 @@ def group_logprobs(
         )
         for group in groups
     ]
-    with packed_attention_in(policy.model, packed) as layout:
+    with packed_layout(policy.model, packed) as layout:
         for group, one in zip(groups, packed, strict=True):
             batch = pack([one], layout).to(policy.device)
             with torch.autocast(policy.device.type, torch.bfloat16, enabled=bfloat16):
                 logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
             of_group = logprobs.double().tolist()
-            require_numbers(of_group, f"reading prompt {group.prompt_id!r}")
+            require_finite(of_group, f"reading prompt {group.prompt_id!r}")
             numbers.extend(of_group)
             if on_group is not None:
                 on_group(sum(map(len, one.completions)))

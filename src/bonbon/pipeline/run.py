@@ -157,8 +157,8 @@ class Run:
         else:
             self._refuse_unreadable_prompts()
             self._say(
-                f"{policy_name(self.recipe.policy)} answers {self.recipe.sampling.in_words}; every "
-                "answer is stored with its token ids and log-probability."
+                f"{policy_name(self.recipe.policy)} answers {self.recipe.sampling.description}; "
+                "every answer is stored with its token ids and log-probability."
             )
         self.run_directory.write_recipe()
         self._draw(plan, stage, self.recipe.policy, self.recipe.sampling, lambda: self.base)

@@ -134,7 +134,7 @@ class SamplingConfig(Config):
         return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         """How completions are drawn, as a phrase."""
         cuts = {"top-k": self.top_k, "top-p": self.top_p}
         named = " and ".join(f"{name} {cut}" for name, cut in cuts.items() if cut is not None)

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from bonbon.errors import ConfigError, EngineError
 from bonbon.models.policy import PolicyTokenizer
-from bonbon.openai_api.client import OpenaiClient, run_to_end
+from bonbon.openai_api.client import OpenaiClient, run_coroutine
 from bonbon.openai_api.endpoint import Endpoint
 from bonbon.openai_api.failures import RequestRefusedError, UnansweredError
 from bonbon.openai_api.schema import Answer, Choice
 from bonbon.records import Candidate, FinishReason, Prompt
 from bonbon.sampling.base import OnPrompt, OnUnanswered, Progress
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.native.sequence import Ending
+from bonbon.sampling.native.sequence import StoppingCriteria
 
 _ENDS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -51,7 +51,7 @@ _ROUNDING = 1e-4
 def read_completion(
     choice: Choice,
     tokenizer: PolicyTokenizer,
-    ending: Ending,
+    stopping: StoppingCriteria,
     *,
     limit: int,
     stop: tuple[str, ...] = (),
@@ -81,16 +81,16 @@ def read_completion(
         _refuse_text_that_is_not_all(choice)
         ended = reason == "stop" and stopped_at is None
         written = tokenizer.encode_completion(choice.content + (stopped_at or ""), ended=ended)
-        token_ids = ending.within(written)
-        text = choice.content if token_ids == written else ending.text(token_ids)
+        token_ids = stopping.truncate(written)
+        text = choice.content if token_ids == written else stopping.text(token_ids)
         logprob = math.nan
         most = limit + limit // 4 + 4  # encoded again, a text may take a few tokens more
         _refuse_length(len(token_ids), most=most, limit=limit)
     else:
         _refuse_other_text(choice, drawn, tokenizer)
-        kept = ending.within(drawn)
-        text = ending.text(kept)
-        over = bool(kept) and (ending.reached(kept) or _told_end(choice, kept))
+        kept = stopping.truncate(drawn)
+        text = stopping.text(kept)
+        over = bool(kept) and (stopping.is_met(kept) or _told_end(choice, kept))
         ended = reason == "stop" and stopped_at is None and not over
         token_ids = (*kept, tokenizer.eos_token_ids[0]) if ended else kept
         logprob = _summed_logprob(choice, len(drawn), token_ids)
@@ -100,7 +100,7 @@ def read_completion(
         text=text,
         token_ids=token_ids,
         logprob=logprob,
-        finish_reason="stop" if ending.reached(token_ids) else reason,
+        finish_reason="stop" if stopping.is_met(token_ids) else reason,
         prompt_token_ids=None if given is None else tuple(given),
     )
 
@@ -324,7 +324,7 @@ class OpenaiSampler:
         self.config = config
         self.seed = seed
         self._tokenizer = tokenizer
-        self._ending = Ending(tokenizer, config.stop)
+        self._stopping = StoppingCriteria(tokenizer, config.stop)
         self._api = api
         self._client = OpenaiClient(endpoint)
         self._choices = ChoicesPerRequest()
@@ -414,7 +414,7 @@ class OpenaiSampler:
             for prompt in prompts
         ]
         told = _Audience(on_part, on_prompt, on_unanswered, on_progress)
-        run_to_end(self._answer_all(questions, n, told))
+        run_coroutine(self._answer_all(questions, n, told))
 
     async def _answer_all(self, questions: Sequence[_Question], n: int, told: _Audience) -> None:
         async with self._client:
@@ -534,7 +534,7 @@ class OpenaiSampler:
             "seed": seed,
             "return_token_ids": True,
             # A server may know fewer ends than the policy, and finds no special token in its text.
-            "stop_token_ids": list(self._ending.token_ids),
+            "stop_token_ids": list(self._stopping.token_ids),
             # Also where they are not used: llama.cpp tells token ids nowhere else.
             "logprobs": True if self._api == "chat" else 1,
         }
@@ -573,7 +573,7 @@ class OpenaiSampler:
         return read_completion(
             choice,
             self._tokenizer,
-            self._ending,
+            self._stopping,
             limit=config.max_new_tokens,
             stop=config.stop,
         )

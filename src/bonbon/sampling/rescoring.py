@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 
 from bonbon.models.packed.layout import Layout, PromptGroup, pack
-from bonbon.models.packed.logprobs import completion_logprobs, require_numbers
-from bonbon.models.packed.probe import attending, choose_layout, why_not_shared
+from bonbon.models.packed.logprobs import completion_logprobs, require_finite
+from bonbon.models.packed.probe import choose_layout, layout_attention, prompt_sharing_problem
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, OnUnanswered, PaidSampler, Progress, Sampler
@@ -125,13 +125,13 @@ def rescored_candidates(
     group = PromptGroup(
         candidates[0].prompt_token_ids, tuple(candidate.token_ids for candidate in candidates)
     )
-    if why_not_shared(policy.model, [group]) is not None:
+    if prompt_sharing_problem(policy.model, [group]) is not None:
         layout = "completions"
     batch = pack([group], layout).to(policy.device)
-    with attending(policy.model, layout):
+    with layout_attention(policy.model, layout):
         logprobs = completion_logprobs(policy.model, batch, temperature=float(temperature))
     numbers = logprobs.double().tolist()
-    require_numbers(numbers, f"reading the answers to prompt {candidates[0].prompt_id!r}")
+    require_finite(numbers, f"reading the answers to prompt {candidates[0].prompt_id!r}")
     return [
         replace(candidate, logprob=logprob)
         for candidate, logprob in zip(candidates, numbers, strict=True)

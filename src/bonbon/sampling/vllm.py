@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import Field
 
 from bonbon.errors import ConfigError, EngineError, MissingExtraError
-from bonbon.models.packed.logprobs import require_numbers
+from bonbon.models.packed.logprobs import require_finite
 from bonbon.models.policy import (
     Policy,
     PolicyConfig,
@@ -28,7 +28,7 @@ from bonbon.models.weights import adapter_settings
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress, Sampler
 from bonbon.sampling.config import EngineConfig, SamplingConfig, check_package
-from bonbon.sampling.native.sequence import Ending
+from bonbon.sampling.native.sequence import StoppingCriteria
 
 
 class VllmEngine(EngineConfig):
@@ -340,7 +340,7 @@ class VllmSampler:
         self.seed = seed
         self._engine = llm.llm_engine
         self.tokenizer = tokenizer
-        self._ending = Ending(tokenizer, config.stop)
+        self._stopping = StoppingCriteria(tokenizer, config.stop)
         self._sampling_params = sampling_params
         self._lora_request = lora_request
 
@@ -436,10 +436,10 @@ class VllmSampler:
             "frequency_penalty": 0.0,
             # The policy knows its ends better than vLLM, which may find more or fewer of them.
             "ignore_eos": True,
-            "stop_token_ids": list(self._ending.token_ids),
+            "stop_token_ids": list(self._stopping.token_ids),
             "stop": list(config.stop),
             "detokenize": bool(config.stop),  # vLLM needs text only to find stop strings
-            "skip_special_tokens": not self._ending.shows_special,
+            "skip_special_tokens": not self._stopping.needs_special_tokens,
             "logprobs": 0 if self.gives_logprobs else None,
         }
 
@@ -455,14 +455,14 @@ class VllmSampler:
             )
         logprob = output.cumulative_logprob
         if logprob is not None:
-            require_numbers([logprob], f"answering prompt {question.prompt.id!r}")
+            require_finite([logprob], f"answering prompt {question.prompt.id!r}")
         token_ids = tuple(output.token_ids)
         return Candidate(
             prompt_id=question.prompt.id,
             sample_index=output.index,
             prompt_text=question.prompt.text,
             prompt_token_ids=question.token_ids,
-            text=self._ending.text(token_ids),
+            text=self._stopping.text(token_ids),
             token_ids=token_ids,
             logprob=math.nan if logprob is None else logprob,
             finish_reason=output.finish_reason,

@@ -5,7 +5,6 @@ Ties are broken uniformly at random by a generator that the caller hands in, nev
 draw at random draw a *rank*, so what they choose does not depend on the candidates' order.
 """
 
-from bonbon.selection.certainty import self_certainty, token_certainties
 from bonbon.selection.mbr import (
     chrf,
     chrf_matrix,
@@ -39,11 +38,9 @@ __all__ = [
     "rank_order",
     "reward_plus_logprob_index",
     "reward_plus_similarity_index",
-    "self_certainty",
     "soft_best_index",
     "soft_weights",
     "tie_rng",
-    "token_certainties",
     "votes_received",
     "worst_index",
 ]

@@ -1,6 +1,5 @@
-"""A rule by its name: what it needs to know, and the choice it makes."""
+"""Selection rules by name: what each needs to know, and the candidate it chooses."""
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.errors import ConfigError
+from bonbon.errors import ConfigError, nearest
 from bonbon.selection.mbr import (
     chrf_matrix,
     mbr_index,
@@ -43,15 +42,15 @@ PARAMETERS = {
     "likelihood": "β",
     "borda": "the power p",
 }
-"""What the parameter of a rule is, for those that have one."""
+"""What the parameter of a rule means; the other rules have none."""
 
 NUMBER = r"-?\d+(?:[.,]\d+)*"
-"""What counts as an answer unless a pattern says otherwise: the last number of a completion."""
+"""The default pattern of answers: the last number of a completion."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What is known of one prompt's candidates.
+class SelectionInputs:
+    """The numbers and texts of one prompt's candidates that rules read.
 
     Attributes:
         texts: the completions.
@@ -67,13 +66,14 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What a rule says.
+class Selection:
+    """The result of a rule.
 
     Attributes:
         index: the chosen candidate.
-        scores: what the rule ranks by, or draws by; higher is better.
-        runner_up: the next by score that answers otherwise; None if all answer alike.
+        scores: the numbers that the rule ranks or draws by; higher is better.
+        runner_up: the candidate with the next best score and another answer; None if all answers
+            are the same.
     """
 
     index: int
@@ -88,8 +88,8 @@ class Rule:
     Attributes:
         method: one of `METHODS`.
         parameter: λ, μ, a weight, β or p, as `PARAMETERS` says; None for the others.
-        pattern: a regular expression for answers that vote: its first group, or all of it, in
-            its last match.
+        pattern: a regular expression that finds the answer of a completion, for voting rules: the
+            first group of its last match, or the whole match.
     """
 
     method: str = "best"
@@ -97,9 +97,12 @@ class Rule:
     pattern: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown method, and a parameter or pattern that is missing or has no use."""
+        """Refuse an unknown method, and a parameter or pattern that is missing or superfluous."""
         if self.method not in METHODS:
-            raise ConfigError(_unknown(self.method))
+            raise ConfigError(
+                f"got the method {self.method!r}, expected one of {', '.join(METHODS)}"
+                f"{nearest(self.method, METHODS)}"
+            )
         wanted = PARAMETERS.get(self.method)
         if wanted is not None and self.parameter is None:
             raise ConfigError(f"the method {self.method!r} needs a parameter, {wanted}")
@@ -124,38 +127,38 @@ class Rule:
         return self.method in {"majority", "borda"}
 
     def answer_of(self, completion: str) -> str | None:
-        """Return the answer of a completion that votes: the last match of the pattern."""
+        """Return the answer in a completion, the last match of the pattern; None without one."""
         matches = list(re.finditer(self.pattern or NUMBER, completion))
         if not matches:
             return None
-        found = matches[-1]
-        answer = found[1] if found.re.groups else found[0]
+        match = matches[-1]
+        answer = match[1] if match.re.groups else match[0]
         return answer.strip() if answer and answer.strip() else None
 
-    def choose(self, evidence: Evidence, *, rng: np.random.Generator) -> Choice:
+    def choose(self, inputs: SelectionInputs, *, rng: np.random.Generator) -> Selection:
         """Choose one candidate.
 
         Args:
-            evidence: with at least what the rule needs.
-            rng: breaks ties, and draws where the rule does.
+            inputs: with at least the numbers that the rule needs.
+            rng: breaks ties, and draws for rules that draw at random.
 
         Raises:
-            RewardError: no candidates, or numbers that the rule cannot use.
+            RewardError: there are no candidates, or numbers that the rule cannot use.
             ConfigError: the parameter is out of the rule's range.
         """
-        index, scores = self._index_and_scores(evidence, rng)
+        index, scores = self._index_and_scores(inputs, rng)
         key = self.answer_of if self.votes else str.strip
-        chosen = key(evidence.texts[index])
-        others = [i for i, text in enumerate(evidence.texts) if key(text) not in (chosen, None)]
+        chosen = key(inputs.texts[index])
+        others = [i for i, text in enumerate(inputs.texts) if key(text) not in (chosen, None)]
         next_best = best_index(scores[others], rng=rng) if others else None
-        return Choice(index, scores, None if next_best is None else others[next_best])
+        return Selection(index, scores, None if next_best is None else others[next_best])
 
     def _index_and_scores(
-        self, evidence: Evidence, rng: np.random.Generator
+        self, inputs: SelectionInputs, rng: np.random.Generator
     ) -> tuple[int, Numbers]:
         if self.needs_rewards:
-            return self._by_reward(evidence, rng)
-        texts = evidence.texts
+            return self._by_reward(inputs, rng)
+        texts = inputs.texts
         match self.method:
             case "mbr":
                 similarity = chrf_matrix(texts)
@@ -164,10 +167,10 @@ class Rule:
                 votes = votes_received(texts, answer_of=self.answer_of)
                 return majority_index(texts, answer_of=self.answer_of, rng=rng), votes
             case _:
-                return self._by_certainty(evidence, rng)
+                return self._by_certainty(inputs, rng)
 
-    def _by_reward(self, evidence: Evidence, rng: np.random.Generator) -> tuple[int, Numbers]:
-        rewards, parameter = evidence.rewards, self.parameter or 0.0
+    def _by_reward(self, inputs: SelectionInputs, rng: np.random.Generator) -> tuple[int, Numbers]:
+        rewards, parameter = inputs.rewards, self.parameter or 0.0
         assert rewards is not None, "the caller reads `needs_rewards`"
         match self.method:
             case "soft":
@@ -176,23 +179,25 @@ class Rule:
             case "poisson":
                 return poisson_best_index(rewards, mu=parameter, rng=rng), rewards
             case "similarity":
-                matrix = chrf_matrix(evidence.texts)
+                matrix = chrf_matrix(inputs.texts)
                 index = reward_plus_similarity_index(rewards, matrix, weight=parameter, rng=rng)
                 return index, rewards + parameter * mean_similarities(matrix)
             case "likelihood":
-                logprobs = evidence.logprobs
+                logprobs = inputs.logprobs
                 index = reward_plus_logprob_index(rewards, logprobs, beta=parameter, rng=rng)
                 return index, rewards + parameter * logprobs
             case _:
                 return best_index(rewards, rng=rng), rewards
 
-    def _by_certainty(self, evidence: Evidence, rng: np.random.Generator) -> tuple[int, Numbers]:
-        certainties = evidence.certainties
+    def _by_certainty(
+        self, inputs: SelectionInputs, rng: np.random.Generator
+    ) -> tuple[int, Numbers]:
+        certainties = inputs.certainties
         assert certainties is not None, "the caller reads `needs_certainties`"
         if not self.votes:
             return best_index(certainties, rng=rng), certainties
         chosen = borda_index(
-            evidence.texts,
+            inputs.texts,
             certainties,
             answer_of=self.answer_of,
             power=self.parameter or 0.0,
@@ -201,7 +206,7 @@ class Rule:
         return chosen, certainties
 
     def _check_parameter(self) -> None:
-        """Refuse it here, before candidates are paid for."""
+        """Refuse a bad parameter before any candidate is sampled."""
         if self.parameter is None:
             return
         what = f"{PARAMETERS[self.method]} of {self.method!r}"
@@ -215,7 +220,7 @@ class Rule:
             return
         if not self.votes:
             raise ConfigError(
-                f"the method {self.method!r} reads no answers, got a pattern for them"
+                f"the method {self.method!r} does not read answers, but a pattern for them is given"
             )
         try:
             re.compile(self.pattern)
@@ -223,9 +228,3 @@ class Rule:
             raise ConfigError(
                 f"the pattern {self.pattern!r} is not a regular expression: {error}"
             ) from None
-
-
-def _unknown(method: str) -> str:
-    near = difflib.get_close_matches(method, METHODS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"got the method {method!r}, expected one of {', '.join(METHODS)}{hint}"

@@ -72,7 +72,7 @@ def borda_index(
 
     Args:
         completions: texts; those without an answer do not vote.
-        certainties: `self_certainty` of each, or any other confidence.
+        certainties: self-certainty of each, or any other measure of confidence.
         answer_of: extracts the answer.
         power: p: 0 is the majority vote; a large one elects the most certain completion.
         rng: breaks ties, of certainties and of votes.

@@ -19,8 +19,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from bonbon.errors import TrainingError
 from bonbon.models.packed.layout import Layout, PackedBatch, PromptGroup, pack
-from bonbon.models.packed.logprobs import completion_logprobs, require_numbers
-from bonbon.models.packed.probe import packed_attention_in
+from bonbon.models.packed.logprobs import completion_logprobs, require_finite
+from bonbon.models.packed.probe import packed_layout
 from bonbon.models.policy import Policy
 from bonbon.training.arguments import split, training_arguments
 from bonbon.training.callbacks import (
@@ -339,7 +339,7 @@ class PreferenceTrainer(Trainer):
                 return completion_logprobs(inner_model(model), batch, temperature=self.temperature)
 
         groups = [example.group for example in self._examples]
-        with packed_attention_in(inner_model(model), groups) as self._layout:
+        with packed_layout(inner_model(model), groups) as self._layout:
             model.forward = forward
             try:
                 yield
@@ -372,7 +372,7 @@ class PreferenceTrainer(Trainer):
         scored: list[tuple[float, ...]] = []
         for part in cut(groups, self._shapes(groups), parts):
             flat = self.model(self._packed(part)).double().cpu()
-            require_numbers(flat.tolist(), "reading the candidates before training")
+            require_finite(flat.tolist(), "reading the candidates before training")
             numbers = flat.split([len(group.completions) for group in part])
             scored.extend(tuple(one.tolist()) for one in numbers)
         return scored

@@ -1,4 +1,4 @@
-"""flex_attention over groups in line, its values held against a dense mask.
+"""flex_attention over the flat layout, its values compared with those of a dense mask.
 
 torch runs it on CPUs without a gradient; its compiled kernel needs a GPU.
 """
@@ -14,7 +14,11 @@ from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 
 from bonbon.models.packed import attention as flex_attention
-from bonbon.models.packed.attention import block_mask, compiled_kernel, line_attention
+from bonbon.models.packed.attention import (
+    block_mask,
+    compiled_flex_attention,
+    packed_flex_attention,
+)
 from bonbon.models.packed.layout import PromptGroup, pack
 
 pytestmark = [
@@ -33,7 +37,7 @@ GROUPS = [
 def test_every_token_sees_its_prompt_and_what_came_before(
     window: int | None, kv_heads: int
 ) -> None:
-    batch = pack(GROUPS, "line")
+    batch = pack(GROUPS, "flat")
     assert batch.spans is not None
     length = batch.input_ids.shape[1]
     generator = torch.Generator().manual_seed(0)
@@ -41,7 +45,7 @@ def test_every_token_sees_its_prompt_and_what_came_before(
         torch.randn(1, heads, length, 16, generator=generator) for heads in (4, kv_heads, kv_heads)
     )
     mask = block_mask(batch.spans, torch.device("cpu"), window)
-    ours = line_attention(query, key, value, mask, 0.3)
+    ours = packed_flex_attention(query, key, value, mask, 0.3)
     dense = batch.attention_mask(window)
     expected = scaled_dot_product_attention(
         query, key, value, attn_mask=dense, scale=0.3, enable_gqa=kv_heads != 4
@@ -62,11 +66,11 @@ def test_a_pass_without_gradients_can_switch_it_on(
         return scaled_dot_product_attention(query, key, value)
 
     monkeypatch.setattr(torch, "compile", lambda *unused, **others: eager)
-    compiled_kernel.cache_clear()
+    compiled_flex_attention.cache_clear()
     with mode():
-        assert compiled_kernel("meta") is eager
-    assert compiled_kernel("meta") is eager
-    compiled_kernel.cache_clear()
+        assert compiled_flex_attention("meta") is eager
+    assert compiled_flex_attention("meta") is eager
+    compiled_flex_attention.cache_clear()
 
 
 def test_a_device_without_the_kernel_is_said_once(
@@ -75,11 +79,11 @@ def test_a_device_without_the_kernel_is_said_once(
     def refuse(*unused: object, **others: object) -> None:
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(flex_attention, "line_attention", refuse)
-    compiled_kernel.cache_clear()
+    monkeypatch.setattr(flex_attention, "packed_flex_attention", refuse)
+    compiled_flex_attention.cache_clear()
     with caplog.at_level(logging.WARNING, logger="bonbon"):
-        assert compiled_kernel("meta") is None
-        assert compiled_kernel("meta") is None
-        assert compiled_kernel("cpu") is None
-    compiled_kernel.cache_clear()
+        assert compiled_flex_attention("meta") is None
+        assert compiled_flex_attention("meta") is None
+        assert compiled_flex_attention("cpu") is None
+    compiled_flex_attention.cache_clear()
     assert caplog.text.count("cannot be compiled here (RuntimeError)") == 1

@@ -5,15 +5,15 @@ import torch
 from torch import Tensor
 
 from bonbon.models.packed import fused_head as head
-from bonbon.models.packed.fused_head import head_logprobs
+from bonbon.models.packed.fused_head import fused_head_logprobs
 
 TOKENS, WIDTH, VOCABULARY = 9, 5, 23
 
 
 @pytest.fixture(params=[1, 7, 23], ids="slices of {}".format)
 def _sliced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "LOGITS_AT_ONCE", request.param * TOKENS)
-    monkeypatch.setattr(head, "LEAST_SLICE", 1)
+    monkeypatch.setattr(head, "MAX_LOGITS_CPU", request.param * TOKENS)
+    monkeypatch.setattr(head, "MIN_SLICE", 1)
 
 
 def drawn(spread: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -35,7 +35,7 @@ def plain(hidden: Tensor, weight: Tensor, target: Tensor, scale: float) -> Tenso
 def test_slices_give_what_the_whole_gives(*, trained: bool, scale: float, spread: float) -> None:
     hidden, weight, target, upstream = drawn(spread)
     found: list[tuple[Tensor, ...]] = []
-    for way in (head_logprobs, plain):
+    for way in (fused_head_logprobs, plain):
         inputs = hidden.clone().requires_grad_(), weight.clone().requires_grad_(trained)
         logprobs = way(*inputs, target, scale)
         wanted = inputs if trained else inputs[:1]
@@ -49,5 +49,5 @@ def test_a_probability_is_never_above_one_in_bfloat16() -> None:
     hidden, weight, _, _ = drawn(60.0)
     hidden = hidden.to(torch.bfloat16)
     likeliest = (hidden @ weight.to(torch.bfloat16).T).argmax(dim=-1)
-    logprobs = head_logprobs(hidden, weight, likeliest, 1.0)
+    logprobs = fused_head_logprobs(hidden, weight, likeliest, 1.0)
     assert bool((logprobs <= 0).all())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bonbon.sampling.native.probe import agree
+from bonbon.sampling.native.probe import logits_agree
 
 PLAIN = torch.randn(16, 50, generator=torch.Generator().manual_seed(0))
 
@@ -25,8 +25,8 @@ def test_coarse_rounding_may_flip_a_few_rows(
 ) -> None:
     shared = PLAIN + noise * torch.randn(PLAIN.shape, generator=torch.Generator().manual_seed(1))
     shared[:flipped] = shared[:flipped].flip(1)
-    assert agree(shared, PLAIN, dtype) is expected
+    assert logits_agree(shared, PLAIN, dtype) is expected
 
 
 def test_numbers_that_are_none_never_agree() -> None:
-    assert not agree(torch.full_like(PLAIN, torch.nan), PLAIN, torch.bfloat16)
+    assert not logits_agree(torch.full_like(PLAIN, torch.nan), PLAIN, torch.bfloat16)

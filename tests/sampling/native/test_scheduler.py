@@ -1,4 +1,4 @@
-"""Ends, refilled rows, early drops and truncation, on a model whose distribution is known."""
+"""Stopping, refilled rows, pruning, top-k and top-p, on a model whose distribution is known."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,17 @@ from torch import nn
 
 from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig
-from bonbon.models.shared_copy import twin
+from bonbon.models.shared_copy import shared_copy
 from bonbon.models.toy import plain_logprob, toy_policy
 from bonbon.pipeline.ray.config import RayEngine
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import open_sampler
-from bonbon.sampling.native.decoder import PrepackedLinears, moves_into_gaps
-from bonbon.sampling.native.prefix_attention import SharedPromptDecoder
-from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler, run_lanes
-from bonbon.sampling.native.token_sampling import truncate
+from bonbon.sampling.native.decoder import compaction_moves
+from bonbon.sampling.native.prefix_attention import PrefixAttentionDecoder
+from bonbon.sampling.native.prepacked import PrepackedLinears
+from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler, run_in_threads
+from bonbon.sampling.native.token_sampling import filter_top_k_top_p
 
 POLICY = toy_policy(num_words=4, seed=1)
 PROMPTS = [
@@ -46,18 +47,18 @@ def test_the_number_of_rows_changes_nothing() -> None:
 def test_rows_are_refilled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """While completions wait, every step runs all rows."""
     sizes: list[int] = []
-    step = SharedPromptDecoder.step
+    step = PrefixAttentionDecoder.step
 
-    def counted(self: SharedPromptDecoder, tokens: torch.Tensor) -> torch.Tensor:
+    def counted(self: PrefixAttentionDecoder, tokens: torch.Tensor) -> torch.Tensor:
         sizes.append(len(tokens))
         return step(self, tokens)
 
     sampler = TransformersSampler(POLICY, CONFIG, seed=0)
     assert sampler.decoder_name == "shared-prompt"
-    monkeypatch.setattr(SharedPromptDecoder, "step", counted)
+    monkeypatch.setattr(PrefixAttentionDecoder, "step", counted)
     candidates = sampler.sample(PROMPTS, n=20)
     total = sum(len(candidate.token_ids) - 1 for candidate in candidates)
-    first_short = next(place for place, size in enumerate(sizes) if size < 5)
+    first_short = next(step for step, size in enumerate(sizes) if size < 5)
     assert sum(sizes) == total
     assert len(sizes) - first_short <= CONFIG.max_new_tokens
 
@@ -112,17 +113,17 @@ class DropOdd:
         assert all(
             len(text.split()) <= 4 for text, runs in zip(texts, running, strict=True) if runs
         )
-        return [place % 2 == 0 for place in range(len(texts))]
+        return [index % 2 == 0 for index in range(len(texts))]
 
 
 def test_pruned_completions_are_left_out_and_the_others_are_the_same() -> None:
     config = CONFIG.model_copy(update={"engine": TransformersEngine(rows=8)})
     whole = draw(config)
     kept = TransformersSampler(POLICY, config, seed=0).sample(PROMPTS, n=8, pruning=DropOdd())
-    by_place = {(c.prompt_id, c.sample_index): c.token_ids for c in whole}
+    by_index = {(c.prompt_id, c.sample_index): c.token_ids for c in whole}
     assert 0 < len(kept) < len(whole)
     for candidate in kept:
-        assert by_place[candidate.prompt_id, candidate.sample_index] == candidate.token_ids
+        assert by_index[candidate.prompt_id, candidate.sample_index] == candidate.token_ids
 
 
 def test_pruning_needs_a_row_for_every_completion_of_a_prompt() -> None:
@@ -143,18 +144,22 @@ def test_truncated_draws_keep_the_policys_own_logprob() -> None:
 
 def test_truncation_keeps_the_fewest_likely_tokens() -> None:
     logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
-    assert truncate(logits, top_k=None, top_p=0.7).isfinite().tolist() == [
+    assert filter_top_k_top_p(logits, top_k=None, top_p=0.7).isfinite().tolist() == [
         [False, True, False, True]
     ]
-    assert truncate(logits, top_k=3, top_p=None).isfinite().tolist() == [[False, True, True, True]]
-    assert truncate(logits, top_k=1, top_p=0.9).isfinite().tolist() == [[False, True, False, False]]
+    assert filter_top_k_top_p(logits, top_k=3, top_p=None).isfinite().tolist() == [
+        [False, True, True, True]
+    ]
+    assert filter_top_k_top_p(logits, top_k=1, top_p=0.9).isfinite().tolist() == [
+        [False, True, False, False]
+    ]
 
 
 @given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
 def test_moves_close_every_gap(case: tuple[int, set[int]]) -> None:
     num_rows, ended = case
     rows = list(range(num_rows))
-    moves = moves_into_gaps(num_rows, sorted(ended))
+    moves = compaction_moves(num_rows, sorted(ended))
     for source, target in moves:
         rows[target] = rows[source]
     assert set(rows[: num_rows - len(ended)]) == set(range(num_rows)) - ended
@@ -166,7 +171,7 @@ def test_prepacked_layers_compute_the_same() -> None:
     ids = torch.tensor([[0, 1, 2]])
     with torch.inference_mode():
         plain = model(ids).logits
-        copy = twin(model)
+        copy = shared_copy(model)
         PrepackedLinears(model).install(copy)
         replaced = sum(type(module) is nn.Linear for module in model.modules())
         assert sum("forward" in vars(module) for module in copy.modules()) in {0, replaced}
@@ -175,24 +180,24 @@ def test_prepacked_layers_compute_the_same() -> None:
 
 
 @pytest.fixture
-def two_lanes(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """Draw in two threads, and give the names of those that have drawn."""
-    lanes = set[str]()
-    step = SharedPromptDecoder.step
+    thread_names = set[str]()
+    step = PrefixAttentionDecoder.step
 
-    def seen(self: SharedPromptDecoder, tokens: torch.Tensor) -> torch.Tensor:
-        lanes.update({current_thread().name} - {"MainThread"})  # where the decoder is chosen
+    def seen(self: PrefixAttentionDecoder, tokens: torch.Tensor) -> torch.Tensor:
+        thread_names.update({current_thread().name} - {"MainThread"})  # where the decoder is chosen
         return step(self, tokens)
 
-    monkeypatch.setattr("bonbon.sampling.native.sampler.ROWS_PER_LANE", 2)
-    monkeypatch.setattr(SharedPromptDecoder, "step", seen)
+    monkeypatch.setattr("bonbon.sampling.native.sampler.ROWS_PER_THREAD", 2)
+    monkeypatch.setattr(PrefixAttentionDecoder, "step", seen)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield lanes
+    yield thread_names
     torch.set_num_threads(threads)
 
 
-def test_lanes_share_the_prompts(two_lanes: set[str]) -> None:
+def test_threads_share_the_prompts(two_threads: set[str]) -> None:
     """Two threads draw what one draws, and report every token and prompt once."""
     prompts = [replace(prompt, id=f"{prompt.id}{i}") for i in range(4) for prompt in PROMPTS]
     torch.set_num_threads(1)
@@ -206,50 +211,50 @@ def test_lanes_share_the_prompts(two_lanes: set[str]) -> None:
         on_prompt=lambda group: told.append(group[0].prompt_id),
     )
     assert torch.get_num_threads() == 2
-    assert len(two_lanes) == 2
-    assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+    assert len(two_threads) == 2
+    assert [c.token_ids for c in together] == [c.token_ids for c in alone]
     assert sorted(told) == sorted(prompt.id for prompt in prompts)
     tokens, over = map(sum, zip(*ended, strict=True))
-    assert (tokens, over) == (sum(len(one.token_ids) for one in alone), len(alone))
+    assert (tokens, over) == (sum(len(c.token_ids) for c in alone), len(alone))
 
 
-@pytest.mark.usefixtures("two_lanes")
-def test_a_lane_gets_the_same_prompts_however_fast_the_others_are(
+@pytest.mark.usefixtures("two_threads")
+def test_a_thread_gets_the_same_prompts_however_fast_the_others_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neighbours in a batch, which floating point depends on, are the same in every run."""
     prompts = [replace(prompt, id=f"{prompt.id}{i}") for i in range(12) for prompt in PROMPTS]
-    step = SharedPromptDecoder.step
+    step = PrefixAttentionDecoder.step
 
-    def drawn(slow_lane: str) -> tuple[list[Candidate], dict[str, set[str]]]:
+    def drawn(slow_thread: str) -> tuple[list[Candidate], dict[str, set[str]]]:
         drawn_by: dict[str, set[str]] = {}
 
-        def slowly(self: SharedPromptDecoder, tokens: torch.Tensor) -> torch.Tensor:
-            if current_thread().name.endswith(slow_lane):
+        def slowly(self: PrefixAttentionDecoder, tokens: torch.Tensor) -> torch.Tensor:
+            if current_thread().name.endswith(slow_thread):
                 time.sleep(0.005)
             return step(self, tokens)
 
         def note(group: Sequence[Candidate]) -> None:
             drawn_by.setdefault(current_thread().name, set()).add(group[0].prompt_id)
 
-        monkeypatch.setattr(SharedPromptDecoder, "step", slowly)
+        monkeypatch.setattr(PrefixAttentionDecoder, "step", slowly)
         sampler = TransformersSampler(POLICY, CONFIG, seed=0)
         return sampler.sample(prompts, n=8, on_prompt=note), drawn_by
 
-    (first, lanes), (second, again) = drawn("_0"), drawn("_1")
+    (first, thread_names), (second, again) = drawn("_0"), drawn("_1")
     assert first == second
-    assert len(lanes) == 2
-    assert sorted(map(sorted, lanes.values())) == sorted(map(sorted, again.values()))
+    assert len(thread_names) == 2
+    assert sorted(map(sorted, thread_names.values())) == sorted(map(sorted, again.values()))
 
 
-def test_a_lane_that_fails_stops_the_others() -> None:
+def test_a_thread_that_fails_stops_the_others() -> None:
     closed = Event()
 
     def fails() -> None:
-        raise ValueError("in a lane")
+        raise ValueError("in a thread")
 
-    with pytest.raises(ValueError, match="in a lane"):
-        run_lanes([fails, lambda: assert_set(closed)], stop=closed.set)
+    with pytest.raises(ValueError, match="in a thread"):
+        run_in_threads([fails, lambda: assert_set(closed)], stop=closed.set)
 
 
 def assert_set(event: Event) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from bonbon.sampling.native.token_sampling import BLOCK, draw_tokens, uniforms
+from bonbon.sampling.native.token_sampling import BLOCK, sample_tokens, uniforms
 
 
 def test_draws_follow_the_softmax() -> None:
@@ -14,7 +14,7 @@ def test_draws_follow_the_softmax() -> None:
     vocabulary, rows, temperature = BLOCK + 44, 200_000, 0.7
     logits = torch.randn(vocabulary, generator=generator)
     uniform = torch.rand(rows, generator=generator, dtype=torch.float64)
-    token, _ = draw_tokens(logits.expand(rows, -1), uniform, temperature)
+    token, _ = sample_tokens(logits.expand(rows, -1), uniform, temperature)
     observed = torch.bincount(token, minlength=vocabulary).numpy()
     expected = rows * (logits.double() / temperature).softmax(-1).numpy()
     assert chisquare(observed, expected * rows / expected.sum()).pvalue > 1e-3
@@ -24,7 +24,7 @@ def test_logprobs_are_those_of_the_tempered_softmax() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = 5 * torch.randn(64, 1000, generator=generator)
     uniform = torch.rand(64, generator=generator, dtype=torch.float64)
-    token, logprob = draw_tokens(logits, uniform, 1.3)
+    token, logprob = sample_tokens(logits, uniform, 1.3)
     expected = (logits.double() / 1.3).log_softmax(-1).gather(1, token[:, None])[:, 0]
     torch.testing.assert_close(logprob, expected, atol=1e-5, rtol=0)
 
@@ -33,7 +33,7 @@ def test_logprobs_are_those_of_the_tempered_softmax() -> None:
 def test_a_token_without_mass_is_never_drawn(uniform: float) -> None:
     logits = torch.full((1, 3 * BLOCK + 5), -torch.inf)
     logits[0, [BLOCK + 1, 2 * BLOCK + 7]] = 0.0
-    token, logprob = draw_tokens(logits, torch.tensor([uniform], dtype=torch.float64), 1.0)
+    token, logprob = sample_tokens(logits, torch.tensor([uniform], dtype=torch.float64), 1.0)
     assert token.item() in {BLOCK + 1, 2 * BLOCK + 7}
     assert logprob.item() == pytest.approx(np.log(0.5))
 

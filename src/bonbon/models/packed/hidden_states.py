@@ -10,15 +10,15 @@ from transformers import PreTrainedModel
 
 from bonbon.models.packed.attention import IMPLEMENTATION, PackedLayout
 from bonbon.models.packed.layout import PADDING, PackedBatch
-from bonbon.models.rotary import switch_of
+from bonbon.models.rotary import rotary_switch
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
-KNOWN_LAYERS = {SLIDING, FULL, "global"}
-"""Kinds of layers that masks and spans are made for."""
+SUPPORTED_LAYER_TYPES = {SLIDING, FULL, "global"}
+"""Layer types that masks and spans are made for."""
 
-TOKENS_AT_ONCE = 1 << 14
-"""Tokens of rows in one forward without gradients, where a row has one completion."""
+MAX_FORWARD_TOKENS = 1 << 14
+"""Tokens of one forward without gradients, in the layout `completions`."""
 
 
 def completion_hidden_states(
@@ -38,71 +38,75 @@ def completion_hidden_states(
 
 
 def backbone(model: PreTrainedModel) -> nn.Module:
-    """Return the part of a causal language model that gives hidden states."""
-    # Llama 4 calls it by the name that it has among images, and so takes itself for it.
+    """Return the part of a causal language model that computes hidden states."""
+    # Llama 4 uses the base_model_prefix of its multimodal model, so `base_model` is itself.
     return model.base_model if model.base_model is not model else model.get_submodule("model")
 
 
-def unknown_layers(model: PreTrainedModel) -> list[str]:
-    """Return the kinds of a model's layers that are not attention to all or to a known window.
+def unsupported_layer_types(model: PreTrainedModel) -> list[str]:
+    """Return a model's layer types other than full and sliding-window attention.
 
-    What they leave out can lie further back than any trial reaches.
+    What such layers leave out can lie further back than a probe of a few tokens reaches.
     """
     config = model.config.get_text_config()
-    # GPT-Neo has a name of its own for it.
+    # GPT-Neo calls them attention_layers.
     names = ("layer_types", "attention_layers")
     return sorted(
-        {kind for name in names for kind in getattr(config, name, None) or ()} - KNOWN_LAYERS
+        {layer for name in names for layer in getattr(config, name, None) or ()}
+        - SUPPORTED_LAYER_TYPES
     )
 
 
-def implementation(model: PreTrainedModel) -> str:
-    """Return the name of the attention that a model uses."""
+def attention_implementation(model: PreTrainedModel) -> str:
+    """Return the name of the attention function that a model uses."""
     return getattr(model.config, "_attn_implementation", None) or "eager"
 
 
 def _row_by_row(model: PreTrainedModel, batch: PackedBatch) -> Float[Tensor, "rows length width"]:
-    """Return the hidden states of rows that a model reads in its own way, told nothing else.
+    """Return the hidden states of rows that a model reads without a mask.
 
-    No causal model, recurrent or not, sees the padding: it comes after all that is asked for.
+    No causal model, recurrent or not, sees the padding: it comes last.
     """
-    reads: dict[str, Tensor] = {"input_ids": batch.input_ids}
-    if switch_of(model) is not None:
-        reads = _as_long_as_alone(batch)
+    inputs: dict[str, Tensor] = {"input_ids": batch.input_ids}
+    if rotary_switch(model) is not None:
+        inputs = _with_unpadded_lengths(batch)
     rows, length = batch.input_ids.shape
-    # With gradients all is kept anyway, and under FSDP each forward is a meeting.
-    at_once = rows if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // length)
-    parts = zip(*(one.split(at_once) for one in reads.values()), strict=True)
+    # With gradients all activations are kept anyway. Under FSDP each forward synchronises all
+    # ranks, so their number must not depend on the rank's own rows.
+    at_once = rows if torch.is_grad_enabled() else max(1, MAX_FORWARD_TOKENS // length)
+    parts = zip(*(values.split(at_once) for values in inputs.values()), strict=True)
     states = [
-        backbone(model)(**dict(zip(reads, part, strict=True)), use_cache=False).last_hidden_state
+        backbone(model)(**dict(zip(inputs, part, strict=True)), use_cache=False).last_hidden_state
         for part in parts
     ]
     return torch.cat(states)[:, :length]
 
 
-def _as_long_as_alone(batch: PackedBatch) -> dict[str, Tensor]:
-    """Return rows with positions that end where each row's own last token would stand.
+def _with_unpadded_lengths(batch: PackedBatch) -> dict[str, Tensor]:
+    """Return rows with positions that end at each row's last token, which is not fed.
 
-    That token is not fed, and padding would count on. A table that goes by the longest position
-    is the one of the whole sequence then.
+    Rotary tables that depend on the longest position are then those of the whole sequence; with
+    the positions of padding they would be those of a longer one.
     """
     fed = (batch.segments != PADDING).sum(dim=1)
-    places = torch.arange(batch.input_ids.shape[1] + 1, device=fed.device)
+    positions = torch.arange(batch.input_ids.shape[1] + 1, device=fed.device)
     return {
         "input_ids": pad(batch.input_ids, (0, 1)),
-        "position_ids": torch.minimum(places, fed[:, None]),
+        "position_ids": torch.minimum(positions, fed[:, None]),
     }
 
 
 def _attention(model: PreTrainedModel, batch: PackedBatch) -> dict[str, Any]:
-    """Return what tells the model's attention who may attend to whom."""
+    """Return the arguments of the forward pass that carry the attention mask."""
     if batch.spans is not None:
-        assert implementation(model) == IMPLEMENTATION, "a line is for models that are `attending`"
+        assert attention_implementation(model) == IMPLEMENTATION, (
+            "the flat layout needs `layout_attention`"
+        )
         return {"packed": PackedLayout(batch.spans, batch.input_ids.device)}
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    kinds: set[str] = set(getattr(config, "layer_types", None) or ())
-    if SLIDING in kinds:
+    layer_types: set[str] = set(getattr(config, "layer_types", None) or ())
+    if SLIDING in layer_types:
         masks = {SLIDING: _mask(model, batch, window), FULL: _mask(model, batch, None)}
         return {"attention_mask": masks}
     windowed = window if getattr(config, "use_sliding_window", True) else None
@@ -111,8 +115,8 @@ def _attention(model: PreTrainedModel, batch: PackedBatch) -> dict[str, Any]:
 
 def _mask(model: PreTrainedModel, batch: PackedBatch, window: int | None) -> Tensor:
     mask = batch.attention_mask(window)
-    if implementation(model) == "eager":
-        # Eager attention adds its mask to the scores; the others take a boolean one.
+    if attention_implementation(model) == "eager":
+        # Eager attention adds its mask to the scores; the others accept a boolean mask.
         lowest = torch.finfo(model.dtype).min
         return torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
     return mask

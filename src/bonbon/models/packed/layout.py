@@ -1,10 +1,13 @@
 """Packing: all completions of a prompt share one copy of the prompt.
 
-Every completion attends to the prompt and to itself and counts its positions on from the prompt,
-so each gets the log-probability it would get alone. A completion's last token predicts nothing, so
-it is not fed at all. Groups lie `prompt | completion 1 | completion 2 | …`, either a row each, for
-models that take a mask, or all in one line without padding, for attention that knows the spans.
-Models that can do neither read `prompt | completion`, a row for each completion.
+Every completion attends to the prompt and to itself, with positions that continue the prompt's, so
+its log-probability is the same as alone. The last token of a completion predicts nothing, so it is
+not fed to the model. There are three layouts:
+
+- `flat`: all groups in one row without padding, `prompt | completion 1 | completion 2 | …`, for
+  attention that knows the spans;
+- `prompts`: the same with one row per group, for models that accept a dense mask;
+- `completions`: `prompt | completion`, one row per completion, for any causal model.
 """
 
 from collections.abc import Sequence
@@ -18,33 +21,33 @@ from torch import Tensor
 
 PADDING = -1
 
-Layout = Literal["line", "prompts", "completions"]
-"""What has a row: all groups together, each prompt with its completions, or each completion."""
+Layout = Literal["flat", "prompts", "completions"]
+"""What one row holds: all groups, one prompt with its completions, or one completion."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptGroup:
-    """A prompt's token ids and those of the completions to score, none of them empty."""
+    """The token ids of a prompt and of the completions to score, none of them empty."""
 
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
 
     def fed_shape(self, layout: Layout) -> tuple[int, int]:
-        """Return the rows that a model reads of it, and their length.
+        """Return the number of rows that the group takes, and their length.
 
-        Groups take the rows of all of them, padded to the longest. A line has no padding: there
-        every token counts as a row of its own.
+        The rows of several groups are padded to the longest. The flat layout has no padding: there
+        every token counts as a row of length 1.
         """
         fed = [len(tokens) - 1 for tokens in self.completions]
         if layout == "completions":
             return len(fed), len(self.prompt) + max(fed)
         together = len(self.prompt) + sum(fed)
-        return (together, 1) if layout == "line" else (1, together)
+        return (together, 1) if layout == "flat" else (1, together)
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Where prompts and completions lie in a line of groups.
+    """Lengths of prompts and completions in a flat row of groups.
 
     Attributes:
         prompts: fed tokens of each group's prompt.
@@ -55,8 +58,8 @@ class Spans:
     completions: tuple[tuple[int, ...], ...]
 
     @property
-    def places(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Where each prompt and each completion starts in the line, and its length."""
+    def bounds(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Start and length of each prompt, and of each completion."""
         prompts: list[tuple[int, int]] = []
         completions: list[tuple[int, int]] = []
         start = 0
@@ -75,16 +78,17 @@ class PackedBatch:
 
     Attributes:
         input_ids: what the model reads.
-        position_ids: each completion's count on from its prompt's end.
-        segments: the number, within its row, of the prompt or completion that a token is part of;
-            `PADDING` after the last.
-        prompts: the number of the segment that is a token's prompt.
-        source: for every completion token, the flat place whose hidden state predicts it.
+        position_ids: those of a completion continue its prompt's.
+        segments: for each token, the index within its row of its prompt or completion; `PADDING`
+            after the last.
+        prompts: for each token, the index of the segment that is its prompt.
+        source: for every completion token, the index (in all rows, flattened) of the hidden state
+            that predicts it.
         target: for every completion token, its id.
-        sequence: for every completion token, the completion it belongs to, groups in order.
-        num_sequences: completions in the batch.
-        layout: what has a row.
-        spans: of all groups, if they lie in one line; None otherwise.
+        sequence: for every completion token, the index of its completion, groups in order.
+        num_sequences: number of completions in the batch.
+        layout: what one row holds.
+        spans: of all groups in the flat layout; None otherwise.
     """
 
     input_ids: Int[Tensor, "rows length"]
@@ -109,10 +113,10 @@ class PackedBatch:
         return replace(self, **moved)
 
     def attention_mask(self, window: int | None = None) -> Bool[Tensor, "rows 1 length length"]:
-        """Return who may attend to whom: [query, key], True where allowed.
+        """Return the attention mask [query, key], True where allowed.
 
         Args:
-            window: of sliding attention, in tokens; None where all that came before is seen.
+            window: of sliding attention, in tokens; None for full attention.
         """
         query, key = self.segments[:, :, None], self.segments[:, None, :]
         length = self.segments.shape[1]
@@ -125,20 +129,20 @@ class PackedBatch:
 
 
 def pack(groups: Sequence[PromptGroup], layout: Layout = "prompts") -> PackedBatch:
-    """Lay groups out for one forward pass.
+    """Pack groups for one forward pass.
 
     Args:
         groups: at least one.
-        layout: what has a row; several are padded at the end to the longest.
+        layout: what one row holds; rows are padded at the end.
     """
     if layout == "completions":
         groups = _singles(groups)
-    in_line = layout == "line"
+    flat = layout == "flat"
     parts = [_segments(group) for group in groups]
-    rows = [[segment for part in parts for segment in part]] if in_line else parts
+    rows = [[segment for part in parts for segment in part]] if flat else parts
     lengths = [sum(len(segment.token_ids) for segment in row) for row in rows]
     length = max(lengths)
-    tokens = _completion_tokens(groups, length=None if in_line else length)
+    tokens = _completion_tokens(groups, length=None if flat else length)
     return PackedBatch(
         input_ids=_padded([_joined(row, "token_ids") for row in rows], length, fill=0),
         position_ids=_padded([_joined(row, "positions") for row in rows], length, fill=0),
@@ -149,7 +153,7 @@ def pack(groups: Sequence[PromptGroup], layout: Layout = "prompts") -> PackedBat
         sequence=torch.tensor([token[2] for token in tokens]),
         num_sequences=sum(len(group.completions) for group in groups),
         layout=layout,
-        spans=_spans(groups) if in_line else None,
+        spans=_spans(groups) if flat else None,
     )
 
 
@@ -167,7 +171,7 @@ class _Segment:
 
 
 def _singles(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
-    """Return every completion in a group of its own."""
+    """Return one group per completion."""
     return [
         PromptGroup(group.prompt, (tokens,)) for group in groups for tokens in group.completions
     ]
@@ -207,7 +211,10 @@ def _spans(groups: Sequence[PromptGroup]) -> Spans:
 def _completion_tokens(
     groups: Sequence[PromptGroup], *, length: int | None
 ) -> list[tuple[int, int, int]]:
-    """Return (source, target, sequence) of every completion token; rows have a common length."""
+    """Return (source, target, sequence) of every completion token.
+
+    `length` is that of the rows, None for the flat layout.
+    """
     tokens: list[tuple[int, int, int]] = []
     origin = sequence = 0
     for group in groups:

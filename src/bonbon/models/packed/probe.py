@@ -1,11 +1,11 @@
-"""How a model reads packed groups: tried on a few tokens, the fastest way that is right for it.
+"""A numerical probe of how a model can read packed groups: the fastest layout that is right.
 
-In line where its attention can be replaced, else behind a dense mask, else row by row in the
-model's own way, the prompt repeated for every completion.
+There is no list of supported models. A few tokens are read in each layout, and the hidden states
+are compared with those of one sequence at a time. The order is `flat`, if the model's attention
+can be replaced; `prompts`, if it accepts a dense mask; else `completions`.
 """
 
 import logging
-import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,209 +20,216 @@ from transformers import PreTrainedModel
 from bonbon.errors import PolicyError
 from bonbon.models.packed.attention import IMPLEMENTATION
 from bonbon.models.packed.hidden_states import (
+    attention_implementation,
     backbone,
     completion_hidden_states,
-    implementation,
-    unknown_layers,
+    unsupported_layer_types,
 )
-from bonbon.models.packed.layout import Layout, PackedBatch, PromptGroup, pack
-from bonbon.models.packed.logprobs import chunk_size, vocabulary_logits
-from bonbon.models.rotary import put_off_switches, switch_of
-from bonbon.models.shared_copy import twin
+from bonbon.models.packed.layout import Layout, PromptGroup, pack
+from bonbon.models.packed.logprobs import vocabulary_logits
+from bonbon.models.rotary import remove_switches, rotary_switch
+from bonbon.models.shared_copy import shared_copy
 
-NEAR = 16
-"""Tokens of a sliding window in a trial."""
+PROBE_WINDOW = 16
+"""Length of a sliding window in a probe, in tokens."""
 
 MULTIPLIER = 2654435761
-"""Scatters counting numbers (Knuth)."""
+"""Scatters successive numbers (Knuth's multiplicative hash)."""
 
 
-def ordinary_tokens(model: PreTrainedModel, count: int) -> list[int]:
-    """Return ids that stand for pieces of words, always the same.
+def probe_tokens(model: PreTrainedModel, count: int) -> list[int]:
+    """Return ids of ordinary tokens, always the same for a model.
 
-    Special tokens lie at either end of a vocabulary. A text of them alone makes some models
-    chaotic: in bfloat16 an attention sink flips now and then, whichever way it is computed.
+    Special tokens lie at either end of a vocabulary and are avoided. A text of special tokens
+    alone makes some models chaotic: in bfloat16 an attention sink flips now and then, whichever
+    way it is computed.
     """
     config = model.config.get_text_config()
     first, last = config.vocab_size // 8, config.vocab_size // 2
-    if last - first < 2 * NEAR:
+    if last - first < 2 * PROBE_WINDOW:
         first, last = 0, config.vocab_size
-    ends = (config.bos_token_id, config.eos_token_id, config.pad_token_id)
-    special = {one for end in ends for one in (end if isinstance(end, list) else [end])}
+    special: set[int | None] = set()
+    for ids in (config.bos_token_id, config.eos_token_id, config.pad_token_id):
+        special.update(ids if isinstance(ids, list) else [ids])
     ordinary = [token for token in range(first, last) if token not in special]
-    return [ordinary[(place * MULTIPLIER >> 8) % len(ordinary)] for place in range(1, count + 1)]
+    return [ordinary[(number * MULTIPLIER >> 8) % len(ordinary)] for number in range(1, count + 1)]
 
 
-def on_trial(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model with the same weights whose sliding windows end within a trial.
+def probe_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model with the same weights and with sliding windows that end within a probe.
 
-    What a window leaves out can be tried on a few tokens then, however wide it is. Rotary tables
-    stay the same throughout: `bonbon.models.rotary` knows where they change.
+    So a few tokens show whether a window is applied, however wide it is. The rotary tables are
+    those of short sequences throughout: `bonbon.models.rotary` knows where they change.
     """
-    window = window_of(model)
-    if (window is None or window <= NEAR) and switch_of(model) is None:
+    window = sliding_window_of(model)
+    if (window is None or window <= PROBE_WINDOW) and rotary_switch(model) is None:
         return model
-    near = twin(model)
-    for holder in (near.config.get_text_config(), *near.modules()):
+    probed = shared_copy(model)
+    for holder in (probed.config.get_text_config(), *probed.modules()):
         if window is not None and getattr(holder, "sliding_window", None) == window:
-            cast("Any", holder).sliding_window = min(window, NEAR)
-    put_off_switches(near)
-    return near
+            cast("Any", holder).sliding_window = min(window, PROBE_WINDOW)
+    remove_switches(probed)
+    return probed
 
 
-def window_of(model: PreTrainedModel) -> int | None:
-    """Return how far back layers with a sliding window see; None if there are none."""
+def sliding_window_of(model: PreTrainedModel) -> int | None:
+    """Return the length of a model's sliding window; None without one."""
     return getattr(model.config.get_text_config(), "sliding_window", None)
 
 
 TOLERANCE = {torch.float32: 1e-3}
-"""Root mean square difference between the ways to attend that rounding explains, in standard
-deviations of the hidden states; a wrong mask goes far beyond."""
+"""Root mean square difference between layouts that rounding explains, in standard deviations of
+the hidden states. A wrong mask goes far beyond."""
 
-COARSE = 0.06
-"""The same for bfloat16 and float16: SmolLM2-135M is off by 0.02 in either layout, by 0.3 under a
-mask that leaks, and by 0.1 if completions count their positions from one further on."""
+HALF_PRECISION_TOLERANCE = 0.06
+"""The same for bfloat16 and float16. SmolLM2-135M is off by 0.02 in either layout, by 0.3 under a
+mask that leaks, and by 0.1 if the positions of completions are shifted by one."""
 
-SHAPES = ((NEAR + 5, (1, 11, 12)), (3, (9, NEAR + 1, 12)))
-"""Tokens of the trial's prompts, and of the completions of each."""
+PROBE_LENGTHS = (
+    (PROBE_WINDOW + 5, (1, 11, 12)),
+    (3, (9, PROBE_WINDOW + 1, 12)),
+)
+"""Tokens of each prompt of a probe, and of its completions."""
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def packed_attention_in(
+def packed_layout(
     model: PreTrainedModel, groups: Iterable[PromptGroup] | None = None
 ) -> Generator[Layout]:
-    """Yield how to pack groups for a model, which attends that way, and as before on leaving.
-
-    If that is not in line, a line says why: the numbers are the same, with more work.
+    """Choose a layout for a model, set its attention accordingly, and restore it on exit.
 
     Args:
-        model: in the precision that it is to compute in.
-        groups: all that will be packed; by default they may be of any length.
+        model: in the precision that it will compute in.
+        groups: all groups to be packed; by default they may be of any length.
 
     Raises:
         PolicyError: the model does more to its logits than bonbon knows.
     """
     layout = choose_layout(model, groups)
-    with attending(model, layout):
+    with layout_attention(model, layout):
         yield layout
 
 
 @contextmanager
-def attending(model: PreTrainedModel, layout: Layout) -> Generator[None]:
-    """Let a model attend the way that a layout needs, and as before on leaving."""
-    before = implementation(model)
-    if layout == "line":
+def layout_attention(model: PreTrainedModel, layout: Layout) -> Generator[None]:
+    """Set the attention function that a layout needs, and restore the model's on exit."""
+    before = attention_implementation(model)
+    if layout == "flat":
         model.set_attn_implementation(IMPLEMENTATION)
     try:
         yield
     finally:
-        if layout == "line":
+        if layout == "flat":
             model.set_attn_implementation(before)
 
 
 @torch.no_grad()
 def choose_layout(model: PreTrainedModel, groups: Iterable[PromptGroup] | None = None) -> Layout:
-    """Return the fastest layout that is right for a model, and say so if it is not in line.
+    """Return the fastest layout that is right for a model; log why if it is not `flat`.
 
-    It is tried, not looked up: hidden states of a few tokens are compared with those that the model
-    gives to one sequence at a time. The model comes out as it went in.
+    The model is left unchanged.
 
     Args:
-        model: in the precision that it is to compute in.
-        groups: all that will be packed; by default they may be of any length.
+        model: in the precision that it will compute in.
+        groups: all groups to be packed; by default they may be of any length.
 
     Raises:
         PolicyError: the model does more to its logits than bonbon knows.
     """
     name = type(model).__name__
-    with _evaluating(model):
+    with _evaluation_mode(model):
         _check_head(model)
-        not_shared = why_not_shared(model, groups)
-        if not_shared is None:
-            trial = _Trial(model)
-            not_in_line = trial.why_not("line")
-            if not_in_line is None:
-                return "line"
-            not_shared = trial.why_not("prompts")
-            if not_shared is None:
+        problem = prompt_sharing_problem(model, groups)
+        if problem is None:
+            probe = _Probe(model)
+            flat_problem = probe.problem_with("flat")
+            if flat_problem is None:
+                return "flat"
+            problem = probe.problem_with("prompts")
+            if problem is None:
                 _log.warning(
-                    "%s attends behind a dense mask, which is slower: %s. The numbers are the "
-                    "same; shorter or fewer completions of a prompt cost less.",
+                    "%s cannot use bonbon's packed attention (%s). It uses a dense attention mask "
+                    "instead, which is slower; the results are the same. Fewer or shorter "
+                    "completions per prompt reduce the cost.",
                     name,
-                    not_in_line,
+                    flat_problem,
                 )
                 return "prompts"
     _log.warning(
-        "%s reads the prompt again for every completion, which is slower: %s. The numbers are the "
-        "same; shorter prompts cost less.",
+        "%s cannot share a prompt between its completions (%s). It reads the prompt again for "
+        "every completion, which is slower; the results are the same. Shorter prompts reduce the "
+        "cost.",
         name,
-        not_shared,
+        problem,
     )
     return "completions"
 
 
-def why_not_shared(
+def prompt_sharing_problem(
     model: PreTrainedModel, groups: Iterable[PromptGroup] | None = None
 ) -> str | None:
-    """Return what keeps completions from sharing their prompt that no trial would show."""
-    if kinds := unknown_layers(model):
-        return f"it has layers of kind {', '.join(kinds)}"
-    switch = switch_of(model)
+    """Return why completions cannot share their prompt, where no probe would show it; or None."""
+    if types := unsupported_layer_types(model):
+        return f"layers of type {', '.join(types)} are not supported"
+    switch = rotary_switch(model)
     if switch is None:
         return None
-    known = (
-        None
-        if groups is None
-        else [len(one.prompt) + max(map(len, one.completions)) for one in groups]
-    )
-    if known is not None and max(known, default=0) <= switch.length:
+    if groups is None:
+        return f"sequences of more than {switch.length} tokens use other rotary tables"
+    lengths = [len(group.prompt) + max(map(len, group.completions)) for group in groups]
+    longest = max(lengths, default=0)
+    if longest <= switch.length:
         return None
-    here = f", and the longest here has {max(known)}" if known else ""
-    return f"sequences of more than {switch.length} tokens have other rotary tables{here}"
+    return (
+        f"sequences of more than {switch.length} tokens use other rotary tables, and the longest "
+        f"here has {longest}"
+    )
 
 
-class _Trial:
-    """A few ordinary tokens, read together and one sequence at a time."""
+class _Probe:
+    """A few ordinary tokens, read packed and one sequence at a time."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self._model = on_trial(model)
-        tokens = iter(ordinary_tokens(model, sum(start + sum(rest) for start, rest in SHAPES)))
+        self._model = probe_copy(model)
+        num_tokens = sum(prompt + sum(completions) for prompt, completions in PROBE_LENGTHS)
+        tokens = iter(probe_tokens(model, num_tokens))
         self._groups = [
             PromptGroup(
-                tuple(islice(tokens, start)), tuple(tuple(islice(tokens, one)) for one in rest)
+                tuple(islice(tokens, prompt)),
+                tuple(tuple(islice(tokens, length)) for length in completions),
             )
-            for start, rest in SHAPES
+            for prompt, completions in PROBE_LENGTHS
         ]
 
-    def why_not(self, layout: Layout) -> str | None:
-        """Return what keeps the model from a layout; None if nothing does."""
+    def problem_with(self, layout: Layout) -> str | None:
+        """Return why the model cannot use a layout; None if it can."""
         model = self._model
-        if layout == "line" and not model._can_set_attn_implementation():  # pyright: ignore[reportPrivateUsage]
-            return "its attention cannot be replaced"
+        if layout == "flat" and not model._can_set_attn_implementation():  # pyright: ignore[reportPrivateUsage]
+            return "transformers does not let its attention be replaced"
         try:
-            with attending(model, layout):
+            with layout_attention(model, layout):
                 states = self._states(self._groups, layout)
-        except NotImplementedError as error:  # bonbon's own attention says what it lacks
-            return f"that does without {error}"
+        except NotImplementedError as error:  # bonbon's attention names what it does not support
+            return f"bonbon's attention does not support {error}"
         except Exception as error:  # model code of any kind may fail in any way
-            return f"it takes no other attention than its own ({type(error).__name__})"
-        expected = self._one_by_one
-        if not expected.isfinite().all():  # told where such numbers are used, whatever the layout
+            return f"it fails with another attention ({type(error).__name__})"
+        expected = self._unpacked_states
+        if not expected.isfinite().all():  # reported where the numbers are used
             return None
         difference = (states - expected).square().mean().sqrt() / expected.std()
-        allowed = TOLERANCE.get(model.dtype, COARSE)
-        if not bool(difference <= allowed):
+        allowed = TOLERANCE.get(model.dtype, HALF_PRECISION_TOLERANCE)
+        if not bool(difference <= allowed):  # NaN is a problem
             return (
-                f"its answers would differ (a trial is {difference:.2g} standard deviations off, "
-                f"where rounding explains {allowed:.2g})"
+                f"its outputs would differ: by {difference:.2g} standard deviations in a probe, "
+                f"where rounding explains {allowed:.2g}"
             )
         return None
 
     @cached_property
-    def _one_by_one(self) -> Float[Tensor, "tokens width"]:
-        """The hidden states of every sequence in a forward of its own, unpadded."""
+    def _unpacked_states(self) -> Float[Tensor, "tokens width"]:
+        """The hidden states of every sequence in a forward pass of its own, unpadded."""
         singles = [
             PromptGroup(group.prompt, (completion,))
             for group in self._groups
@@ -238,12 +245,13 @@ class _Trial:
 
 
 def _check_head(model: PreTrainedModel) -> None:
-    """Hold the logits of hidden states against the model's own, to which anything may be done."""
-    input_ids = torch.tensor([ordinary_tokens(model, 3)], device=model.device)
+    """Compare the logits of hidden states with the model's own, which it may rescale in any way."""
+    input_ids = torch.tensor([probe_tokens(model, 3)], device=model.device)
     hidden = backbone(model)(input_ids=input_ids, use_cache=False).last_hidden_state[0]
     logits = model(input_ids=input_ids, use_cache=False).logits[0].float()
     difference = (vocabulary_logits(model, hidden, 1.0) - logits).square().mean().sqrt()
-    if bool(difference > COARSE * logits.std()):  # weights that give nan are told of elsewhere
+    # Weights that give NaN pass here; they are reported where the numbers are used.
+    if bool(difference > HALF_PRECISION_TOLERANCE * logits.std()):
         raise PolicyError(
             f"{type(model).__name__} rescales its logits in a way that bonbon does not know, so "
             "log-probabilities would be wrong; expected an architecture whose logits are those of "
@@ -252,37 +260,10 @@ def _check_head(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Generator[None]:
+def _evaluation_mode(model: PreTrainedModel) -> Generator[None]:
     was_training = model.training
     model.eval()
     try:
         yield
     finally:
         model.train(was_training)
-
-
-@torch.inference_mode()
-def completion_certainties(
-    model: PreTrainedModel, batch: PackedBatch, *, temperature: float
-) -> Float[Tensor, " sequences"]:
-    """Return KL(uniform ‖ policy) averaged over each completion's tokens, in nats.
-
-    Args:
-        model: a causal language model.
-        batch: what to judge, on the model's device.
-        temperature: part of the policy; logits are divided by it.
-    """
-    hidden = completion_hidden_states(model, batch)
-    size = chunk_size(model.config.get_text_config().vocab_size)
-    certainties = torch.cat(
-        [_token_certainties(model, states, temperature) for states in hidden.split(size)]
-    )
-    sums = certainties.new_zeros(batch.num_sequences).index_add(0, batch.sequence, certainties)
-    return sums / torch.bincount(batch.sequence, minlength=batch.num_sequences)
-
-
-def _token_certainties(
-    model: PreTrainedModel, hidden: Float[Tensor, "tokens width"], temperature: float
-) -> Float[Tensor, " tokens"]:
-    logits = vocabulary_logits(model, hidden, temperature)
-    return logits.logsumexp(dim=-1) - math.log(logits.shape[-1]) - logits.mean(dim=-1)

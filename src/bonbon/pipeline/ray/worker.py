@@ -14,7 +14,7 @@ from typing import Any
 from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
-from bonbon.models.shortage import lacks_memory
+from bonbon.models.resource_errors import is_out_of_memory
 from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, RewardConfig, checked_scores, prompts_at_once
 from bonbon.sampling.base import Sampler
@@ -111,7 +111,7 @@ class ShardWorker:
             return {"item": self._finish(shard)}
         # Ray would wrap an exception in its own traceback; any other is a bug and deserves one.
         except Exception as error:
-            if isinstance(error, BonbonError | OSError) or lacks_memory(error):
+            if isinstance(error, BonbonError | OSError) or is_out_of_memory(error):
                 return {"item": FailedShard(shard.index, error)}
             raise
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bonbon.openai_api.client import OpenaiClient, run_to_end
+from bonbon.openai_api.client import OpenaiClient, run_coroutine
 from bonbon.openai_api.endpoint import Endpoint
 from bonbon.openai_api.failures import UnansweredError
 from bonbon.openai_api.schema import Answer, Choice
@@ -38,7 +38,7 @@ class JudgeChat:
             EngineError: the judge cannot be asked.
         """
         unique = list(dict.fromkeys(questions))
-        return dict(zip(unique, run_to_end(self._answers(unique)), strict=True))
+        return dict(zip(unique, run_coroutine(self._answers(unique)), strict=True))
 
     async def _answers(self, questions: list[str]) -> list[Choice]:
         async with self._client:

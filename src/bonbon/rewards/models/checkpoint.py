@@ -17,7 +17,7 @@ from transformers import (
 from bonbon.config import at_home
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.policy import resolve_device
-from bonbon.models.shortage import lacks_memory
+from bonbon.models.resource_errors import is_out_of_memory
 from bonbon.models.weights import load_weights
 from bonbon.rewards.models.backbone import SequenceClassifierConfig
 
@@ -154,7 +154,7 @@ def _cannot_load(config: SequenceClassifierConfig, error: Exception) -> ConfigEr
             f"reward model {config.model!r} runs only with code that it brings along; read that "
             "code, then set trust_remote_code to true, or choose another model"
         )
-    if lacks_memory(error):
+    if is_out_of_memory(error):
         raise error
     reason = " ".join(str(error).split())[:600]
     return ConfigError(

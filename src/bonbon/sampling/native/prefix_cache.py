@@ -1,7 +1,8 @@
 """A key-value cache in which all completions of a prompt share one copy of the prompt.
 
-A row's own keys and values start where its prompt ends. Rows may be of any age, so a row that
-ends makes room for a new one at once, and no row ever carries another prompt's padding.
+A row's own keys and values are those of its suffix, the tokens behind the prompt. Rows may be of
+any age, so a finished row is free for a new sequence at once, and no row carries padding of
+another prompt.
 """
 
 from collections.abc import Sequence
@@ -14,15 +15,16 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from bonbon.sampling.native.decoder import Move
 
-ROOM = 16
-"""Rows get room for so many tokens at a time. Attention runs over all of it: a buffer that is used
-whole goes into the matrix products as it is, where a part of it would be copied at every step."""
+GROWTH = 16
+"""Tokens by which the suffix buffers grow. Attention runs over whole buffers, which go into the
+matrix products as they are; slices of larger buffers would be copied at every step."""
 
-HIDDEN = -1e30
-"""Score of a key that a row may not see; finite, so that hiding all of them makes no NaN."""
+MASKED_SCORE = -1e30
+"""Attention score of a key that a row may not see; finite, so that a row of masked keys alone
+gives no NaN."""
 
-ALIKE = 1.25
-"""Prompts up to this many times longer than the shortest of a bucket share it."""
+MAX_LENGTH_RATIO = 1.25
+"""Prompts up to this many times longer than the shortest one of a bucket share the bucket."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class CachedPrompt:
         length: in tokens.
         keys: per layer, shape [heads, length, head size].
         values: likewise.
-        logits: of the first token of an answer, shape [vocabulary].
+        logits: of a completion's first token, shape [vocabulary].
     """
 
     length: int
@@ -43,123 +45,123 @@ class CachedPrompt:
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
-    """Prompts of like length, one on the other.
+class StackedPrompts:
+    """Prompts of similar length in one tensor, padded at the end.
 
     Attributes:
         lengths: of the prompts, shape [prompts].
         keys: per layer, shape [prompts, heads, longest, head size].
         values: likewise.
-        hidden: which keys are filling, shape [prompts, 1, 1, longest]; None if none is.
+        masked: which keys are padding, shape [prompts, 1, 1, longest]; None if none is.
     """
 
     lengths: Int[Tensor, " prompts"]
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
-    hidden: Tensor | None
+    masked: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Prompts of like length, and the rows that answer them.
+    """Prompts of similar length, and the rows of their completions.
 
     Attributes:
-        rows: of each prompt, filled up with row 0, shape [prompts, most rows of a prompt].
+        rows: rows of each prompt, padded with row 0, shape [prompts, most rows of a prompt].
         prompts: their keys and values.
     """
 
     rows: Int[Tensor, "prompts rows"]
-    prompts: Stack
+    prompts: StackedPrompts
 
 
-class RowLayer(CacheLayerMixin):
-    """One layer's share of a `RowCache`; attention takes it in the place of keys and values."""
+class PrefixCacheLayer(CacheLayerMixin):
+    """One layer of a `PrefixCache`; attention is given it in place of keys and values."""
 
-    def __init__(self, cache: "RowCache", index: int) -> None:
-        """Take the cache that it belongs to, and which layer it is."""
+    def __init__(self, cache: "PrefixCache", index: int) -> None:
+        """Take the cache, and the index of the layer."""
         super().__init__()
         self.cache = cache
         self.index = index
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Reserve room for all rows."""
-        self.key_buffer = self._room(key_states)
-        self.value_buffer = self._room(value_states)
+        """Allocate the suffix buffers of all rows."""
+        self.key_buffer = self._new_buffer(key_states)
+        self.value_buffer = self._new_buffer(value_states)
         self.is_initialized = True
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple["RowLayer", "RowLayer"]:
+    ) -> tuple["PrefixCacheLayer", "PrefixCacheLayer"]:
         """Store every row's newest key and value, shape [rows, heads, 1, head size]."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if self.cache.room > self.key_buffer.shape[2]:
+        if self.cache.buffer_length > self.key_buffer.shape[2]:
             self._grow()
-        rows, places = self.cache.row_numbers, self.cache.lengths
-        self.key_buffer[rows, :, places] = key_states[:, :, 0]
-        self.value_buffer[rows, :, places] = value_states[:, :, 0]
+        rows, positions = self.cache.row_numbers, self.cache.lengths
+        self.key_buffer[rows, :, positions] = key_states[:, :, 0]
+        self.value_buffer[rows, :, positions] = value_states[:, :, 0]
         return self, self
 
     @property
-    def own_keys(self) -> Float[Tensor, "rows heads room size"]:
-        """What the rows added to their prompts, and room for more; `RowCache.hidden` says which."""
+    def suffix_keys(self) -> Float[Tensor, "rows heads length size"]:
+        """Keys of the rows' suffixes; `PrefixCache.masked` says which are unused."""
         return self.key_buffer[: self.cache.num_rows]
 
     @property
-    def own_values(self) -> Float[Tensor, "rows heads room size"]:
-        """What the rows added to their prompts, and room for more."""
+    def suffix_values(self) -> Float[Tensor, "rows heads length size"]:
+        """Values of the rows' suffixes."""
         return self.value_buffer[: self.cache.num_rows]
 
     def move(self, moves: Sequence[Move]) -> None:
-        """Copy rows into other rows' places."""
+        """Copy rows over other rows."""
         if self.is_initialized:
             sources, targets = map(list, zip(*moves, strict=True))
             for buffer in (self.key_buffer, self.value_buffer):
                 buffer[targets] = buffer[sources]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the number of keys and the first one's place; masks are not made of them."""
+        """Return the number of keys and the offset of the first; transformers makes no mask."""
         return self.cache.longest + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Return the length of the longest row's own part."""
+        """Return the length of the longest suffix."""
         return self.cache.longest
 
     def get_max_length(self) -> int:
-        """Say that a row may grow without limit."""
+        """Return -1: a row may grow without limit."""
         return -1
 
-    def _room(self, states: Tensor) -> Tensor:
+    def _new_buffer(self, states: Tensor) -> Tensor:
         _, heads, _, size = states.shape
-        return states.new_zeros(self.cache.capacity, heads, self.cache.room, size)
+        return states.new_zeros(self.cache.capacity, heads, self.cache.buffer_length, size)
 
     def _grow(self) -> None:
         length = self.key_buffer.shape[2]
         for name in ("key_buffer", "value_buffer"):
             old: Tensor = getattr(self, name)
-            new = self._room(old)
+            new = self._new_buffer(old)
             new[:, :, :length] = old
             setattr(self, name, new)
 
 
-class RowCache(Cache):
+class PrefixCache(Cache):
     """The keys and values of all rows.
 
     Attributes:
-        capacity: most rows.
-        num_rows: rows now.
+        capacity: largest number of rows.
+        num_rows: number of rows now.
         row_numbers: 0 … num_rows − 1.
-        lengths: tokens that each row added to its prompt before this step, shape [rows].
+        lengths: suffix length of each row before this step, in tokens, shape [rows].
         longest: the largest of them.
-        room: tokens for which every row has room.
-        hidden: which of a row's room holds nothing yet, shape [rows, room].
+        buffer_length: tokens that every row's suffix buffer can hold.
+        masked: which entries of the suffix buffers are unused, shape [rows, buffer_length].
         buckets: the prompts with their rows.
-        place_of_row: where the buckets, one after the other, hold each row, shape [rows].
+        bucket_position: index of each row in the concatenation of all buckets, shape [rows].
     """
 
     def __init__(self, num_layers: int, capacity: int, device: torch.device) -> None:
         """Make an empty cache."""
-        super().__init__(layers=[RowLayer(self, index) for index in range(num_layers)])
+        super().__init__(layers=[PrefixCacheLayer(self, index) for index in range(num_layers)])
         self.capacity = capacity
         self.device = device
         self._prompts: list[CachedPrompt] = []
@@ -167,21 +169,21 @@ class RowCache(Cache):
         self._stacked: tuple[CachedPrompt, ...] = ()
         self.buckets: list[Bucket] = []
         self._changed = False
-        self.room = ROOM
+        self.buffer_length = GROWTH
 
     @property
     def num_rows(self) -> int:
-        """Rows now."""
+        """Number of rows now."""
         return len(self._prompts)
 
     def admit(self, prompt: CachedPrompt, count: int) -> None:
-        """Append rows that answer a prompt."""
+        """Append rows for completions of a prompt."""
         self._prompts += [prompt] * count
         self._lengths += [0] * count
         self._changed = True
 
     def shrink(self, num_rows: int, moves: Sequence[Move]) -> None:
-        """Keep the first rows only, after these moves."""
+        """Apply moves, then keep the first rows only."""
         if moves:
             for layer in self.layers:
                 layer.move(moves)  # pyright: ignore[reportAttributeAccessIssue]
@@ -192,81 +194,81 @@ class RowCache(Cache):
         self._changed = True
 
     def begin_step(self) -> Int[Tensor, "rows 1"]:
-        """Get ready for one more token per row; return the tokens' positions."""
+        """Prepare for one more token per row; return the tokens' positions."""
         if self._changed:
-            self._lay_out()
+            self._update_buckets()
             self._changed = False
         self.lengths = torch.tensor(self._lengths, device=self.device)
         self.longest = max(self._lengths)
-        self.room = max(self.room, -(-(self.longest + 1) // ROOM) * ROOM)
-        self.hidden = torch.arange(self.room, device=self.device) > self.lengths[:, None]
-        return (self._starts + self.lengths)[:, None]
+        self.buffer_length = max(self.buffer_length, -(-(self.longest + 1) // GROWTH) * GROWTH)
+        self.masked = torch.arange(self.buffer_length, device=self.device) > self.lengths[:, None]
+        return (self._prompt_lengths + self.lengths)[:, None]
 
     def end_step(self) -> None:
-        """Note that every row is one token longer."""
+        """Count the token that every row has gained."""
         self._lengths = [length + 1 for length in self._lengths]
 
-    def _lay_out(self) -> None:
-        """Sort the rows by prompt, and stack the prompts of like length."""
+    def _update_buckets(self) -> None:
+        """Group the rows by prompt, and stack the prompts of similar length."""
         rows_of: dict[CachedPrompt, list[int]] = {}
         for row, prompt in enumerate(self._prompts):
             rows_of.setdefault(prompt, []).append(row)
         prompts = sorted(rows_of, key=lambda prompt: prompt.length)
-        groups = [prompts[part] for part in alike([prompt.length for prompt in prompts])]
+        groups = [prompts[part] for part in length_buckets([prompt.length for prompt in prompts])]
         self.row_numbers = torch.arange(self.num_rows, device=self.device)
-        self._starts = self._tensor([prompt.length for prompt in self._prompts])
+        self._prompt_lengths = self._tensor([prompt.length for prompt in self._prompts])
         stacks = self._stacks(groups)
-        self.buckets, place_of_row, offset = [], [0] * self.num_rows, 0
+        self.buckets, bucket_position, offset = [], [0] * self.num_rows, 0
         for group, stack in zip(groups, stacks, strict=True):
             most = max(len(rows_of[prompt]) for prompt in group)
             table = [rows_of[prompt] + [0] * (most - len(rows_of[prompt])) for prompt in group]
-            for number, prompt in enumerate(group):
+            for index, prompt in enumerate(group):
                 for column, row in enumerate(rows_of[prompt]):
-                    place_of_row[row] = offset + number * most + column
+                    bucket_position[row] = offset + index * most + column
             offset += len(group) * most
             self.buckets.append(Bucket(self._tensor(table), stack))
-        self.place_of_row = self._tensor(place_of_row)
+        self.bucket_position = self._tensor(bucket_position)
 
-    def _stacks(self, groups: Sequence[Sequence[CachedPrompt]]) -> list[Stack]:
-        """Return every group's stacked prompts, those of the last step if they are the same."""
+    def _stacks(self, groups: Sequence[Sequence[CachedPrompt]]) -> list[StackedPrompts]:
+        """Return the stacked prompts of every group, unless unchanged since the last step."""
         prompts = tuple(prompt for group in groups for prompt in group)
         if prompts != self._stacked:
             self._stacked = prompts
             self._stack_list = [self._stack(group) for group in groups]
         return self._stack_list
 
-    def _stack(self, group: Sequence[CachedPrompt]) -> Stack:
+    def _stack(self, group: Sequence[CachedPrompt]) -> StackedPrompts:
         lengths = self._tensor([prompt.length for prompt in group])
         longest = group[-1].length
-        num_layers = len(self.layers)
-        keys = tuple(_padded([p.keys[i] for p in group], longest) for i in range(num_layers))
-        values = tuple(_padded([p.values[i] for p in group], longest) for i in range(num_layers))
-        hidden = torch.arange(longest, device=self.device) >= lengths[:, None]
-        filled = group[0].length < longest
-        return Stack(lengths, keys, values, hidden[:, None, None] if filled else None)
+        layers = range(len(self.layers))
+        keys = tuple(_padded([p.keys[layer] for p in group], longest) for layer in layers)
+        values = tuple(_padded([p.values[layer] for p in group], longest) for layer in layers)
+        masked = torch.arange(longest, device=self.device) >= lengths[:, None]
+        is_padded = group[0].length < longest
+        return StackedPrompts(lengths, keys, values, masked[:, None, None] if is_padded else None)
 
     def _tensor(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(numbers, device=self.device)
 
 
-def alike(lengths: Sequence[int], *, most: int | None = None) -> list[slice]:
-    """Cut lengths, sorted, where they get too long to share a batch without much padding.
+def length_buckets(lengths: Sequence[int], *, max_tokens: int | None = None) -> list[slice]:
+    """Split sorted lengths where they differ too much to share a batch without much padding.
 
     Args:
         lengths: in increasing order.
-        most: bound of a batch's size, padding included.
+        max_tokens: bound of a bucket's size, padding included.
     """
     starts: list[int] = []
-    for place, length in enumerate(lengths):
-        too_long = not starts or length > ALIKE * lengths[starts[-1]] + 8
-        if too_long or (most is not None and (place - starts[-1] + 1) * length > most):
-            starts.append(place)
+    for index, length in enumerate(lengths):
+        too_long = not starts or length > MAX_LENGTH_RATIO * lengths[starts[-1]] + 8
+        if too_long or (max_tokens is not None and (index - starts[-1] + 1) * length > max_tokens):
+            starts.append(index)
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
 def _padded(states: Sequence[Tensor], length: int) -> Tensor:
-    """Stack [heads, own length, size] states, filled up with zeros."""
+    """Stack states of shape [heads, length, size], padded with zeros to one length."""
     stacked = states[0].new_zeros(len(states), states[0].shape[0], length, states[0].shape[2])
-    for row, each in zip(stacked, states, strict=True):
-        row[:, : each.shape[1]] = each
+    for target, source in zip(stacked, states, strict=True):
+        target[:, : source.shape[1]] = source
     return stacked

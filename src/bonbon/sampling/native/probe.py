@@ -1,4 +1,4 @@
-"""Whether a model's completions can share their prompt: tried, not looked up."""
+"""A numerical probe: do a model's completions come out right with a shared-prefix cache?"""
 
 import logging
 from collections.abc import Sequence
@@ -9,117 +9,115 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bonbon.models.packed.hidden_states import unknown_layers
-from bonbon.models.packed.probe import NEAR, on_trial, ordinary_tokens, window_of
-from bonbon.sampling.native.prefix_attention import SharedPromptDecoder
+from bonbon.models.packed.hidden_states import unsupported_layer_types
+from bonbon.models.packed.probe import PROBE_WINDOW, probe_copy, probe_tokens, sliding_window_of
+from bonbon.sampling.native.prefix_attention import PrefixAttentionDecoder
 
 TOLERANCE = {torch.float32: 1e-3}
-"""Root mean square difference of a row's logits to a plain forward's that rounding explains, in
-standard deviations of the logits. Attention that is not the model's own goes far beyond."""
+"""Root mean square difference to a plain forward's logits that rounding explains, in standard
+deviations of the logits. A wrong attention goes far beyond."""
 
-COARSE = 0.2
+HALF_PRECISION_TOLERANCE = 0.2
 """The same for bfloat16 and float16: SmolLM2-135M's bfloat16 logits are 0.05 from its float32
-ones, whichever way they are computed."""
+logits, whichever way they are computed."""
 
-FLIPPED = 0.25
-"""Share of rows that coarse rounding may change altogether: an
-attention sink flips now and then (seen on 1 row of 15, by 0.24 standard deviations, where both ways
-agree to 1e-5 in float32)."""
+MAX_OUTLIERS = 0.25
+"""Share of rows that may differ by more in half precision: an attention sink flips now and then
+(seen on 1 row of 15, by 0.24 standard deviations, where float32 agrees to 1e-5)."""
 
-PROMPTS = (3, NEAR + 5)
-"""Tokens of the trial's prompts."""
+PROMPT_LENGTHS = (3, PROBE_WINDOW + 5)
 
-NUM_TOKENS = sum(PROMPTS) + 2 + 4 * (NEAR + 2) + 3
-
-WRONG = "its answers would differ"
+NUM_TOKENS = sum(PROMPT_LENGTHS) + 2 + 4 * (PROBE_WINDOW + 2) + 3
 
 _log = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
-def why_not_shared(model: PreTrainedModel) -> str | None:
-    """Return what keeps a model's completions from sharing their prompt; None if nothing does.
+def prefix_cache_problem(model: PreTrainedModel) -> str | None:
+    """Return why a model cannot use the shared-prefix cache; None if it can.
 
-    The model answers two prompts of a few ordinary tokens, and the logits are compared with those
-    of a plain forward. Windows end within the trial, however wide they are.
+    The model continues two prompts of a few ordinary tokens, and the logits are compared with
+    those of a plain forward. Sliding windows are shortened so that they end within the probe.
     """
-    if kinds := unknown_layers(model):
-        return f"it has layers of kind {', '.join(kinds)}"
+    if types := unsupported_layer_types(model):
+        return f"layers of type {', '.join(types)} are not supported"
     if not model._can_set_attn_implementation():  # pyright: ignore[reportPrivateUsage]
-        return "its attention cannot be replaced"
-    near = on_trial(model)
+        return "transformers does not let its attention be replaced"
+    probed = probe_copy(model)
     try:
-        sequences, shared = _answers(near, ordinary_tokens(near, NUM_TOKENS))
-    except NotImplementedError as error:  # bonbon's own attention says what it lacks
-        return f"its cache cannot be replaced: that does without {error}"
+        sequences, shared = _shared_logits(probed, probe_tokens(probed, NUM_TOKENS))
+    except NotImplementedError as error:  # bonbon's attention names what it does not support
+        return f"bonbon's attention does not support {error}"
     except Exception as error:  # model code of any kind may fail in any way
-        return f"its cache cannot be replaced ({type(error).__name__})"
+        return f"it fails with another attention function ({type(error).__name__})"
     rows = [
-        near(input_ids=torch.tensor([sequence], device=near.device), use_cache=False).logits[0, -1]
+        probed(input_ids=torch.tensor([sequence], device=probed.device), use_cache=False).logits[
+            0, -1
+        ]
         for sequence in sequences
     ]
     plain = torch.stack(rows).float()
-    if not plain.isfinite().all():  # told where such numbers are used, whichever the decoder
+    if not plain.isfinite().all():  # reported where the numbers are used, whichever the decoder
         return None
-    return None if agree(shared, plain, near.dtype) else WRONG
+    return None if logits_agree(shared, plain, probed.dtype) else "its outputs would differ"
 
 
-def agree(
+def logits_agree(
     shared: Float[Tensor, "rows vocabulary"],
     plain: Float[Tensor, "rows vocabulary"],
     dtype: torch.dtype,
 ) -> bool:
     """Return whether rounding at this precision explains how two ways of decoding differ."""
     difference = (shared - plain).square().mean(dim=1).sqrt()
-    wrong = ~(difference <= TOLERANCE.get(dtype, COARSE) * plain.std())  # nan is wrong
-    return float(wrong.float().mean()) <= (0.0 if dtype in TOLERANCE else FLIPPED)
+    tolerance = TOLERANCE.get(dtype, HALF_PRECISION_TOLERANCE)
+    outliers = ~(difference <= tolerance * plain.std())  # NaN is an outlier
+    return float(outliers.float().mean()) <= (0.0 if dtype in TOLERANCE else MAX_OUTLIERS)
 
 
-def shares_prompts(model: PreTrainedModel, name: str) -> bool:
-    """Say whether the fast decoder is right for a model; log why if it is not."""
-    reason = why_not_shared(model)
-    if reason is not None:
+def supports_prefix_cache(model: PreTrainedModel, name: str) -> bool:
+    """Return whether a model can use the shared-prefix cache; log why if it cannot."""
+    problem = prefix_cache_problem(model)
+    if problem is not None:
         _log.warning(
-            "%s is sampled the plain way, without a cache, which is slow: %s. The numbers are the "
-            "same; try sampling.engine = vllm if vLLM knows the model.",
+            "%s is sampled without a key-value cache, which is slow: %s. The results are correct. "
+            "If vLLM supports the model, sampling.engine vllm is faster.",
             name,
-            reason,
+            problem,
         )
-    return reason is None
+    return problem is None
 
 
-def _answers(
+def _shared_logits(
     model: PreTrainedModel, tokens: Sequence[int]
 ) -> tuple[list[list[int]], Float[Tensor, "rows vocabulary"]]:
-    """Answer two prompts with fixed tokens, rows of two ages.
+    """Continue two prompts with fixed tokens, in rows of two ages.
 
     Returns:
-        What was read, and the logits that came after it.
+        The sequences that were read, and the logits after each.
     """
-    decoder, rest = SharedPromptDecoder(model, capacity=4), iter(tokens)
-    prompts = [list(islice(rest, length)) for length in PROMPTS]
-    read, rows = [*prompts], list[list[int]]()
+    decoder, rest = PrefixAttentionDecoder(model, capacity=4), iter(tokens)
+    prompts = [list(islice(rest, length)) for length in PROMPT_LENGTHS]
+    sequences, rows = [*prompts], list[list[int]]()
     short, long = decoder.prefill([tuple(prompt) for prompt in prompts])
     logits = [torch.stack([short.logits, long.logits])]
 
-    def step(*, note: bool = True) -> None:
+    def step(*, record: bool = True) -> None:
         for row in rows:
             row.append(next(rest))
-        ids = torch.tensor([row[-1] for row in rows], device=model.device)
-        answers = decoder.step(ids)
-        if note:
-            read.extend([*row] for row in rows)
-            logits.append(answers)
+        step_logits = decoder.step(torch.tensor([row[-1] for row in rows], device=model.device))
+        if record:
+            sequences.extend([*row] for row in rows)
+            logits.append(step_logits)
 
     for prompt, cached in zip(reversed(prompts), (long, short), strict=True):
         decoder.admit(cached, 2)
         rows += [[*prompt], [*prompt]]
         step()
-    if window_of(model) is not None:  # rows outgrow it
-        for _ in range(NEAR):
-            step(note=False)
+    if sliding_window_of(model) is not None:  # rows outgrow it
+        for _ in range(PROBE_WINDOW):
+            step(record=False)
     step()
     decoder.shrink(3, [(3, 1)])
     rows[1] = rows.pop()
     step()
-    return read, torch.cat(logits).float()
+    return sequences, torch.cat(logits).float()

@@ -1,7 +1,8 @@
 """The built-in engine: any transformers causal language model, on CPU or GPU."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -11,16 +12,17 @@ from pydantic import Field
 
 from bonbon.errors import ConfigError
 from bonbon.models.policy import Policy, PolicyConfig, policy_commit
-from bonbon.models.rotary import Switch, switch_of
-from bonbon.models.shared_copy import twin
+from bonbon.models.rotary import RotarySwitch, rotary_switch
+from bonbon.models.shared_copy import shared_copy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress, Pruning, Sampler
 from bonbon.sampling.config import EngineConfig, SamplingConfig
-from bonbon.sampling.native.decoder import Decoder, PlainDecoder, PrepackedLinears
-from bonbon.sampling.native.prefix_attention import SharedPromptDecoder
-from bonbon.sampling.native.probe import shares_prompts
-from bonbon.sampling.native.scheduler import Listener, PromptQueue, Schedule, deal
-from bonbon.sampling.native.sequence import Draft, DraftGroup, Ending
+from bonbon.sampling.native.decoder import Decoder, PlainDecoder
+from bonbon.sampling.native.prefix_attention import PrefixAttentionDecoder
+from bonbon.sampling.native.prepacked import PrepackedLinears
+from bonbon.sampling.native.probe import supports_prefix_cache
+from bonbon.sampling.native.scheduler import Callbacks, RequestQueue, Scheduler, split_requests
+from bonbon.sampling.native.sequence import Sequence, SequenceGroup, StoppingCriteria
 from bonbon.sampling.native.token_sampling import uniforms
 from bonbon.sampling.rescoring import rescored_candidates
 
@@ -31,7 +33,7 @@ class TransformersEngine(EngineConfig):
     kind: Literal["transformers"] = "transformers"
     """Marks this engine."""
     rows: int = Field(default=128, ge=1, le=100_000)
-    """Completions drawn side by side; bounds the memory of the key-value cache."""
+    """Completions sampled side by side; bounds the memory of the key-value cache."""
 
     def open(
         self,
@@ -51,36 +53,39 @@ class TransformersEngine(EngineConfig):
         }
 
 
-ROWS_PER_LANE = 32
-"""A lane has at least so many rows: with fewer, reading the weights takes most of a step."""
+ROWS_PER_THREAD = 32
+"""Fewest rows of a worker thread: with fewer, reading the weights takes most of a step."""
 
 
-def num_lanes(device: torch.device, num_rows: int, *, at_least: int = 1) -> int:
-    """Return how many lanes the rows are cut into.
+def num_worker_threads(device: torch.device, num_rows: int, *, at_least: int = 1) -> int:
+    """Return how many threads the rows are divided between.
+
+    On a CPU, cores that share every small operator wait for each other; threads with rows of
+    their own do not.
 
     Args:
-        device: of the model; a GPU takes all rows in one lane.
-        num_rows: of all lanes.
-        at_least: rows that every lane must have.
+        device: of the model; on a GPU one thread runs all rows.
+        num_rows: of all threads together.
+        at_least: rows that every thread must have.
     """
     if device.type != "cpu":
         return 1
-    return max(1, min(torch.get_num_threads(), num_rows // max(ROWS_PER_LANE, at_least)))
+    return max(1, min(torch.get_num_threads(), num_rows // max(ROWS_PER_THREAD, at_least)))
 
 
-def run_lanes(jobs: Sequence[Callable[[], None]], *, stop: Callable[[], object]) -> None:
-    """Run jobs side by side, the cores shared between them; a single one runs right here.
+def run_in_threads(jobs: abc.Sequence[Callable[[], None]], *, stop: Callable[[], object]) -> None:
+    """Run jobs in one thread each, the cores divided between them; a single job runs right here.
 
     Args:
-        jobs: one per lane.
-        stop: called to end the others when one of them fails, or when the user interrupts.
+        jobs: one per worker thread.
+        stop: called to end the others when one fails, or when the user interrupts.
     """
     if len(jobs) == 1:
         jobs[0]()
         return
     num_threads = torch.get_num_threads()
-    share = partial(torch.set_num_threads, max(1, num_threads // len(jobs)))
-    pool = ThreadPoolExecutor(len(jobs), "lane", initializer=share)
+    limit_threads = partial(torch.set_num_threads, max(1, num_threads // len(jobs)))
+    pool = ThreadPoolExecutor(len(jobs), "sampling", initializer=limit_threads)
     with pool:
         futures = [pool.submit(job) for job in jobs]
         try:
@@ -98,17 +103,17 @@ _log = logging.getLogger(__name__)
 
 
 class TransformersSampler:
-    """Draws completions exactly from a policy at a temperature, each prompt read once.
+    """Samples completions exactly from a policy at a temperature; each prompt is read once.
 
-    A row is a completion that is being drawn. Rows that end make room at once for the next
-    completions, so the number of rows bounds the memory and the model is kept busy until the
-    queue is empty.
+    A row is a slot of the batch and holds one completion in progress. A finished row is given to
+    the next completion at once, so the number of rows bounds the memory, and the batch stays full
+    until the queue is empty.
     """
 
     gives_logprobs = True
 
     def __init__(self, policy: Policy, config: SamplingConfig, *, seed: int | str) -> None:
-        """Take the policy to draw from; `seed` starts every random number."""
+        """Take the policy to sample from; all random numbers follow from `seed`."""
         self.policy = policy
         self.config = config
         self.seed = seed
@@ -117,7 +122,7 @@ class TransformersSampler:
 
     def sample(
         self,
-        prompts: Sequence[Prompt],
+        prompts: abc.Sequence[Prompt],
         *,
         n: int,
         on_progress: Progress | None = None,
@@ -127,84 +132,94 @@ class TransformersSampler:
         """Return n candidates for every prompt, in the prompts' order, by sample index.
 
         Args:
-            prompts: what to answer.
+            prompts: to answer.
             n: completions per prompt.
-            on_progress: told of tokens and completions.
-            on_prompt: told of prompts that are done.
-            pruning: gives up completions before their end; those are not returned.
+            on_progress: called with numbers of tokens and of finished completions.
+            on_prompt: called with the candidates of a prompt when all have finished.
+            pruning: gives up completions before their end; these are not returned.
 
         Raises:
-            PromptError: a prompt leaves no room for a completion in the model's context.
-            ConfigError: pruning needs all completions of a prompt side by side, and the rows are
-                too few.
+            PromptError: a prompt leaves no space for a completion in the model's context.
+            ConfigError: pruning needs all completions of a prompt side by side, and there are too
+                few rows.
         """
         if pruning is not None and n > self._num_rows:
             raise ConfigError(
-                f"got n = {n} completions and {self._num_rows} rows, but dropping completions "
-                "early takes all of a prompt side by side; raise sampling.engine.rows"
+                f"got n = {n} completions and {self._num_rows} rows, but pruning compares all "
+                "completions of a prompt side by side; raise sampling.engine.rows"
             )
         groups = [self._group(prompt, n) for prompt in prompts]
         done: dict[str, list[Candidate]] = {}
-        ending = Ending(self.policy, self.config.stop)
+        stopping = StoppingCriteria(self.policy, self.config.stop)
 
-        def finish(group: DraftGroup) -> None:
-            drawn = [
-                group.candidate(draft, ending.text(draft.token_ids))
-                for draft in group.drafts
-                if not draft.dropped
+        def finish(group: SequenceGroup) -> None:
+            candidates = [
+                group.candidate(sequence, stopping.text(sequence.token_ids))
+                for sequence in group.sequences
+                if not sequence.pruned
             ]
-            # What was drawn by one table after another is read as training will read it.
-            if drawn and self._outgrows(group):
-                drawn = rescored_candidates(
-                    self.policy, drawn, self.config.temperature, "completions"
+            # Training reads the whole sequence with one rotary table, so the log-probabilities of
+            # a sequence that was sampled across a switch of tables are computed that way too.
+            if candidates and self._crosses_switch(group):
+                candidates = rescored_candidates(
+                    self.policy, candidates, self.config.temperature, "completions"
                 )
-            done[group.prompt.id] = drawn
+            done[group.prompt.id] = candidates
             if on_prompt is not None:
-                on_prompt(drawn)
+                on_prompt(candidates)
 
-        listener = Listener(
-            on_progress=on_progress or (lambda tokens, ended: None),
+        callbacks = Callbacks(
+            on_progress=on_progress or (lambda tokens, finished: None),
             on_group=finish,
             pruning=pruning,
         )
-        staying = [group for group in groups if not self._outgrows(group)]
-        outgrowing = [group for group in groups if self._outgrows(group)]
-        if staying:
-            self._run(staying, listener, n)
-        if outgrowing:
-            self._say_outgrowing(len(outgrowing))
-            self._run(outgrowing, listener, n, shared=False)
+        cached = [group for group in groups if not self._crosses_switch(group)]
+        uncached = [group for group in groups if self._crosses_switch(group)]
+        if cached:
+            self._run(cached, callbacks, n)
+        if uncached:
+            self._warn_of_switch(len(uncached))
+            self._run(uncached, callbacks, n, use_cache=False)
         return [candidate for prompt in prompts for candidate in done[prompt.id]]
 
     def _run(
-        self, groups: Sequence[DraftGroup], listener: Listener, n: int, *, shared: bool = True
+        self,
+        groups: abc.Sequence[SequenceGroup],
+        callbacks: Callbacks,
+        n: int,
+        *,
+        use_cache: bool = True,
     ) -> None:
-        """Draw the completions of groups, in lanes if their prompts can be shared."""
+        """Sample all sequences of groups, in several threads if there is a cache."""
         num_rows = min(self._num_rows, n * len(groups))
-        at_least = n if listener.judged_lengths else 1
-        lanes = num_lanes(self.policy.device, num_rows, at_least=at_least) if shared else 1
-        rows = -(-num_rows // lanes)
+        at_least = n if callbacks.pruning_lengths else 1
+        num_threads = (
+            num_worker_threads(self.policy.device, num_rows, at_least=at_least) if use_cache else 1
+        )
+        rows = -(-num_rows // num_threads)
 
         @torch.inference_mode()
-        def run_lane(decoder: Decoder[Any], queue: PromptQueue) -> None:
-            Schedule(self.policy, self.config, decoder, listener, num_rows=rows).run(queue)
+        def run_scheduler(decoder: Decoder[Any], queue: RequestQueue) -> None:
+            Scheduler(self.policy, self.config, decoder, callbacks, num_rows=rows).run(queue)
 
-        queues = deal(groups, lanes)
-        jobs = [partial(run_lane, self._new_decoder(rows, shared), queue) for queue in queues]
-        run_lanes(jobs, stop=lambda: [queue.close() for queue in queues])
+        queues = split_requests(groups, num_threads)
+        jobs = [
+            partial(run_scheduler, self._new_decoder(rows, use_cache), queue) for queue in queues
+        ]
+        run_in_threads(jobs, stop=lambda: [queue.close() for queue in queues])
 
-    def _outgrows(self, group: DraftGroup) -> bool:
+    def _crosses_switch(self, group: SequenceGroup) -> bool:
         """Return whether a completion may grow to where the model's rotary tables change."""
         start = len(group.token_ids)
         switch = self._switch
         return switch is not None and switch.crossed(start, start + self.config.max_new_tokens)
 
-    def _say_outgrowing(self, count: int) -> None:
+    def _warn_of_switch(self, count: int) -> None:
         assert self._switch is not None
         _log.warning(
-            "%s has other rotary tables beyond %d tokens, which answers to %d prompts may reach: "
-            "those are drawn without a cache, which is slow. Shorten the prompts or lower "
-            "sampling.max_new_tokens.",
+            "%s uses other rotary tables for sequences of more than %d tokens. Completions of %d "
+            "prompts may grow beyond that and are sampled without a key-value cache, which is "
+            "slow. To avoid this, shorten the prompts or lower sampling.max_new_tokens.",
             self.policy.name,
             self._switch.length,
             count,
@@ -212,33 +227,33 @@ class TransformersSampler:
 
     @property
     def decoder_name(self) -> str:
-        """`shared-prompt`, or `plain` where the model's cache cannot be shared."""
-        return "shared-prompt" if self._shared else "plain"
+        """`shared-prompt` with the prefix cache, `plain` for a model that cannot use it."""
+        return "shared-prompt" if self._supports_cache else "plain"
 
     @torch.inference_mode()
-    def _new_decoder(self, capacity: int, shared: bool) -> Decoder[Any]:
-        model = twin(self.policy.model)
+    def _new_decoder(self, capacity: int, use_cache: bool) -> Decoder[Any]:
+        model = shared_copy(self.policy.model)
         self._linears.install(model)
-        if shared and self._shared:
-            return SharedPromptDecoder(model, capacity=capacity)
+        if use_cache and self._supports_cache:
+            return PrefixAttentionDecoder(model, capacity=capacity)
         return PlainDecoder(model)
 
     @cached_property
-    def _shared(self) -> bool:
-        return shares_prompts(self.policy.model, self.policy.name)
+    def _supports_cache(self) -> bool:
+        return supports_prefix_cache(self.policy.model, self.policy.name)
 
     @cached_property
-    def _switch(self) -> Switch | None:
-        return switch_of(self.policy.model)
+    def _switch(self) -> RotarySwitch | None:
+        return rotary_switch(self.policy.model)
 
     @cached_property
     def _linears(self) -> PrepackedLinears:
         return PrepackedLinears(self.policy.model)
 
-    def _group(self, prompt: Prompt, n: int) -> DraftGroup:
+    def _group(self, prompt: Prompt, n: int) -> SequenceGroup:
         length = self.config.max_new_tokens
-        return DraftGroup(
+        return SequenceGroup(
             prompt,
             self.policy.encode(prompt, max_new_tokens=length),
-            tuple(Draft(i, uniforms(self.seed, prompt.id, i, length)) for i in range(n)),
+            tuple(Sequence(i, uniforms(self.seed, prompt.id, i, length)) for i in range(n)),
         )

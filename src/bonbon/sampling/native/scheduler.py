@@ -1,8 +1,8 @@
-"""Which completion is drawn in which row, until all are drawn."""
+"""Continuous batching: which sequence occupies which row of the batch, until all are sampled."""
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import abc, deque
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -10,208 +10,214 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bonbon.models.packed.logprobs import require_numbers
+from bonbon.models.packed.logprobs import require_finite
 from bonbon.models.policy import Policy
 from bonbon.records import Prompt
 from bonbon.sampling.base import Progress, Pruning
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.native.decoder import Decoder, PrefilledPrompt, moves_into_gaps
-from bonbon.sampling.native.sequence import Draft, DraftGroup, Ending
-from bonbon.sampling.native.token_sampling import draw_tokens, truncate
+from bonbon.sampling.native.decoder import Decoder, PrefilledPrompt, compaction_moves
+from bonbon.sampling.native.sequence import Sequence, SequenceGroup, StoppingCriteria
+from bonbon.sampling.native.token_sampling import filter_top_k_top_p, sample_tokens
 
 
-class Listener:
-    """Passes on what the lanes report, one at a time."""
+class Callbacks:
+    """What the schedulers report to, under a lock: the callbacks need not be thread-safe."""
 
     def __init__(
         self,
         *,
         on_progress: Progress,
-        on_group: Callable[[DraftGroup], None],
+        on_group: Callable[[SequenceGroup], None],
         pruning: Pruning | None,
     ) -> None:
-        """Take what is called; none of it needs to know of threads."""
+        """Take the functions to call."""
         self._on_progress = on_progress
         self._on_group = on_group
         self._pruning = pruning
         self._lock = Lock()
 
     @property
-    def judged_lengths(self) -> tuple[int, ...]:
+    def pruning_lengths(self) -> tuple[int, ...]:
         """Numbers of tokens at which the completions of a prompt are judged; none by default."""
         return self._pruning.lengths if self._pruning else ()
 
-    def progress(self, tokens: int, ended: int) -> None:
-        """Tell how many tokens were drawn and completions ended."""
+    def progress(self, tokens: int, finished: int) -> None:
+        """Report how many tokens were sampled, and how many completions finished."""
         with self._lock:
-            self._on_progress(tokens, ended)
+            self._on_progress(tokens, finished)
 
-    def group(self, group: DraftGroup) -> None:
-        """Tell that all completions of a prompt have ended."""
+    def group_finished(self, group: SequenceGroup) -> None:
+        """Report that all sequences of a prompt have finished."""
         with self._lock:
             self._on_group(group)
 
-    def keep(self, prompt: Prompt, texts: Sequence[str], running: Sequence[bool]) -> Sequence[bool]:
-        """Ask which completions of a prompt go on; all of them unless somebody judges."""
+    def keep(
+        self, prompt: Prompt, texts: abc.Sequence[str], running: abc.Sequence[bool]
+    ) -> abc.Sequence[bool]:
+        """Return which completions of a prompt go on; all of them without a pruning rule."""
         if self._pruning is None:
             return [True] * len(texts)
         with self._lock:
             return self._pruning.keep(prompt, texts, running)
 
 
-class PromptQueue:
-    """Hands out the prompts of one lane."""
+class RequestQueue:
+    """The prompts of one worker thread, in order."""
 
-    def __init__(self, groups: Iterable[DraftGroup]) -> None:
+    def __init__(self, groups: Iterable[SequenceGroup]) -> None:
         """Take the prompts, in the order to hand them out."""
         self._groups = deque(groups)
         self.closed = False
 
-    def take(self, num_rows: int) -> list[DraftGroup]:
-        """Return the next prompts, enough for that many completions, while there are any."""
-        taken: list[DraftGroup] = []
-        while self._groups and sum(len(group.drafts) for group in taken) < num_rows:
+    def take(self, num_rows: int) -> list[SequenceGroup]:
+        """Return the next prompts, enough to fill this many rows if there are as many."""
+        taken: list[SequenceGroup] = []
+        while self._groups and sum(len(group.sequences) for group in taken) < num_rows:
             taken.append(self._groups.popleft())
         return taken
 
     def close(self) -> None:
-        """Tell the lane to stop at once."""
+        """Tell the scheduler to stop at once."""
         self.closed = True
 
 
-def deal(groups: Sequence[DraftGroup], num_lanes: int) -> list[PromptQueue]:
-    """Give every lane its prompts; those of like length follow each other: less padding.
+def split_requests(groups: abc.Sequence[SequenceGroup], num_threads: int) -> list[RequestQueue]:
+    """Split prompts into one queue per worker thread, sorted by length to save padding.
 
-    Lanes that took prompts from one queue would find other neighbours for them in every run, as
-    their threads happen to be scheduled, and so other floating point.
+    The split is fixed beforehand. With a shared queue, thread timing would decide which prompts
+    share a batch, and with other neighbours floating-point sums differ from run to run.
     """
-    ordered = sorted(groups, key=lambda group: len(group.token_ids))
-    return [PromptQueue(ordered[lane::num_lanes]) for lane in range(num_lanes)]
+    by_length = sorted(groups, key=lambda group: len(group.token_ids))
+    return [RequestQueue(by_length[thread::num_threads]) for thread in range(num_threads)]
 
 
 P = TypeVar("P", bound=PrefilledPrompt)
 
 
-class Schedule(Generic[P]):
-    """Fills rows from a queue of prompts, draws a token for every row, and clears what ended."""
+class Scheduler(Generic[P]):
+    """Fills rows from a queue of prompts, samples a token per row, and frees finished rows."""
 
     def __init__(
         self,
         policy: Policy,
         config: SamplingConfig,
         decoder: Decoder[P],
-        listener: Listener,
+        callbacks: Callbacks,
         *,
         num_rows: int,
     ) -> None:
-        """Take what draws, and the most rows side by side."""
+        """Take the decoder that runs the model, and the largest number of rows."""
         self._device = policy.device
         self._config = config
         self._decoder = decoder
         self._num_rows = num_rows
-        self._ending = Ending(policy, config.stop)
-        self._listener = listener
-        self._rows: list[tuple[Draft, DraftGroup]] = []
-        self._waiting: deque[tuple[P, Draft, DraftGroup]] = deque()
+        self._stopping = StoppingCriteria(policy, config.stop)
+        self._callbacks = callbacks
+        self._rows: list[tuple[Sequence, SequenceGroup]] = []
+        self._waiting: deque[tuple[P, Sequence, SequenceGroup]] = deque()
 
-    def run(self, queue: PromptQueue) -> None:
-        """Draw completions until the queue is empty, or closed."""
+    def run(self, queue: RequestQueue) -> None:
+        """Sample until the queue is empty, or closed."""
         while not queue.closed:
-            self._fill(queue)
+            self._fill_rows(queue)
             if not self._rows:
                 return
-            tokens = [draft.token_ids[-1] for draft, _ in self._rows]
+            tokens = [sequence.token_ids[-1] for sequence, _ in self._rows]
             logits = self._decoder.step(torch.tensor(tokens, device=self._device))
-            self._draw(self._rows, logits)
-            self._clear()
+            self._append_tokens(self._rows, logits)
+            self._free_rows()
 
-    def _fill(self, queue: PromptQueue) -> None:
-        """Start completions in the free rows; a prompt is read once, when its first one starts."""
+    def _fill_rows(self, queue: RequestQueue) -> None:
+        """Start sequences in the free rows; a prompt is prefilled when its first one starts."""
         while free := self._num_rows - len(self._rows):
             if not self._waiting:
-                self._read(queue.take(free))
-            # What is judged side by side starts side by side.
+                self._prefill(queue.take(free))
+            # Pruning compares the sequences of a prompt at equal lengths: they start together.
             together = (
-                len(self._waiting[0][2].drafts)
-                if self._waiting and self._listener.judged_lengths
+                len(self._waiting[0][2].sequences)
+                if self._waiting and self._callbacks.pruning_lengths
                 else 1
             )
             if not self._waiting or free < together:
                 return
             self._start(min(free - free % together, len(self._waiting)))
 
-    def _read(self, groups: Sequence[DraftGroup]) -> None:
-        """Let the model read prompts; their completions then wait for rows."""
+    def _prefill(self, groups: abc.Sequence[SequenceGroup]) -> None:
+        """Run the model over prompts; their sequences then wait for rows."""
         if groups:
             prompts = self._decoder.prefill([group.token_ids for group in groups])
             for prompt, group in zip(prompts, groups, strict=True):
-                self._waiting.extend((prompt, draft, group) for draft in group.drafts)
+                self._waiting.extend((prompt, sequence, group) for sequence in group.sequences)
 
     def _start(self, count: int) -> None:
-        """Draw the first tokens of the next completions, and give rows to those that go on."""
+        """Sample the first tokens of the next sequences, and give rows to those that go on."""
         started = [self._waiting.popleft() for _ in range(count)]
         logits = torch.stack([prompt.logits for prompt, _, _ in started])
-        self._draw([(draft, group) for _, draft, group in started], logits)
-        for prompt, draft, group in started:
-            if draft.running:
+        self._append_tokens([(sequence, group) for _, sequence, group in started], logits)
+        for prompt, sequence, group in started:
+            if sequence.running:
                 self._decoder.admit(prompt, 1)
-                self._rows.append((draft, group))
+                self._rows.append((sequence, group))
 
-    def _draw(
-        self, rows: Sequence[tuple[Draft, DraftGroup]], logits: Float[Tensor, "rows vocabulary"]
+    def _append_tokens(
+        self,
+        rows: abc.Sequence[tuple[Sequence, SequenceGroup]],
+        logits: Float[Tensor, "rows vocabulary"],
     ) -> None:
-        """Draw the next token of every row."""
-        numbers = [draft.uniform for draft, _ in rows]
+        """Sample the next token of every row, and report what finished."""
+        numbers = [sequence.next_uniform for sequence, _ in rows]
         uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-        token, logprob = self._chosen(logits, uniform)
-        logprobs = logprob.tolist()
-        for (draft, group), one, its_logprob in zip(rows, token.tolist(), logprobs, strict=True):
-            if not math.isfinite(its_logprob):
-                require_numbers([its_logprob], f"answering prompt {group.prompt.id!r}")
-            draft.token_ids.append(one)
-            draft.logprob += its_logprob
-            draft.ended = self._ending.reached(draft.token_ids)
+        token_ids, logprobs = self._sample(logits, uniform)
+        for (sequence, group), token_id, logprob in zip(
+            rows, token_ids.tolist(), logprobs.tolist(), strict=True
+        ):
+            if not math.isfinite(logprob):
+                require_finite([logprob], f"answering prompt {group.prompt.id!r}")
+            sequence.token_ids.append(token_id)
+            sequence.logprob += logprob
+            sequence.stopped = self._stopping.is_met(sequence.token_ids)
         self._prune(rows)
-        over = [group for draft, group in rows if not draft.running]
-        self._listener.progress(len(rows), len(over))
-        for group in {id(group): group for group in over}.values():
-            if not any(draft.running for draft in group.drafts):
-                self._listener.group(group)
+        finished = [group for sequence, group in rows if not sequence.running]
+        self._callbacks.progress(len(rows), len(finished))
+        for group in {id(group): group for group in finished}.values():
+            if not any(sequence.running for sequence in group.sequences):
+                self._callbacks.group_finished(group)
 
-    def _chosen(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def _sample(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Return token ids, and their log-probabilities under the policy, top-k and top-p aside."""
         config = self._config
         if not config.truncated:
-            return draw_tokens(logits, uniform, config.temperature)
-        likely = truncate(
+            return sample_tokens(logits, uniform, config.temperature)
+        filtered = filter_top_k_top_p(
             logits.float() / config.temperature, top_k=config.top_k, top_p=config.top_p
         )
-        token, _ = draw_tokens(likely, uniform, 1.0)
-        whole = torch.log_softmax(logits.double() / config.temperature, dim=-1)
-        return token, whole.gather(1, token[:, None])[:, 0]
+        token_ids, _ = sample_tokens(filtered, uniform, 1.0)
+        logprobs = torch.log_softmax(logits.double() / config.temperature, dim=-1)
+        return token_ids, logprobs.gather(1, token_ids[:, None])[:, 0]
 
-    def _prune(self, rows: Sequence[tuple[Draft, DraftGroup]]) -> None:
-        """Judge the prompts whose completions have just reached one of the lengths."""
+    def _prune(self, rows: abc.Sequence[tuple[Sequence, SequenceGroup]]) -> None:
+        """Apply the pruning rule to prompts whose sequences have just reached a length of it."""
         due = {
             id(group): group
-            for draft, group in rows
-            if draft.running and len(draft.token_ids) in self._listener.judged_lengths
+            for sequence, group in rows
+            if sequence.running and len(sequence.token_ids) in self._callbacks.pruning_lengths
         }
         for group in due.values():
-            living = [draft for draft in group.drafts if not draft.dropped]
-            running = [draft.running for draft in living]
-            texts = [self._ending.text(draft.token_ids) for draft in living]
-            kept = self._listener.keep(group.prompt, texts, running)
-            for draft, keep, runs in zip(living, kept, running, strict=True):
-                draft.dropped = runs and not keep
+            remaining = [sequence for sequence in group.sequences if not sequence.pruned]
+            running = [sequence.running for sequence in remaining]
+            texts = [self._stopping.text(sequence.token_ids) for sequence in remaining]
+            kept = self._callbacks.keep(group.prompt, texts, running)
+            for sequence, keep, is_running in zip(remaining, kept, running, strict=True):
+                sequence.pruned = is_running and not keep
 
-    def _clear(self) -> None:
-        """Take the rows that ended away, so that the others stand without gaps."""
-        over = [number for number, (draft, _) in enumerate(self._rows) if not draft.running]
-        if not over:
+    def _free_rows(self) -> None:
+        """Remove finished rows, and move the last rows into their places: no row is idle."""
+        finished = [row for row, (sequence, _) in enumerate(self._rows) if not sequence.running]
+        if not finished:
             return
-        moves = moves_into_gaps(len(self._rows), over)
-        kept = len(self._rows) - len(over)
+        moves = compaction_moves(len(self._rows), finished)
+        num_rows = len(self._rows) - len(finished)
         for source, target in moves:
             self._rows[target] = self._rows[source]
-        del self._rows[kept:]
-        self._decoder.shrink(kept, moves)
+        del self._rows[num_rows:]
+        self._decoder.shrink(num_rows, moves)

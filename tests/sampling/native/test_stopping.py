@@ -1,4 +1,4 @@
-"""Where a completion ends: at the policy's ends and at stop strings, special tokens among them."""
+"""Stopping criteria: end-of-sequence tokens, and stop strings that may hold special tokens."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from bonbon.models.policy import PolicyConfig, load_policy, load_policy_tokenize
 from bonbon.records import Prompt
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersSampler
-from bonbon.sampling.native.sequence import Ending
+from bonbon.sampling.native.sequence import StoppingCriteria
 
 Checkpoint = Callable[[str], Path]
 
@@ -35,15 +35,15 @@ def test_a_stop_string_may_hold_special_tokens(
     stop: str, text: str, checkpoint: Checkpoint, ids: Callable[[str], tuple[int, ...]]
 ) -> None:
     policy = load_policy_tokenizer(PolicyConfig(model=str(checkpoint("base"))))
-    ending = Ending(policy, (stop,))
+    stopping = StoppingCriteria(policy, (stop,))
     drawn = ids("I love it.<|im_end|>\n<|im_start|>user")
-    kept = ending.within(drawn)
-    assert kept == next(drawn[:end] for end in range(1, 99) if ending.reached(drawn[:end]))
+    kept = stopping.truncate(drawn)
+    assert kept == next(drawn[:end] for end in range(1, 99) if stopping.is_met(drawn[:end]))
     assert len(kept) < len(drawn)
     assert stop in policy.decode(kept, with_special=True)
-    assert ending.text(kept) == ending.text(drawn) == text
-    assert ending.shows_special == ("<|" in stop)
-    assert ending.token_ids == ((ENDOFTEXT, IM_END) if stop == "<|im_end|>" else (ENDOFTEXT,))
+    assert stopping.text(kept) == stopping.text(drawn) == text
+    assert stopping.needs_special_tokens == ("<|" in stop)
+    assert stopping.token_ids == ((ENDOFTEXT, IM_END) if stop == "<|im_end|>" else (ENDOFTEXT,))
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_answers_end_with_the_turn(
     config = SamplingConfig(n=48, max_new_tokens=24, stop=stop)
     sampler = TransformersSampler(load_policy(model), config, seed=0)
     drawn = sampler.sample([Prompt("a", "Hi there", "train")], n=48)
-    ended = [one for one in drawn if IM_END in one.token_ids]
+    ended = [candidate for candidate in drawn if IM_END in candidate.token_ids]
     assert len(ended) > 4
-    for one in ended:
-        assert one.token_ids.index(IM_END) == len(one.token_ids) - 1
-        assert one.finish_reason == "stop"
-        assert "<|" not in one.text
+    for candidate in ended:
+        assert candidate.token_ids.index(IM_END) == len(candidate.token_ids) - 1
+        assert candidate.finish_reason == "stop"
+        assert "<|" not in candidate.text
