@@ -26,6 +26,8 @@ check_annotations("bonbon")
 
 # SIGTERM ends the tests as Ctrl-C does, so that they end what they have started.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+# Under nohup the tests, and what they start, would ignore it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Same examples on every run; no deadline, since the cores are shared and models load slowly.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)

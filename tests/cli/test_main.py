@@ -33,6 +33,23 @@ def test_version(bonbon: Command) -> None:
     assert (outcome.code, outcome.out) == (0, f"bonbon {package.__version__}\n")
 
 
+def test_a_report_of_a_problem_names_versions_and_devices(bonbon: Command) -> None:
+    outcome = bonbon("--version", "--verbose")
+
+    assert outcome.code == 0
+    first, *lines = outcome.out.splitlines()
+    assert first == f"bonbon {package.__version__}"
+    named = {line.split()[0] for line in lines}
+    assert {"python", "torch", "transformers", "platform", "processor"} <= named
+    assert any(line.startswith(("cuda", "mps")) for line in lines)
+
+
+def test_verbose_is_for_the_version(bonbon: Command) -> None:
+    outcome = bonbon("--verbose")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--verbose is for --version" in outcome.err
+
+
 def test_help_lists_the_verbs(bonbon: Command) -> None:
     outcome = bonbon("--help")
 

@@ -24,7 +24,7 @@ from bonbon.cli.stages import evaluate, quickstart, report, run, sample, score, 
 from bonbon.cli.theory import theory
 from bonbon.config import without_secrets
 from bonbon.console import shown
-from bonbon.errors import BonbonError
+from bonbon.errors import BonbonError, ConfigError
 
 MENDABLE = {
     errno.EACCES,
@@ -71,21 +71,28 @@ for verb in (
 app.add_typer(reward, name="reward")
 
 
-def _show_version(wanted: bool) -> bool:
-    if wanted:
-        typer.echo(f"bonbon {__version__}")
-        raise typer.Exit
-    return wanted
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def bonbon(
-    version: Annotated[
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+        typer.Option(
+            "--verbose",
+            help="With --version: print the versions of all packages and the devices as well.",
+        ),
     ] = False,
 ) -> None:
-    """Best-of-n alignment: sample n, rank them, distil the best into one."""
+    """Best-of-n alignment: sample n completions, rank them, train a model to give the best."""
+    if version:
+        typer.echo(f"bonbon {__version__}")
+        if verbose:
+            from bonbon.pipeline.environment import environment_report
+
+            for line in environment_report():
+                typer.echo(line)
+        raise typer.Exit
+    if verbose:
+        raise ConfigError("--verbose is for --version; leave it out")
 
 
 def main() -> None:

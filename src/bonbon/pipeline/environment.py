@@ -17,6 +17,9 @@ PACKAGES = {
 }
 """What a package is called here, and where it is installed from."""
 
+EXTRAS = ("accelerate", "datasets", "openai", "ray", "safetensors", "scikit-learn", "vllm")
+"""Further packages that a report of a problem should name."""
+
 DESCRIBE = ["describe", "--always", "--exclude=*", "--dirty=+"]
 
 
@@ -33,6 +36,27 @@ def versions() -> dict[str, str]:
             continue
     commit = checkout_commit(Path(__file__))
     return found | ({"commit": commit} if commit else {})
+
+
+def environment_report() -> list[str]:
+    """Return what a report of a problem should say of this machine, a line each."""
+    import torch  # noqa: PLC0415 - slow, and only needed here
+
+    lines = [f"{name} {number}" for name, number in versions().items()]
+    for name in EXTRAS:
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    lines.append(f"platform {platform.platform()}")
+    lines.append(f"processor {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} used")
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    lines += [f"cuda:{index} {name}" for index, name in enumerate(devices)]
+    if torch.backends.mps.is_available():
+        lines.append("mps available")
+    if not devices:
+        lines.append("cuda not available")
+    return lines
 
 
 def checkout_commit(file: Path) -> str | None:

@@ -258,7 +258,7 @@ def interrupt_driver(tmp_path: Path, warm: WarmPython) -> None:
     counted = 2 * 8 * NUM_SAMPLES
     with warm.started("-c", DRIVER, address) as driver:
         wait_for((tmp_path / "calls" / "3").exists, driver)
-        wait_for(lambda: recorded_counts(Path("run"), "score-train")["work"] == counted, driver)
+        wait_for(lambda: recorded_counts(Path("run"), "score-train").get("work") == counted, driver)
         driver.send_signal(signal.SIGINT)
         _, told = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == -signal.SIGINT
