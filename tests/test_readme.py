@@ -22,8 +22,8 @@ def test_the_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     [code] = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("0.8888888888888")
-    assert len(lines) >= 3
+    assert len([line for line in lines if re.match(r"-?[01]\.\d+ ", line)]) >= 2
+    assert any(line.startswith("0.8888888888888") for line in lines)
 
 
 def test_the_yaml_is_a_recipe() -> None:
