@@ -20,7 +20,7 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.theory.best_of import BestOf, WorstOf
 from bonbon.theory.parse import parse_tilt
 from bonbon.theory.tilt import Tilt
-from bonbon.training.config import ONLINE, RoundsConfig, TrainingConfig
+from bonbon.training.config import RoundsConfig, TrainingConfig
 
 MAX_GOAL, MAX_KL = 10**9, 20
 """The farthest goals: best-of-a-billion, and as many nats."""
@@ -120,15 +120,17 @@ class Recipe(Config):
                 f"got rounds.count = {self.rounds.count} with training.lora.merge = false, "
                 "expected whole models, which the next round draws from; set merge to true"
             )
-        if self.training.objective in ONLINE:
+        objective = self.training.build_objective()
+        if objective.online:
             raise ValueError(
                 f"rounds.count above 1 is set with objective {self.training.objective!r}, which "
-                "draws its own answers; leave rounds out"
+                "draws its own completions; leave rounds out"
             )
-        if self.rounds.kind == "on-policy" and self.training.objective in {"sft", "dpo"}:
+        if self.rounds.kind == "on-policy" and not objective.fits_targets:
             raise ValueError(
-                f"rounds.kind = on-policy needs targets for single answers, and objective "
-                f"{self.training.objective!r} has none; use rank, pair or ipo, or compounding"
+                f"rounds.kind = on-policy needs an objective that fits targets of single "
+                f"completions, and {self.training.objective!r} does not; use rank, pair or ipo, or "
+                "compounding"
             )
         if self.rounds.kind == "compounding" and not isinstance(self.goal, BestOf):
             raise ValueError(

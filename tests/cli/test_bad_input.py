@@ -51,7 +51,10 @@ def refused(outcome: Outcome) -> str:
         (["sampling.temperature=.inf"], "sampling.temperature: got inf"),
         (["policy=gpt2"], "policy: got 'gpt2'; expected keys and values"),
         (["policy.dtype=int8"], "policy.dtype: got 'int8'; input should be 'float32'"),
-        (["training.objective=ppo"], "training.objective: got 'ppo'; input should be 'rank'"),
+        (
+            ["training.objective=ppo"],
+            "objective: got objective 'ppo', expected one of rank",
+        ),
         (["training.alpha=0.1", "training.objective=dpo"], "objective 'dpo' has no alpha"),
         (["tilt=best-of"], "tilt: tilt 'best-of' is not understood"),
         (["tilt=best-of-0.5"], "tilt: tilt 'best-of-0.5': "),

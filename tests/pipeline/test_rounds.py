@@ -32,7 +32,7 @@ from bonbon.pipeline.run import Run
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.train import BASE_LOGPROBS
 from bonbon.recipe import Recipe, load_recipe
-from bonbon.training.arguments import split
+from bonbon.training.arguments import split_validation
 from bonbon.training.examples import RankedExample
 from bonbon.training.references import REFERENCE_FILE
 
@@ -265,12 +265,13 @@ def test_what_is_watched_is_set_aside_in_every_round(
     recipe, fits = recipe_of(toy_place), two_rounds.fits
     aside: list[set[str]] = []
     for _, examples in fits:
-        trained, watched = split(examples, recipe.training)
+        trained, watched = split_validation(examples, recipe.training)
         aside.append({one.prompt_id for one in watched})
         assert not aside[-1] & {one.prompt_id for one in trained}
     assert aside[0] == aside[1]
     assert len(aside[0]) >= 3
-    assert {one.from_base for one in split(fits[1][1], recipe.training)[1]} == {True, False}
+    _, watched = split_validation(fits[1][1], recipe.training)
+    assert {example.from_base for example in watched} == {True, False}
 
 
 def test_what_a_round_leaves_out_is_said(
@@ -300,8 +301,8 @@ def test_what_a_round_leaves_out_is_said(
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["training.objective=dpo"], "on-policy needs targets"),
-        (["training.objective=sft"], "on-policy needs targets"),
+        (["training.objective=dpo"], "on-policy needs an objective"),
+        (["training.objective=sft"], "on-policy needs an objective"),
         (
             ["training.objective=dpo", "training.preferences=pairs.jsonl"],
             r"got rounds.count = 2 with training.preferences, expected 1: .*; leave out one",

@@ -75,7 +75,9 @@ def main(directory: Path) -> None:
     torch.set_num_threads(1)
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shard_on_cpu()
-    examples = ranked_examples(groups(), tilt=BestOf(5), config=config, seed=0).kept
+    examples = ranked_examples(
+        groups(), tilt=BestOf(5), objective=config.build_objective(), seed=0
+    ).kept
     directory.mkdir(parents=True, exist_ok=True)
     trainer = PreferenceTrainer(
         policy_of(SHARED["Llama"]), examples, config, temperature=1.0, output_dir=directory

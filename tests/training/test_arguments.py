@@ -7,9 +7,9 @@ from tests.training.toy_training import policy
 
 from bonbon.errors import TrainingError
 from bonbon.models.packed.layout import PromptGroup
-from bonbon.training.arguments import num_steps, split, training_arguments
+from bonbon.training.arguments import num_steps, split_validation, training_arguments
 from bonbon.training.config import TrainingConfig
-from bonbon.training.examples import RankedExample
+from bonbon.training.objectives import RankedExample
 
 
 def example(prompt_id: str, *, from_base: bool = True, prompt: str | None = None) -> RankedExample:
@@ -30,7 +30,7 @@ BASE = [example(name) for name in NAMES]
 
 
 def test_the_last_tenth_is_set_aside() -> None:
-    training, aside = split(BASE, TrainingConfig())
+    training, aside = split_validation(BASE, TrainingConfig())
     assert [one.prompt_id for one in aside] == ["p18", "p19"]
     assert list(training) == BASE[:18]
     assert num_steps(len(training), TrainingConfig(batch_size=4, epochs=2)) == 10
@@ -40,7 +40,7 @@ def test_a_prompt_is_set_aside_with_its_draws_of_every_round() -> None:
     """Fresh draws in another order, of other prompts too: the prompts are those of round 1."""
     others = [example(f"q{number}", from_base=False) for number in range(20)]
     fresh = [*(example(name, from_base=False) for name in reversed(NAMES)), *others]
-    training, aside = split([*fresh, *BASE], TrainingConfig())
+    training, aside = split_validation([*fresh, *BASE], TrainingConfig())
     assert {one.prompt_id for one in aside} == {"p18", "p19"}
     assert len(aside) == 4
     assert not {one.prompt_id for one in aside} & {one.prompt_id for one in training}
@@ -49,7 +49,7 @@ def test_a_prompt_is_set_aside_with_its_draws_of_every_round() -> None:
 
 def test_pairs_of_a_users_own_are_set_aside_too() -> None:
     pairs = [example(name, from_base=False) for name in NAMES]
-    assert [one.prompt_id for one in split(pairs, TrainingConfig())[1]] == ["p18", "p19"]
+    assert [one.prompt_id for one in split_validation(pairs, TrainingConfig())[1]] == ["p18", "p19"]
 
 
 def test_a_prompt_is_set_aside_with_all_its_pairs() -> None:
@@ -59,15 +59,15 @@ def test_a_prompt_is_set_aside_with_all_its_pairs() -> None:
         for pair in range(3)
         for name in NAMES
     ]
-    training, aside = split(pairs, TrainingConfig())
+    training, aside = split_validation(pairs, TrainingConfig())
     assert {bytes(one.group.prompt) for one in aside} == {b"p18", b"p19"}
     assert (len(training), len(aside)) == (54, 6)
 
 
 def test_stopping_early_needs_prompts_to_watch() -> None:
     draws = [example("a") for _ in range(30)]
-    with pytest.raises(TrainingError, match="of 1 prompts none is set aside"):
-        split(draws, TrainingConfig(early_stopping=2))
+    with pytest.raises(TrainingError, match="of 1 prompts none is held out"):
+        split_validation(draws, TrainingConfig(early_stopping=2))
 
 
 @pytest.mark.parametrize(("steps", "evaluations", "every"), [(11, 6, 2), (12, 6, 2), (3, 6, 1)])

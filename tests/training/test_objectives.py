@@ -37,10 +37,11 @@ def test_pair_loss_by_hand() -> None:
     """Log-ratio differences 1.5 − (−1) = 2.5 and −1.5 − (−2) = 0.5; the target is 18.15."""
     ipo = torch.tensor([(2.5 - 18.15) ** 2, (0.5 - 18.15) ** 2], dtype=torch.float64)
     expected = 0.005 * torch.tensor([28.0, 14.5], dtype=torch.float64) + 0.995 * ipo
-    torch.testing.assert_close(pair_loss(*PAIR, n=8, alpha=0.005), expected)
-    torch.testing.assert_close(pair_loss(*PAIR, n=8), expected)
-    torch.testing.assert_close(ipo_loss(*PAIR, n=8), ipo)
-    torch.testing.assert_close(pair_loss(*PAIR, n=8, alpha=1.0), -POLICY[:, 2])
+    target = log_ratio_target(8)
+    torch.testing.assert_close(pair_loss(*PAIR, target=target, alpha=0.005), expected)
+    torch.testing.assert_close(pair_loss(*PAIR, target=target), expected)
+    torch.testing.assert_close(ipo_loss(*PAIR, target=target), ipo)
+    torch.testing.assert_close(pair_loss(*PAIR, target=target, alpha=1.0), -POLICY[:, 2])
 
 
 def test_rank_loss_by_hand() -> None:
@@ -62,7 +63,7 @@ def test_rank_on_two_ranks_is_a_quarter_of_ipo(shift: float, n: int) -> None:
     targets = torch.tensor([[0.0, log_ratio_target(n)]] * 2, dtype=torch.float64)
     two, base = POLICY[:, [0, 2]] + shift, REFERENCE[:, [0, 2]]
     variance = residual_variance(two, base, targets=targets)
-    torch.testing.assert_close(4 * variance, ipo_loss(*PAIR, n=n))
+    torch.testing.assert_close(4 * variance, ipo_loss(*PAIR, target=log_ratio_target(n)))
 
 
 @given(st.floats(-100, 100))
@@ -76,7 +77,7 @@ def test_targets_count_up_to_a_constant(constant: float) -> None:
 
 def test_the_loss_sums_over_tokens() -> None:
     """Twice the summed log-ratio is another loss: nothing divides by a length on the way."""
-    doubled = pair_loss(*(2 * part for part in PAIR), n=8, alpha=0.0)
+    doubled = pair_loss(*(2 * part for part in PAIR), target=18.15, alpha=0.0)
     expected = torch.tensor([(5.0 - 18.15) ** 2, (1.0 - 18.15) ** 2], dtype=torch.float64)
     torch.testing.assert_close(doubled, expected)
 
@@ -108,7 +109,7 @@ def minimise(objective: str) -> Float[Tensor, " outcomes"]:
         elif objective == "sft":
             loss = sft_loss(policy, weights=weights)
         else:
-            loss = pair_loss(*ends, n=8, alpha=0.005)
+            loss = pair_loss(*ends, target=log_ratio_target(8), alpha=0.005)
         optimiser.zero_grad()
         loss.mean().backward()
         optimiser.step()

@@ -9,8 +9,8 @@ import pytest
 from bonbon.errors import TrainingError
 from bonbon.models.packed.layout import PromptGroup
 from bonbon.training.config import TrainingConfig
-from bonbon.training.examples import RankedExample
-from bonbon.training.references import settled
+from bonbon.training.objectives import RankedExample
+from bonbon.training.references import resolve_references
 
 STORED = (-10.0, -12.0, -9.0, -11.0)
 TOKENS = 30
@@ -37,7 +37,9 @@ def settle(differences: Sequence[float], reference: str, file: Path) -> list[Ran
         return [tuple(np.array(STORED) + differences), tuple(np.array(STORED) - differences)]
 
     config = TrainingConfig.model_validate({"reference": reference})
-    return settled([example("a"), example("b")], score, config=config, file=file, fresh=True)
+    return resolve_references(
+        [example("a"), example("b")], score, config=config, file=file, fresh=True
+    )
 
 
 def test_rounding_of_either_sign_is_left_alone(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersSampler
 from bonbon.theory.best_of import BestOf
 from bonbon.training.config import TrainingConfig
-from bonbon.training.examples import RankedExample, ranked_examples
+from bonbon.training.examples import ranked_examples
+from bonbon.training.objectives import RankedExample, RankObjective
 from bonbon.training.trainer import PreferenceTrainer
 
 TEMPERATURE = 0.9
@@ -30,7 +31,7 @@ def examples(policy: Policy) -> list[RankedExample]:
         ScoredGroup(tuple(drawn[8 * row : 8 * row + 8]), tuple(rewards[row]))
         for row in range(NUM_GROUPS)
     ]
-    return ranked_examples(groups, tilt=BestOf(8), config=TrainingConfig(), seed=0).kept
+    return ranked_examples(groups, tilt=BestOf(8), objective=RankObjective(), seed=0).kept
 
 
 def test_a_model_that_takes_no_mask_trains_on_its_own_numbers(

@@ -15,8 +15,9 @@ from bonbon.rewards.toy import TokenSumReward
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler
 from bonbon.theory.best_of import BestOf
-from bonbon.training.config import ObjectiveName, TrainingConfig
-from bonbon.training.examples import RankedExample, ranked_examples
+from bonbon.training.config import TrainingConfig
+from bonbon.training.examples import ranked_examples
+from bonbon.training.objectives import OBJECTIVES, RankedExample
 
 TEMPERATURE = 0.9
 PROMPT = Prompt(id="a", content="0 1", split="train")
@@ -32,7 +33,7 @@ def rewards_of(texts: list[str]) -> list[float]:
 
 
 def examples(
-    num_groups: int, *, objective: ObjectiveName = "rank", one_prompt: bool = True
+    num_groups: int, *, objective: str = "rank", one_prompt: bool = True
 ) -> list[RankedExample]:
     """Draw groups of 8, all of the one prompt or each of another, so that some can be set aside."""
     others = (" ".join(np.base_repr(number, 4).zfill(4)) for number in range(num_groups))
@@ -46,7 +47,10 @@ def examples(
     )
     groups = [group_of(drawn[start : start + 8]) for start in range(0, len(drawn), 8)]
     kept = ranked_examples(
-        groups, tilt=BestOf(8), config=TrainingConfig(objective=objective), seed=0
+        groups,
+        tilt=BestOf(8),
+        objective=OBJECTIVES[objective](),
+        seed=0,
     ).kept
     return [replace(one, prompt_id=f"a{number}") for number, one in enumerate(kept)]
 

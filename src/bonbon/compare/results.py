@@ -28,7 +28,6 @@ from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.tilt import Tilt
-from bonbon.training.config import ONLINE
 
 
 def comparison_numbers(shared: RunDirectory, recipe: ComparisonRecipe) -> dict[str, Any]:
@@ -166,7 +165,7 @@ def _density(goal: Tilt) -> list[tuple[float, float]]:
 def _cost(directory: Path, recipe: Recipe) -> dict[str, float]:
     """Return tokens and seconds; methods that draw as they train pay for those draws alone."""
     cost = dict(read_metrics(directory)["timing"])
-    if recipe.training.objective in ONLINE:
+    if recipe.training.build_objective().online:
         ranks_among_draws = recipe.training.rlhf_reward == "quantile"
         shared = cost["sampled_tokens"] if ranks_among_draws else 0
         cost["sampled_tokens"] = shared + cost["trained_tokens"]

@@ -19,7 +19,6 @@ from bonbon.pipeline.sample import divide
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt
 from bonbon.sampling.native.sampler import TransformersEngine
-from bonbon.training.config import ONLINE
 from bonbon.training.lora import check_targets
 
 LEAST_KL = 1e-6
@@ -74,7 +73,7 @@ def check_training(recipe: Recipe) -> None:
         _check_package("bitsandbytes", wanted_by="training.lora.four_bit", extra="qlora")
     if lora is not None and lora.target_modules != "all-linear":
         check_targets(policy_skeleton(recipe.policy), lora)
-    if recipe.training.objective in ONLINE:
+    if recipe.training.build_objective().online:
         for package in ("trl", "datasets"):
             _check_package(package, wanted_by=f"objective {recipe.training.objective}", extra="fit")
         refuse_several(f"objective {recipe.training.objective}")

@@ -25,7 +25,6 @@ from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup, Split
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.estimators import Estimate
-from bonbon.training.config import DEFAULT_ALPHA
 
 KL_FILE = "kl.json"
 
@@ -205,14 +204,14 @@ def timing(run_directory: RunDirectory) -> dict[str, int | float]:
 
 def _training(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
     """Return what training went by, defaults worked out."""
-    settings = recipe.training
+    settings, objective = recipe.training, recipe.training.build_objective()
     return {
         "learning_rate": settings.peak_learning_rate,
         "epochs": settings.epochs,
         "tilt": recipe.goal.name,
         "num_prompts": None if settings.preferences is not None else num_prompts,
-        **({"alpha": settings.sft_weight} if settings.objective in DEFAULT_ALPHA else {}),
-        **({"beta": settings.beta} if settings.reads_beta else {}),
+        **({} if objective.default_alpha is None else {"alpha": objective.sft_weight}),
+        **({"beta": objective.beta} if objective.has_beta else {}),
     }
 
 

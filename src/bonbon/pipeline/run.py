@@ -48,7 +48,7 @@ from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import SetPlan, draw_set, is_drawn, open_set, set_stage
 from bonbon.pipeline.score import is_scored, load_told, refuse_ties, score_plans
 from bonbon.pipeline.stage import Stage
-from bonbon.pipeline.train import METHODS, is_trained, prepare_training, train_model
+from bonbon.pipeline.train import is_trained, prepare_training, train_model
 from bonbon.recipe import Recipe
 from bonbon.records import Prompt, Split
 from bonbon.rewards.base import Reward
@@ -195,7 +195,7 @@ class Run:
                 f"The goal is {goal.name}: an answer that beats the base's in "
                 f"{goal.win_rate:.1%} of comparisons, {goal.kl:.2f} nats away from it."
             )
-        self._say(METHODS[objective])
+        self._say(self.recipe.training.build_objective().description)
         put_in_place(self.run_directory, self._rounds[-1])
         for this in self._rounds:
             self._train_round(this)

@@ -25,10 +25,10 @@ from bonbon.pipeline.stage import Stage
 from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup
 from bonbon.rewards.base import Reward
-from bonbon.training.arguments import num_steps, split
+from bonbon.training.arguments import num_steps, split_validation
 from bonbon.training.callbacks import steps_until
-from bonbon.training.config import ONLINE, ObjectiveName
-from bonbon.training.examples import Examples, RankedExample, fresh_examples, ranked_examples
+from bonbon.training.examples import Examples, fresh_examples, ranked_examples
+from bonbon.training.objectives import RankedExample
 from bonbon.training.references import REFERENCE_FILE, with_references
 from bonbon.training.saved_model import SavedAs, save_model
 from bonbon.training.trainer import PreferenceTrainer
@@ -44,36 +44,43 @@ def round_examples(run_directory: RunDirectory, this: Round, reward_name: str) -
     """Return what a round trains on.
 
     An on-policy round after the first trains on its own draws, ranked among the base's, and on
-    the base's candidates once more, with the references that the first round settled on.
+    the base's candidates once more, with the references that the first round resolved.
 
     Raises:
         TrainingError: nothing carries a preference.
     """
     recipe = run_directory.recipe
+    objective = recipe.training.build_objective()
     tokenizer = load_policy_tokenizer(recipe.policy)
-    settings: dict[str, Any] = {
-        "tilt": recipe.goal,
-        "config": recipe.training,
-        "seed": recipe.seed,
-        "context_length": tokenizer.context_length,
-    }
     if recipe.training.preferences is not None:
-        return _preferences(recipe, tokenizer, settings)
+        return _preferences(recipe, tokenizer)
     drawn = run_directory.store.groups(this.set_name, reward_name)
-    if recipe.training.objective != "sft":
+    if objective.needs_reference:
         _refuse_unknown(drawn)
+    tilt, seed, context_length = recipe.goal, recipe.seed, tokenizer.context_length
     if not stays_on_goal(run_directory, this):
-        return ranked_examples(drawn, **settings)
+        return ranked_examples(
+            drawn, tilt=tilt, objective=objective, seed=seed, context_length=context_length
+        )
     base = run_directory.store.groups("train", reward_name)
     rewards = {group.prompt_id: group.rewards for group in base}
-    fresh = fresh_examples(_under_base(run_directory, this, drawn), rewards, **settings)
-    again = ranked_examples(base, **settings)
-    settled = with_references(again.kept, rounds_of(run_directory)[0].directory / REFERENCE_FILE)
-    return fresh.with_others(replace(again, kept=settled))
+    fresh = fresh_examples(
+        _under_base(run_directory, this, drawn),
+        rewards,
+        tilt=tilt,
+        objective=objective,
+        seed=seed,
+        context_length=context_length,
+    )
+    again = ranked_examples(
+        base, tilt=tilt, objective=objective, seed=seed, context_length=context_length
+    )
+    references = rounds_of(run_directory)[0].directory / REFERENCE_FILE
+    return fresh.with_others(replace(again, kept=with_references(again.kept, references)))
 
 
-def _preferences(recipe: Recipe, tokenizer: PolicyTokenizer, settings: dict[str, Any]) -> Examples:
-    """Return a user's own pairs, those of held-out prompts left out."""
+def _preferences(recipe: Recipe, tokenizer: PolicyTokenizer) -> Examples:
+    """Return the pairs of a preference file, without those of held-out prompts."""
     assert recipe.training.preferences is not None
     pairs = load_preferences(recipe.training.preferences)
     held_out = held_out_pairs(pairs, load_prompts(recipe.prompts))
@@ -83,7 +90,14 @@ def _preferences(recipe: Recipe, tokenizer: PolicyTokenizer, settings: dict[str,
             f"all {len(pairs)} pairs of {recipe.training.preferences} answer held-out prompts; "
             "expected pairs of other prompts: hold out other ones, or take another file"
         )
-    examples = ranked_examples(preference_groups(kept, tokenizer), **settings, from_base=False)
+    examples = ranked_examples(
+        preference_groups(kept, tokenizer),
+        tilt=recipe.goal,
+        objective=recipe.training.build_objective(),
+        seed=recipe.seed,
+        context_length=tokenizer.context_length,
+        from_base=False,
+    )
     left_out = {HELD_OUT: len(held_out)} if held_out else {}
     return examples.with_others(Examples([], left_out))
 
@@ -136,21 +150,6 @@ def _refuse_unknown(groups: Sequence[ScoredGroup]) -> None:
 
 LEFTOVERS = ("checkpoints", ".model.partial")
 
-METHODS: dict[ObjectiveName, str] = {
-    "rank": "Theory sets how much likelier each rank should become; the base's log-probabilities "
-    "are stored, so no reference model is needed.",
-    "pair": "Theory sets how much likelier the best should become than the worst; the base's "
-    "log-probabilities are stored, so no reference model is needed.",
-    "ipo": "Theory sets how much likelier the best should become than the worst; the base's "
-    "log-probabilities are stored, so no reference model is needed.",
-    "sft": "Every answer is imitated, with the weight that the goal gives its rank.",
-    "dpo": "DPO's own β decides how far training goes; the base's log-probabilities are stored, "
-    "so no reference model is needed.",
-    "rloo": "The model answers, is rewarded, and is held back by its KL from the base (TRL).",
-    "grpo": "The model answers, is rewarded, and is held back by its KL from the base (TRL).",
-}
-"""What each objective does with the candidates."""
-
 SECONDS_BETWEEN_COUNTS = 5.0
 
 
@@ -202,7 +201,7 @@ def train_model(
     Raises:
         TrainingError: no preferences, or the loss is no longer a number.
     """
-    if run_directory.recipe.training.objective in ONLINE:
+    if run_directory.recipe.training.build_objective().online:
         _train_online(run_directory, this, reward_name, stage, load_reward())
         return
     examples = round_examples(run_directory, this, reward_name)
@@ -279,7 +278,7 @@ def _fit(
     stage: Stage,
 ) -> torch.nn.Module:
     recipe = run_directory.recipe
-    trained, _ = split(examples, recipe.training)
+    trained, _ = split_validation(examples, recipe.training)
     steps = steps_until(recipe.training.stop_at, num_steps(len(trained), recipe.training))
     with run_directory.console.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)

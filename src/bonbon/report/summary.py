@@ -8,7 +8,7 @@ from bonbon.report.diagnosis import Diagnosis, Measured, diagnose, highest_win_r
 from bonbon.report.figures.style import is_best_of
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.parse import parse_tilt
-from bonbon.training.config import ONLINE
+from bonbon.training.objectives import is_online
 
 MAX_PLAIN_NATS = 10
 
@@ -225,7 +225,7 @@ def aim(metrics: Metrics) -> str:
     on = f"on {metrics['n']} draws per prompt, ranked by the reward ‘{metrics['reward']}’"
     if training and training["num_prompts"] is None:
         on = f"on pairs from a file, and is measured by the reward ‘{metrics['reward']}’"
-    elif metrics["objective"] in ONLINE:
+    elif is_online(metrics["objective"]):
         on = f"on answers that it drew itself, scored by the reward ‘{metrics['reward']}’"
     return f"{begun} It was trained with the objective ‘{metrics['objective']}’{settings} {on}."
 

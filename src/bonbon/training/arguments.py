@@ -1,4 +1,4 @@
-"""What a training configuration means to transformers' Trainer: steps, set-aside, schedule."""
+"""The settings of transformers' Trainer that a training configuration leads to."""
 
 import math
 from collections.abc import Sequence
@@ -9,47 +9,43 @@ from transformers import TrainingArguments
 from bonbon.errors import ConfigError, TrainingError
 from bonbon.models.policy import Policy
 from bonbon.training.callbacks import other_trackers
-from bonbon.training.config import ObjectiveName, TrainingConfig
-from bonbon.training.examples import RankedExample
+from bonbon.training.config import TrainingConfig
+from bonbon.training.objectives import OBJECTIVES, RankedExample
 
 
 def num_steps(num_trained: int, config: TrainingConfig) -> int:
-    """Return how many optimiser steps a run over so many examples takes."""
+    """Return how many optimiser steps training on so many examples takes."""
     return math.ceil(config.epochs * math.ceil(num_trained / config.batch_size))
 
 
-def watched(objective: ObjectiveName) -> str:
-    """Return the metric that early stopping watches, the lower the better."""
-    return "loss" if objective in {"sft", "dpo"} else "residual_variance"
-
-
-def split(
+def split_validation(
     examples: Sequence[RankedExample], config: TrainingConfig
 ) -> tuple[Sequence[RankedExample], Sequence[RankedExample]]:
-    """Set the last prompts aside to watch the loss on, with whatever was drawn for them.
+    """Hold out the last prompts, with all their examples, for validation.
 
-    They are the last of those that the base has answered, and so the same in every round: what
-    is watched was never trained on. A prompt is what the policy reads, whatever its id: every pair
-    of a user's own has another.
+    They are the last of the prompts that the base has answered, so they are the same in every
+    round and no round trains on them. Prompts are compared by their token ids, because every pair
+    of a preference file has an id of its own.
 
     Returns:
-        What is trained on, and what is set aside.
+        The training examples and the validation examples.
 
     Raises:
-        TrainingError: none can be set aside, and training is to stop early by them.
+        TrainingError: no prompt can be held out, and early stopping needs some.
     """
-    answered = [one for one in examples if one.from_base] or examples
-    prompts = list(dict.fromkeys(one.group.prompt for one in answered))
-    num_aside = min(config.validation_groups, len(prompts) // 10)
-    if config.early_stopping is not None and not num_aside:
+    answered = [example for example in examples if example.from_base] or examples
+    prompts = list(dict.fromkeys(example.group.prompt for example in answered))
+    num_held_out = min(config.validation_groups, len(prompts) // 10)
+    if config.early_stopping is not None and not num_held_out:
         raise TrainingError(
             f"training.early_stopping = {config.early_stopping}, but of {len(prompts)} prompts "
-            "none is set aside; expected at least 10 prompts and training.validation_groups above 0"
+            "none is held out for validation; expected at least 10 prompts and "
+            "training.validation_groups above 0"
         )
-    aside = set(prompts[len(prompts) - num_aside :])
+    held_out = set(prompts[len(prompts) - num_held_out :])
     return (
-        [one for one in examples if one.group.prompt not in aside],
-        [one for one in examples if one.group.prompt in aside],
+        [example for example in examples if example.group.prompt not in held_out],
+        [example for example in examples if example.group.prompt in held_out],
     )
 
 
@@ -66,19 +62,20 @@ def training_arguments(
 
     Args:
         config: objective and optimiser.
-        num_trained: examples that are trained on, those set aside not counted.
-        policy: what is trained.
+        num_trained: the number of training examples, without validation examples.
+        policy: the policy that is trained.
         output_dir: gets `checkpoints/`.
-        seed: orders the examples.
-        validates: some examples were set aside.
+        seed: seed of the order of examples.
+        validates: there are validation examples.
 
     Raises:
-        ConfigError: the processes do not divide the batch.
+        ConfigError: the batch size is not a multiple of the number of processes.
     """
     steps = num_steps(num_trained, config)
     evaluates_every = max(1, math.ceil(steps / config.evaluations))
     saves_every = max(1, math.ceil(steps / config.checkpoints))
     stops = config.early_stopping is not None
+    watched = "residual_variance" if OBJECTIVES[config.objective].fits_targets else "loss"
     arguments = TrainingArguments(
         output_dir=str(output_dir / "checkpoints"),
         learning_rate=config.peak_learning_rate,
@@ -94,7 +91,7 @@ def training_arguments(
         eval_steps=evaluates_every,
         load_best_model_at_end=stops,
         restore_callback_states_from_checkpoint=stops,
-        metric_for_best_model=f"eval_{watched(config.objective)}",
+        metric_for_best_model=f"eval_{watched}",
         greater_is_better=False,
         logging_steps=1,
         report_to=other_trackers(config.report_to),

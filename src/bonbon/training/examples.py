@@ -1,61 +1,25 @@
-"""Scored candidates, made ready to train on: ranked, with theory's target for every rank."""
+"""From scored candidates to training examples: ranked, with the tilt's target for every rank."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from bonbon.errors import TrainingError
 from bonbon.models.packed.layout import PromptGroup
 from bonbon.records import ScoredGroup
 from bonbon.selection.ranks import is_tied, rank_order, tie_rng
-from bonbon.theory.rank_targets import in_group_targets
 from bonbon.theory.tilt import Tilt
-from bonbon.training.config import TrainingConfig
-from bonbon.training.objectives import bonbon_loss, dpo_loss, rank_loss, sft_loss
-
-
-@dataclass(frozen=True, slots=True)
-class RankedExample:
-    """One prompt's completions in increasing order of reward.
-
-    Attributes:
-        prompt_id: the prompt; another example may be of the same one.
-        sample_indices: each completion's number among the draws of the prompt.
-        group: the token ids of all of them.
-        reference: each completion's summed log-probability under the base policy, in nats.
-        targets: the tilt's target log-ratio for each completion.
-        weights: the tilt's SFT weight for each completion.
-        trained: places, from 0, of the completions that the objective trains on.
-        from_base: the policy that `reference` is of has drawn them.
-    """
-
-    prompt_id: str
-    sample_indices: tuple[int, ...]
-    group: PromptGroup
-    reference: tuple[float, ...]
-    targets: tuple[float, ...]
-    weights: tuple[float, ...]
-    trained: tuple[int, ...]
-    from_base: bool = True
-
-    @property
-    def trained_group(self) -> PromptGroup:
-        """The prompt with the completions that are trained on."""
-        kept = tuple(self.group.completions[place] for place in self.trained)
-        return PromptGroup(self.group.prompt, kept)
+from bonbon.training.objectives import Objective, RankedExample, RankGoal
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What there is to train on, and what there is not.
+    """Training examples, and what was left out.
 
     Attributes:
-        kept: ready examples.
+        kept: the examples to train on.
         left_out: how many groups were left out, by reason.
     """
 
@@ -69,16 +33,16 @@ class Examples:
             return None
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         total = len(self.kept) + sum(self.left_out.values())
-        # Where a prompt was answered by several policies it has a group of each.
-        each = len({example.prompt_id for example in self.kept}) == len(self.kept)
-        what = "prompts" if each else "groups of candidates"
+        # A prompt has several groups if several policies have answered it.
+        distinct = len({example.prompt_id for example in self.kept}) == len(self.kept)
+        what = "prompts" if distinct else "groups of candidates"
         return f"Of {total} {what} {len(self.kept)} are trained on; left out: {reasons}."
 
     def with_others(self, *others: "Examples") -> "Examples":
-        """Return these and others as one."""
-        everything = (self, *others)
-        left_out = sum((Counter(one.left_out) for one in everything), Counter[str]())
-        return Examples([example for one in everything for example in one.kept], left_out)
+        """Return these examples followed by others."""
+        parts = (self, *others)
+        left_out = sum((Counter(part.left_out) for part in parts), Counter[str]())
+        return Examples([example for part in parts for example in part.kept], left_out)
 
 
 SINGLE = "with fewer than two scored candidates"
@@ -93,33 +57,33 @@ def ranked_examples(
     groups: Sequence[ScoredGroup],
     *,
     tilt: Tilt,
-    config: TrainingConfig,
+    objective: Objective,
     seed: int,
     context_length: int | None = None,
     from_base: bool = True,
 ) -> Examples:
-    """Rank every group, ties broken by a seeded coin, and mark what the objective trains on.
+    """Rank the candidates of every group and mark what the objective trains on.
 
     Args:
-        groups: each one's candidates are ranked among themselves.
+        groups: the candidates of each group are ranked among themselves; ties are broken at random.
         tilt: what to train towards.
-        config: the objective, and the ranks that it is given.
-        seed: of the coin.
+        objective: says what it needs of each rank.
+        seed: seed of the tie-breaking.
         context_length: tokens that the model can read; longer groups are left out.
-        from_base: the base has drawn them.
+        from_base: the base policy has drawn the candidates.
 
     Raises:
         TrainingError: no group is left.
     """
-    by_size: dict[int, _Targets] = {}
+    goals: dict[int, RankGoal] = {}  # by the number of candidates
 
     def example(group: ScoredGroup) -> RankedExample:
         order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
-        if len(order) not in by_size:
-            by_size[len(order)] = _Targets.among(tilt, len(order), config)
-        return _example(group, order, by_size[len(order)], from_base=from_base)
+        if len(order) not in goals:
+            goals[len(order)] = objective.rank_goal(tilt, len(order))
+        return _example(group, order, goals[len(order)], from_base=from_base)
 
-    return _kept(groups, example, config, context_length)
+    return _examples(groups, example, objective, context_length)
 
 
 def fresh_examples(
@@ -127,23 +91,23 @@ def fresh_examples(
     base: Mapping[str, Sequence[float]],
     *,
     tilt: Tilt,
-    config: TrainingConfig,
+    objective: Objective,
     seed: int,
     context_length: int | None = None,
 ) -> Examples:
     """Rank draws of another policy among the base's stored rewards of the same prompt.
 
-    The number K of base rewards below a draw's, ties by a coin, is Binomial(N, u) at the draw's
-    quantile u under the base, so the goal stays the tilt of the base: its target is that of rank
-    K + 1 among N + 1. These draws say nothing of what the tilt draws, so they have no SFT weights.
-    Prompts of which the base has no scored draws are left out.
+    The number K of base rewards below a draw's reward, with ties broken at random, is
+    Binomial(N, u) at the draw's quantile u under the base. The target of rank K + 1 among N + 1
+    therefore keeps the goal, the tilt of the base. These draws do not show what the tilt draws, so
+    they have no SFT weights. Prompts without scored draws of the base are left out.
 
     Args:
-        groups: the draws, each one's `logprob` taken under the base.
+        groups: the draws; their `logprob` is the one under the base.
         base: the base's rewards by prompt.
         tilt: what to train towards.
-        config: the objective; `rank`, `pair` or `ipo`.
-        seed: of the coin.
+        objective: one that fits targets, such as `rank`, `pair` or `ipo`.
+        seed: seed of the tie-breaking.
         context_length: tokens that the model can read; longer groups are left out.
 
     Raises:
@@ -158,99 +122,20 @@ def fresh_examples(
             for reward in group.rewards
         ]
         all_targets = tilt.rank_targets(len(known) + 1)
-        # Not by K: a coin that sets a target must not choose what is trained on as well.
+        # Not ordered by K: a coin that sets a target must not also choose what is trained on.
         order = rank_order(group.rewards, rng=coin)
-        targets = tuple(float(all_targets[below[place]]) for place in order)
-        zeros = (0.0,) * len(order)
-        goal = _Targets(targets, zeros, trained_places(config, len(order)))
+        targets = tuple(float(all_targets[below[index]]) for index in order)
+        goal = RankGoal(targets, (0.0,) * len(order), objective.trained_ranks(len(order)))
         return _example(group, order, goal, from_base=False)
 
     ranked = [group for group in groups if group.prompt_id in base]
-    examples = _kept(ranked, example, config, context_length)
+    examples = _examples(ranked, example, objective, context_length)
     unranked = {UNKNOWN: len(groups) - len(ranked)} if len(ranked) < len(groups) else {}
     return examples.with_others(Examples([], unranked))
 
 
-def example_loss(
-    config: TrainingConfig, example: RankedExample, policy: Float[Tensor, " trained"]
-) -> Float[Tensor, ""]:
-    """Return the objective's loss of one example; without SFT weights it has no SFT term.
-
-    Args:
-        config: which objective, with its α, β and weights.
-        example: what was trained on.
-        policy: the trained completions' summed log-probabilities under the policy in training.
-    """
-    policy = policy[None]
-    reference, targets, weights = (
-        torch.tensor([values[place] for place in example.trained], device=policy.device)[None].to(
-            policy.dtype
-        )
-        for values in (example.reference, example.targets, example.weights)
-    )
-    alpha = config.sft_weight if any(example.weights) else 0.0
-    if config.objective == "rank":
-        return rank_loss(policy, reference, targets=targets, weights=weights, alpha=alpha)[0]
-    if config.objective == "sft":
-        return sft_loss(policy, weights=weights)[0]
-    pair = (policy[:, -1], policy[:, 0], reference[:, -1], reference[:, 0])
-    if config.objective == "dpo":
-        return dpo_loss(*pair, beta=config.beta)[0]
-    target = targets[:, -1] - targets[:, 0]
-    return bonbon_loss(*pair, target=target, alpha=alpha)[0]
-
-
-def trained_places(config: TrainingConfig, number: int) -> tuple[int, ...]:
-    """Return the places (from 0) of the completions that the objective trains on.
-
-    Fewer than two where `training.ranks` names some that are not there.
-    """
-    if config.objective != "rank":
-        return (0, number - 1)
-    if config.ranks is None:
-        return tuple(range(number))
-    # −1 is the best, as in Python.
-    places = sorted({rank - 1 if rank > 0 else number + rank for rank in config.ranks})
-    return tuple(places) if places[0] >= 0 and places[-1] < number else ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Targets:
-    """What the tilt asks of completions in increasing order of reward."""
-
-    targets: tuple[float, ...]
-    weights: tuple[float, ...]
-    trained: tuple[int, ...]
-
-    @classmethod
-    def among(cls, tilt: Tilt, number: int, config: TrainingConfig) -> "_Targets":
-        """For candidates that are ranked among themselves."""
-        weights = tilt.rank_weights(number)
-        if config.objective == "sft":  # a tilt may have weights only
-            trained = tuple(int(place) for place in np.flatnonzero(weights))
-            return cls((0.0,) * number, tuple(weights.tolist()), trained)
-        targets, trained = tilt.rank_targets(number), trained_places(config, number)
-        if config.objective == "rank":
-            # Draws ranked among themselves lead N/(N−1) too far; this is what undoes it.
-            targets = in_group_targets(targets)
-            weights = _shared_out(weights, trained)
-        return cls(tuple(targets.tolist()), tuple(weights.tolist()), trained)
-
-
-def _shared_out(
-    weights: Float[np.ndarray, " ranks"], places: Sequence[int]
-) -> Float[np.ndarray, " ranks"]:
-    """Return SFT weights of some ranks alone, summing to 1 so that α keeps its meaning.
-
-    If the tilt draws none of them all are 0: nothing is there to imitate.
-    """
-    kept = np.zeros_like(weights)
-    kept[list(places)] = weights[list(places)]
-    return kept / kept.sum() if kept.any() else kept
-
-
 def _example(
-    group: ScoredGroup, order: Sequence[int], goal: _Targets, *, from_base: bool
+    group: ScoredGroup, order: Sequence[int], goal: RankGoal, *, from_base: bool
 ) -> RankedExample:
     ranked = [group.candidates[index] for index in order]
     return RankedExample(
@@ -268,34 +153,37 @@ def _example(
     )
 
 
-def _kept(
+def _examples(
     groups: Sequence[ScoredGroup],
     example: Callable[[ScoredGroup], RankedExample],
-    config: TrainingConfig,
+    objective: Objective,
     context_length: int | None,
 ) -> Examples:
     """Make examples of the groups that carry a preference and fit the model."""
-    reasons = [_why_not(group, config, context_length) for group in groups]
+    reasons = [_reason_to_skip(group, objective, context_length) for group in groups]
     kept = [group for group, reason in zip(groups, reasons, strict=True) if reason is None]
+    counts = Counter(reason for reason in reasons if reason is not None)
     if not kept:
-        counts = Counter(reason for reason in reasons if reason is not None)
-        found = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "no prompts"
+        got = ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "no prompts"
         raise TrainingError(
-            f"there is no preference to learn: {found}; use a reward that tells completions "
+            f"there is no preference to learn: {got}; use a reward that tells completions "
             "apart, a larger n, fewer training.ranks, or shorter completions"
         )
-    left_out = Counter(reason for reason in reasons if reason is not None)
-    return Examples([example(group) for group in kept], dict(left_out))
+    return Examples([example(group) for group in kept], dict(counts))
 
 
-def _why_not(group: ScoredGroup, config: TrainingConfig, context_length: int | None) -> str | None:
+def _reason_to_skip(
+    group: ScoredGroup, objective: Objective, context_length: int | None
+) -> str | None:
     if len(group.rewards) < 2:
         return SINGLE
     if is_tied(group.rewards):
         return TIED
-    if not all(one.token_ids for one in group.candidates):
+    if not all(candidate.token_ids for candidate in group.candidates):
         return EMPTY
-    if len(trained_places(config, len(group.rewards))) < 2:
+    if objective.ranks is not None and len(objective.trained_ranks(len(group.rewards))) < 2:
         return FEW
-    longest = max(len(one.prompt_token_ids) + len(one.token_ids) for one in group.candidates)
+    longest = max(
+        len(candidate.prompt_token_ids) + len(candidate.token_ids) for candidate in group.candidates
+    )
     return LONG if context_length is not None and longest > context_length else None

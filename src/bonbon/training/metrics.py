@@ -1,4 +1,4 @@
-"""What a practitioner reads while training runs."""
+"""Running averages of the metrics that are logged during training."""
 
 import time
 from collections.abc import Sequence
@@ -8,8 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from bonbon.training.config import ObjectiveName
-from bonbon.training.examples import RankedExample
+from bonbon.training.objectives import Objective, RankedExample
 
 NAMES: tuple[str, ...] = (
     "loss",
@@ -21,51 +20,52 @@ NAMES: tuple[str, ...] = (
 )
 
 
-class Meter:
-    """Averages over the examples seen since it was last read, each over those it was read of.
+class RunningMetrics:
+    """Averages over the examples since the last `take`; each metric over the examples that have it.
 
-    `estimated_kl` and `estimated_win_rate` weigh a prompt's candidates by π/π0, normalised among
-    themselves. They are read where all ranks are, of the base's own draws; with N candidates the
-    first cannot exceed log N, so they tell how training goes, not where it ended.
+    `estimated_kl` and `estimated_win_rate` weight a prompt's candidates by π/π0, normalised within
+    the group. They need all ranks, drawn from the base. With N candidates the KL cannot exceed
+    log N, so these estimates show the course of training, not the final result.
     """
 
-    def __init__(self, objective: ObjectiveName) -> None:
-        """Start empty; SFT has no targets to measure a residual from."""
-        self._has_targets = objective != "sft"
+    def __init__(self, objective: Objective) -> None:
+        """Start empty; without targets there is no residual."""
+        self._has_targets = objective.has_targets
         self._reset()
 
     def add(
         self, examples: Sequence[RankedExample], logprobs: Sequence[Tensor], losses: Tensor
     ) -> None:
-        """Note some examples.
+        """Add examples.
 
         Args:
-            examples: what was read.
-            logprobs: of each one's completions under the policy, of all or of the trained ones.
-            losses: of each one.
+            examples: the examples.
+            logprobs: for each example, the log-probabilities of its completions under the policy:
+                of all completions or of the trained ones.
+            losses: the loss of each example.
         """
         for example, policy, loss in zip(examples, logprobs, losses, strict=True):
             values = policy.detach().double().cpu().numpy()
-            whole = len(values) == len(example.reference)
-            read = list(range(len(values)) if whole else example.trained)
-            ratio = values - np.array(example.reference)[read]
+            has_all_ranks = len(values) == len(example.reference)
+            indices = list(range(len(values)) if has_all_ranks else example.trained)
+            ratio = values - np.array(example.reference)[indices]
             self._add("loss", loss.item())
             if self._has_targets:
                 self._add(
-                    "residual_variance", float(np.var(ratio - np.array(example.targets)[read]))
+                    "residual_variance", float(np.var(ratio - np.array(example.targets)[indices]))
                 )
             self._add("chosen_logratio", float(ratio[-1]))
             if len(ratio) > 1:
                 self._add("rejected_logratio", float(ratio[0]))
-            if whole and example.from_base:
+            if has_all_ranks and example.from_base:
                 self._add_estimates(ratio)
-            self._tokens += sum(len(example.group.completions[place]) for place in read)
+            self._tokens += sum(len(example.group.completions[index]) for index in indices)
 
     def take(self, accelerator: Accelerator | None = None) -> dict[str, float]:
-        """Return the averages, with tokens per second, and start afresh.
+        """Return the averages and the tokens per second, and start again from zero.
 
         Args:
-            accelerator: averages over its processes, which all call this.
+            accelerator: average over its processes, all of which must call this.
         """
         totals = torch.tensor([*self._sums.values(), *self._counts.values(), self._tokens])
         if accelerator is not None and accelerator.num_processes > 1:
@@ -84,9 +84,9 @@ class Meter:
     def _add_estimates(self, ratio: np.ndarray) -> None:
         weights = np.exp(ratio - ratio.max())
         share = weights / weights.sum()
-        places = np.arange(len(share)) / (len(share) - 1)
+        quantiles = np.arange(len(share)) / (len(share) - 1)
         self._add("estimated_kl", float(share @ np.log(np.maximum(share, 1e-300) * len(share))))
-        self._add("estimated_win_rate", float(share @ places))
+        self._add("estimated_win_rate", float(share @ quantiles))
 
     def _add(self, name: str, value: float) -> None:
         self._sums[name] += value

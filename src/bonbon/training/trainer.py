@@ -1,28 +1,29 @@
-"""The trainer: transformers' own, fed with packed groups of candidates and bonbon's losses."""
+"""The trainer: transformers' `Trainer` with packed groups of candidates and bonbon's losses."""
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
-from accelerate import DistributedType
+from accelerate import Accelerator, DistributedType
+from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.utils.data import DataLoader, Dataset
 from transformers import (
     PreTrainedModel,
     Trainer,
 )
 from transformers.trainer_callback import PrinterCallback
 
-from bonbon.errors import TrainingError
+from bonbon.errors import ConfigError, TrainingError
 from bonbon.models.packed.layout import Layout, PackedBatch, PromptGroup, pack
 from bonbon.models.packed.logprobs import completion_logprobs, require_finite
-from bonbon.models.packed.probe import packed_layout
+from bonbon.models.packed.probe import layout_attention, packed_layout
 from bonbon.models.policy import Policy
-from bonbon.training.arguments import split, training_arguments
+from bonbon.training.arguments import split_validation, training_arguments
 from bonbon.training.callbacks import (
     StepCallback,
     StopAt,
@@ -35,55 +36,15 @@ from bonbon.training.callbacks import (
 )
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
-from bonbon.training.examples import RankedExample, example_loss
 from bonbon.training.lora import add_adapters, inner_model
-from bonbon.training.metrics import Meter
-from bonbon.training.references import REFERENCE_FILE, settled
-
-T = TypeVar("T")
-
-
-def num_parts(groups: Sequence[PromptGroup], layout: Layout, tokens_per_forward: int) -> int:
-    """Return the fewest parts, in order, that each keep within the budget of tokens.
-
-    Padding counts. A single group is never cut: one that is larger is a part of its own.
-    """
-    return len(_ends([group.fed_shape(layout) for group in groups], tokens_per_forward))
-
-
-def cut(items: Sequence[T], shapes: Sequence[tuple[int, int]], parts: int) -> list[Sequence[T]]:
-    """Cut items, in their order, into so many parts, the largest as small as can be.
-
-    Args:
-        items: what to cut.
-        shapes: rows and length of each item; a part has the rows of all, each of the most length.
-        parts: at least 1 and at most as many as there are items.
-    """
-    low, high = 1, sum(rows for rows, _ in shapes) * max(length for _, length in shapes)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if len(_ends(shapes, middle)) <= parts else (middle + 1, high)
-    cuts = [0, *_ends(shapes, low)]
-    while len(cuts) <= parts:  # fewer are as even; some of more than one item are cut in two
-        start, end = max(pairwise(cuts), key=lambda ends: ends[1] - ends[0])
-        cuts = sorted([*cuts, (start + end) // 2])
-    return [items[start:end] for start, end in pairwise(cuts)]
-
-
-def _ends(shapes: Sequence[tuple[int, int]], most: int) -> list[int]:
-    """Return where each part ends if every one takes as many items as fit, at least one."""
-    ends: list[int] = []
-    filled = longest = 0
-    for place, (rows, length) in enumerate(shapes):
-        if place and (filled + rows) * max(longest, length) > most:
-            ends.append(place)
-            filled = longest = 0
-        filled, longest = filled + rows, max(longest, length)
-    return [*ends, len(shapes)]
+from bonbon.training.metrics import RunningMetrics
+from bonbon.training.microbatches import microbatches, num_microbatches
+from bonbon.training.objectives import RankedExample
+from bonbon.training.references import REFERENCE_FILE, resolve_references
 
 
 def disable_dropout(model: torch.nn.Module) -> None:
-    """Set every rate of dropout in a model to 0, also those that layers hand on as numbers."""
+    """Set every dropout rate in a model to 0, also rates that layers keep as plain numbers."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -93,34 +54,66 @@ def disable_dropout(model: torch.nn.Module) -> None:
 
 
 EXAMPLES = "examples"
-"""Key of a batch: the Trainer wants batches to be mappings."""
+"""Key of a batch: the Trainer expects batches to be mappings."""
 
 
 class ExampleDataset(Dataset[RankedExample]):
-    """Ranked examples as torch's data loader wants them."""
+    """Ranked examples for torch's data loader."""
 
     def __init__(self, examples: Sequence[RankedExample]) -> None:
-        """Hold the examples."""
+        """Take the examples."""
         self.examples = examples
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of examples."""
         return len(self.examples)
 
     def __getitem__(self, index: int) -> RankedExample:
-        """Return one."""
+        """Return an example."""
         return self.examples[index]
+
+
+class PackedScorer(torch.nn.Module):
+    """A model with a forward pass from a packed batch to its completions' log-probabilities.
+
+    Data parallelism wraps this module: gradients are exchanged for forward passes of the module
+    that it wraps. FSDP shards the model itself, so that checkpoints keep the model's names of
+    weights.
+    """
+
+    def __init__(self, model: torch.nn.Module, *, temperature: float, bfloat16: bool) -> None:
+        """Take a model, with adapters or without, and how to compute."""
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.use_bfloat16 = bfloat16
+
+    def forward(self, batch: PackedBatch) -> Float[Tensor, " sequences"]:
+        """Return every completion's summed log-probability."""
+        if not isinstance(self.model, FSDPModule):
+            return self._logprobs(batch)
+        # FSDP gathers the weights outside of its layers only for methods that it knows.
+        if not hasattr(self.model, "packed_logprobs"):
+            cast("Any", self.model).packed_logprobs = self._logprobs
+            register_fsdp_forward_method(self.model, "packed_logprobs")
+        return cast("Any", self.model).packed_logprobs(batch)
+
+    def _logprobs(self, batch: PackedBatch) -> Float[Tensor, " sequences"]:
+        model = inner_model(self.model)
+        device = batch.input_ids.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.use_bfloat16):
+            return completion_logprobs(model, batch, temperature=self.temperature)
 
 
 class PreferenceTrainer(Trainer):
     """Trains a policy on ranked candidates; no reference model is needed.
 
-    The reference log-probabilities were paid for when the candidates were drawn. A batch is one
-    optimiser step; it is run in parts that fit `tokens_per_forward`.
+    The reference log-probabilities were computed when the candidates were drawn. A batch is one
+    optimiser step; it is run in micro-batches that fit `tokens_per_forward`.
     """
 
     _layout: Layout
-    """How the policy reads groups; known inside `_packed_forward`."""
+    """How the policy reads groups; set by `fit`."""
 
     def __init__(
         self,
@@ -140,26 +133,28 @@ class PreferenceTrainer(Trainer):
             policy: its model is trained; in float32, or in any precision under adapters.
             examples: from `ranked_examples`.
             config: objective and optimiser.
-            temperature: the one the candidates were drawn at; it is part of the policy.
+            temperature: sampling temperature of the candidates; it is part of the policy.
             output_dir: a run directory; gets `checkpoints/` and `training.jsonl`.
-            seed: orders the examples and initialises adapters.
-            starts_at_reference: the policy is the one that the references are of, so that they
-                can be checked, and computed where they are not known.
-            on_step: called after every optimiser step with the numbers of steps taken and of tokens
-                trained on since the last call.
+            seed: seed of the order of examples and of new adapters.
+            starts_at_reference: the references are this policy's log-probabilities, so they can be
+                checked, and computed where they are unknown.
+            on_step: called after every optimiser step with the number of steps and of trained
+                tokens since the last call.
 
         Raises:
-            TrainingError: the examples are not this policy's, or too few to stop early by.
-            ConfigError: the processes do not divide the batch.
+            TrainingError: the examples are not this policy's, or too few for early stopping.
+            ConfigError: the batch size is not a multiple of the number of processes, or the
+                processes are launched in a way that is not supported.
         """
         self.config = config
         self.temperature = temperature
         self.trained_tokens = 0
         self._examples = examples
-        self._meter = Meter(config.objective)
+        self._objective = config.build_objective()
+        self._metrics = RunningMetrics(self._objective)
         self._starts_at_reference = starts_at_reference
         _check_vocabulary(policy, examples)
-        training, validation = split(examples, config)
+        training, validation = split_validation(examples, config)
         _prepare(policy.model, config)
         super().__init__(
             model=add_adapters(policy.model, config.lora, seed=seed),
@@ -176,6 +171,11 @@ class PreferenceTrainer(Trainer):
                 *tracker_callbacks(config.report_to, output_dir),
             ],
         )
+        _check_launch(self.accelerator)
+        assert isinstance(self.model, torch.nn.Module)
+        self._scorer = PackedScorer(
+            self.model, temperature=temperature, bfloat16=config.precision == "bfloat16"
+        )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
         if config.early_stopping is not None:
@@ -184,19 +184,20 @@ class PreferenceTrainer(Trainer):
             self.add_callback(StepCallback(on_step, lambda: self.trained_tokens))
 
     def fit(self) -> torch.nn.Module:
-        """Train from the last complete checkpoint on, or from the start, and return the model.
+        """Train, from the last complete checkpoint if there is one, and return the model.
 
-        It is the policy's own, or with adapters peft's model around it.
+        The model is the policy's, or peft's model around it if there are adapters.
 
         Raises:
             TrainingError: the loss is no longer a number, or the candidates are another policy's.
         """
         assert self.model is not None
+        groups = [example.group for example in self._examples]
         checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
         self.args.eval_on_start = self.eval_dataset is not None and checkpoint is None
-        with self._packed_forward(self.model):
+        with packed_layout(inner_model(self.model), groups) as self._layout:
             if self._starts_at_reference:
-                self._settle_references(fresh=checkpoint is None)
+                self._resolve_references(fresh=checkpoint is None)
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if not finite_weights(self.model):
             raise TrainingError(not_a_number("a weight", self.state.global_step))
@@ -208,15 +209,15 @@ class PreferenceTrainer(Trainer):
         return self.accelerator.distributed_type == DistributedType.FSDP
 
     def unsharded(self, policy: Policy) -> torch.nn.Module:
-        """Return another copy of the policy's model, made ready to take `full_state`."""
+        """Return another copy of the policy's model, prepared to load `full_state`."""
         return add_adapters(policy.model, self.config.lora, seed=self.args.seed)
 
     def full_state(self) -> dict[str, Tensor]:
-        """Return all trained weights on the CPU, gathered from wherever they are sharded.
+        """Return all weights on the CPU, gathered from all shards.
 
-        Every process calls it; the main one gets them.
+        Every process must call this; the main process gets the weights.
         """
-        state = cast("Any", self.accelerator.get_state_dict(self.model_wrapped))
+        state = cast("Any", self.accelerator.get_state_dict(cast("Any", self.model)))
         return {name: weight.detach().cpu() for name, weight in state.items()}
 
     def training_step(
@@ -225,18 +226,22 @@ class PreferenceTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Accumulate the gradient of the batch's mean loss, part by part, and return the loss."""
+        """Accumulate the gradient of the batch's mean loss over micro-batches; return the loss."""
         model.train()
+        # FSDP gives the sharded model here, data parallelism the scorer that it wraps.
+        scorer = self._scorer if self.is_sharded else model
         examples: list[RankedExample] = inputs[EXAMPLES]
         groups = [example.trained_group for example in examples]
-        parts = cut(range(len(examples)), self._shapes(groups), self._num_parts(groups))
-        own, everyones = self._num_new()
-        share = everyones / self.accelerator.num_processes  # gradients are averaged over them
+        parts = microbatches(
+            range(len(examples)), self._shapes(groups), self._num_microbatches(groups)
+        )
+        num_new, num_new_everywhere = self._num_new()
+        share = num_new_everywhere / self.accelerator.num_processes  # gradients are averaged
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else self._without_sync(model):
-                new = sum(place < own for place in part)
-                losses = self._losses(model, [examples[place] for place in part], num_new=new)
+                new = sum(index < num_new for index in part)
+                losses = self._losses(scorer, [examples[index] for index in part], num_new=new)
                 loss = (losses[:new].sum() + 0 * losses[new:].sum()) / share
                 self._check(loss)
                 self.accelerator.backward(loss)
@@ -244,7 +249,7 @@ class PreferenceTrainer(Trainer):
         if not finite_gradients(model):
             raise TrainingError(not_a_number("the gradient", self.state.global_step))
         self.trained_tokens += sum(
-            len(tokens) for one in groups[:own] for tokens in one.completions
+            len(tokens) for group in groups[:num_new] for tokens in group.completions
         )
         return total
 
@@ -255,71 +260,84 @@ class PreferenceTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Measure and log the loss on the examples that were set aside, all their ranks read."""
+        """Measure and log the metrics of the validation examples, over all their ranks."""
         assert self.model is not None
-        held_out = eval_dataset or self.eval_dataset
-        assert isinstance(held_out, ExampleDataset)
-        examples = list(held_out.examples)
+        validation = eval_dataset or self.eval_dataset
+        assert isinstance(validation, ExampleDataset)
+        examples = list(validation.examples)
         self.model.eval()
-        meter = Meter(self.config.objective)
+        running = RunningMetrics(self._objective)
         groups = [example.group for example in examples]
-        parts = num_parts(groups, self._layout, self.config.tokens_per_forward)
-        for part in cut(examples, self._shapes(groups), parts):
-            self._losses(self.model, part, meter=meter)
-        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in meter.take().items()}
+        parts = num_microbatches(groups, self._layout, self.config.tokens_per_forward)
+        with layout_attention(inner_model(self.model), self._layout):
+            for part in microbatches(examples, self._shapes(groups), parts):
+                self._losses(self._scorer, part, metrics=running)
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in running.take().items()}
         self.log(metrics)
-        # What watches the metrics is transformers' own early stopping.
+        # transformers' early stopping reads the metrics through this callback.
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what was noted since the last log, and pass it on to the trackers."""
+        """Add the metrics since the last log, and pass all on to the trackers."""
         if "loss" in logs:
-            logs = {**logs, **self._meter.take(self.accelerator)}
+            logs = {**logs, **self._metrics.take(self.accelerator)}
         super().log(logs, start_time)
 
-    def _num_new(self) -> tuple[int, int]:
-        """Return how many of this step's examples are this process's own, and how many all have.
+    def _wrap_model(
+        self,
+        model: torch.nn.Module,
+        training: bool = True,
+        dataloader: DataLoader[Any] | None = None,
+    ) -> torch.nn.Module:
+        """Let data parallelism wrap the scorer instead of the model; FSDP shards the model."""
+        if self.is_sharded:
+            return super()._wrap_model(model, training, dataloader)
+        return self.accelerator.prepare_model(self._scorer, device_placement=False)
 
-        Where the prompts do not divide the batch, the last one of an epoch is filled up with
-        prompts that were trained on already; those come last, and count for nothing.
+    def _num_new(self) -> tuple[int, int]:
+        """Return how many of this step's examples are new: in this process, and in all.
+
+        If the prompts do not fill the last batch of an epoch, the batch is filled up with prompts
+        that were trained on before. Those come last and do not count.
         """
         assert isinstance(self.train_dataset, ExampleDataset)
         batch, size = self.config.batch_size, len(self.train_dataset)
         is_last = (self.state.global_step + 1) % math.ceil(size / batch) == 0
-        everyones = size % batch or batch if is_last else batch
-        each = batch // self.accelerator.num_processes
-        before = each * self.accelerator.process_index
-        return min(max(everyones - before, 0), each), everyones
+        everywhere = size % batch or batch if is_last else batch
+        per_process = batch // self.accelerator.num_processes
+        before = per_process * self.accelerator.process_index
+        return min(max(everywhere - before, 0), per_process), everywhere
 
     def _losses(
         self,
-        model: torch.nn.Module,
+        scorer: torch.nn.Module,
         examples: Sequence[RankedExample],
         *,
-        meter: Meter | None = None,
+        metrics: RunningMetrics | None = None,
         num_new: int | None = None,
     ) -> Tensor:
-        """Return each example's loss; in training only what the objective needs is read.
+        """Return each example's loss; training reads only the ranks that the objective needs.
 
         Args:
-            model: as the Trainer wraps it.
-            examples: a part of a batch.
-            meter: takes note when all ranks are to be read; the training one by default.
-            num_new: how many to take note of; by default all.
+            scorer: gives the log-probabilities of a packed batch.
+            examples: a micro-batch.
+            metrics: add all ranks to these metrics; by default the trained ranks to training's.
+            num_new: how many examples to add to the metrics; by default all.
         """
-        whole = meter is not None
-        groups = [example.group if whole else example.trained_group for example in examples]
-        flat = model(self._packed(groups))
-        logprobs = flat.split([len(group.completions) for group in groups])
+        all_ranks = metrics is not None
+        groups = [example.group if all_ranks else example.trained_group for example in examples]
+        logprobs = scorer(self._packed(groups)).split([len(group.completions) for group in groups])
         losses = [
-            example_loss(self.config, example, policy[list(example.trained)] if whole else policy)
+            self._objective.example_loss(
+                example, policy[list(example.trained)] if all_ranks else policy
+            )
             for example, policy in zip(examples, logprobs, strict=True)
         ]
         stacked = torch.stack(losses)
-        (meter or self._meter).add(examples[:num_new], logprobs[:num_new], stacked[:num_new])
+        (metrics or self._metrics).add(examples[:num_new], logprobs[:num_new], stacked[:num_new])
         return stacked
 
     def _packed(self, groups: Sequence[PromptGroup]) -> PackedBatch:
@@ -329,31 +347,15 @@ class PreferenceTrainer(Trainer):
         """Return the rows and the length of what the policy reads of each group."""
         return [group.fed_shape(self._layout) for group in groups]
 
-    @contextmanager
-    def _packed_forward(self, model: torch.nn.Module) -> Generator[None]:
-        """Let a call of the model, wrapped by whatever trains it in parallel, score a batch."""
-
-        def forward(batch: PackedBatch) -> Tensor:
-            bfloat16 = self.config.precision == "bfloat16"
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bfloat16):
-                return completion_logprobs(inner_model(model), batch, temperature=self.temperature)
-
-        groups = [example.group for example in self._examples]
-        with packed_layout(inner_model(model), groups) as self._layout:
-            model.forward = forward
-            try:
-                yield
-            finally:
-                del model.forward
-
-    def _settle_references(self, *, fresh: bool) -> None:
-        """Make sure that reference log-probabilities are the policy's own before it moves."""
+    def _resolve_references(self, *, fresh: bool) -> None:
+        """Make sure that the reference log-probabilities are the policy's before it is trained."""
         datasets = [self.train_dataset, *([self.eval_dataset] if self.eval_dataset else [])]
-        parts = [list(one.examples) for one in datasets if isinstance(one, ExampleDataset)]
-        flat = [example for part in parts for example in part]
-        done = settled(
-            flat,
-            self._scored,
+        parts = [
+            list(dataset.examples) for dataset in datasets if isinstance(dataset, ExampleDataset)
+        ]
+        resolved = resolve_references(
+            [example for part in parts for example in part],
+            self._reference_logprobs,
             config=self.config,
             file=Path(str(self.args.output_dir)).parent / REFERENCE_FILE,
             fresh=fresh,
@@ -361,34 +363,36 @@ class PreferenceTrainer(Trainer):
         )
         for dataset, start in zip(datasets, (0, len(parts[0])), strict=False):
             assert isinstance(dataset, ExampleDataset)
-            dataset.examples = done[start : start + len(dataset.examples)]
+            dataset.examples = resolved[start : start + len(dataset.examples)]
 
     @torch.no_grad()
-    def _scored(self, groups: Sequence[PromptGroup]) -> list[tuple[float, ...]]:
-        """Return the log-probabilities of groups' completions under the policy as it is."""
-        assert self.model is not None
+    def _reference_logprobs(self, groups: Sequence[PromptGroup]) -> list[tuple[float, ...]]:
+        """Return the log-probabilities of the groups' completions under the untrained policy."""
         cast("Any", self.model).to(self.args.device).eval()
-        parts = num_parts(groups, self._layout, self.config.tokens_per_forward)
-        scored: list[tuple[float, ...]] = []
-        for part in cut(groups, self._shapes(groups), parts):
-            flat = self.model(self._packed(part)).double().cpu()
+        parts = num_microbatches(groups, self._layout, self.config.tokens_per_forward)
+        logprobs: list[tuple[float, ...]] = []
+        for part in microbatches(groups, self._shapes(groups), parts):
+            flat = self._scorer(self._packed(part)).double().cpu()
             require_finite(flat.tolist(), "reading the candidates before training")
-            numbers = flat.split([len(group.completions) for group in part])
-            scored.extend(tuple(one.tolist()) for one in numbers)
-        return scored
+            by_group = flat.split([len(group.completions) for group in part])
+            logprobs.extend(tuple(group.tolist()) for group in by_group)
+        return logprobs
 
-    def _num_parts(self, groups: Sequence[PromptGroup]) -> int:
-        """Return in how many parts all processes run their groups: each forward is a meeting."""
-        parts = num_parts(groups, self._layout, self.config.tokens_per_forward)
+    def _num_microbatches(self, groups: Sequence[PromptGroup]) -> int:
+        """Return the number of micro-batches, the same in all processes.
+
+        Under FSDP every forward pass gathers weights from all processes, so all run as many.
+        """
+        parts = num_microbatches(groups, self._layout, self.config.tokens_per_forward)
         if self.accelerator.num_processes == 1:
             return parts
-        everyones = self.accelerator.gather(torch.tensor([parts], device=self.args.device))
-        return min(len(groups), int(torch.as_tensor(everyones).max()))
+        gathered = self.accelerator.gather(torch.tensor([parts], device=self.args.device))
+        return min(len(groups), int(torch.as_tensor(gathered).max()))
 
     def _without_sync(self, model: torch.nn.Module) -> AbstractContextManager[Any]:
-        """Leave the exchange of gradients to the last part, where they are held whole."""
-        whole = {DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
-        if self.accelerator.distributed_type in whole:
+        """Skip the exchange of gradients, under plain data parallelism."""
+        data_parallel = {DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+        if self.accelerator.distributed_type in data_parallel:
             return self.accelerator.no_sync(model)
         return nullcontext()
 
@@ -398,7 +402,7 @@ class PreferenceTrainer(Trainer):
 
 
 def _prepare(model: PreTrainedModel, config: TrainingConfig) -> None:
-    """Switch dropout off, and recompute activations in the backward pass if that is wanted."""
+    """Switch dropout off, and gradient checkpointing on if the settings say so."""
     disable_dropout(model)
     if not config.gradient_checkpointing:
         return
@@ -412,15 +416,33 @@ def _collate(examples: list[RankedExample]) -> dict[str, list[RankedExample]]:
     return {EXAMPLES: examples}
 
 
+def _check_launch(accelerator: Accelerator) -> None:
+    """Refuse ways to launch several processes that are not supported.
+
+    Raises:
+        ConfigError: it is FSDP 1 or DeepSpeed.
+    """
+    kind = accelerator.distributed_type
+    if kind == DistributedType.DEEPSPEED or (
+        kind == DistributedType.FSDP and not accelerator.is_fsdp2
+    ):
+        raise ConfigError(
+            f"got processes launched with {kind.value}, expected plain data parallelism or FSDP 2; "
+            "launch with `--multi_gpu`, or with `--use_fsdp --fsdp_version 2`"
+        )
+
+
 def _check_vocabulary(policy: Policy, examples: Sequence[RankedExample]) -> None:
-    """Refuse token ids that the policy does not know.
+    """Refuse token ids that are not in the policy's vocabulary.
 
     Raises:
         TrainingError: there is one.
     """
     size = len(cast("Any", policy.model.get_input_embeddings()).weight)
     largest = max(
-        max(tokens) for one in examples for tokens in (one.group.prompt, *one.group.completions)
+        max(tokens)
+        for example in examples
+        for tokens in (example.group.prompt, *example.group.completions)
     )
     if largest >= size:
         raise TrainingError(

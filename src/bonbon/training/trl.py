@@ -1,8 +1,8 @@
-"""RLHF as a baseline: TRL's RLOO and GRPO, which draw and score answers while they train."""
+"""RLHF as a baseline, through TRL's trainers, which draw and score completions as they train."""
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -29,16 +29,17 @@ from bonbon.training.callbacks import (
 from bonbon.training.checkpoints import KeepLastCheckpoint, last_checkpoint
 from bonbon.training.config import TrainingConfig
 from bonbon.training.lora import add_adapters
+from bonbon.training.objectives import TrlObjective
 from bonbon.training.trainer import disable_dropout
 
 AnswerReward = Callable[[Sequence[Prompt], Sequence[str]], list[float | None]]
 
 ROWS_PER_FORWARD = 16
-"""Completions that TRL reads at a time: the logits of all of them are held at once."""
+"""Completions per forward pass of TRL, which keeps the logits of all of them in memory."""
 
 
 def num_online_steps(num_prompts: int, config: TrainingConfig) -> int:
-    """Return how many optimiser steps training takes: each answers `batch_size` prompts."""
+    """Return how many optimiser steps training takes; each step takes `batch_size` prompts."""
     return max(1, math.ceil(config.epochs * num_prompts / config.batch_size))
 
 
@@ -47,13 +48,14 @@ def answer_reward(
 ) -> AnswerReward:
     """Return what is maximised: the reward, or its quantile under the base.
 
-    The quantile of an answer is the share of the base's stored rewards of its prompt that it
-    beats, ties one half; with it, a KL weight of β leads to the tilt exp(u/β), the optimal one.
+    The quantile of a completion is the share of the base's stored rewards of the same prompt that
+    are lower, with ties counted one half. With it, a KL weight of β leads to the optimal tilt
+    exp(u/β).
 
     Args:
-        reward: rates answers.
-        stored: the base's scored draws, by prompt.
-        as_quantile: whether to take quantiles.
+        reward: scores completions.
+        stored: the base's scored candidates, by prompt.
+        as_quantile: whether to return quantiles.
     """
     known = {group.prompt_id: np.array(group.rewards) for group in stored}
 
@@ -90,32 +92,44 @@ def fit_online(
 
     Args:
         policy: its model is trained in place.
-        prompts: `batch_size` of them are answered per step, each `num_generations` times.
+        prompts: a step takes `batch_size` of them and draws `num_generations` completions of each.
         reward: from `answer_reward`.
-        config: objective `rloo` or `grpo`, β and the optimiser.
-        sampling: temperature and length of the answers, and how many there are by default.
+        config: an online objective, β and the optimiser.
+        sampling: temperature and length of the completions, and their default number.
         output_dir: a run directory; gets `checkpoints/` and `training.jsonl`.
-        seed: of draws, order and adapters.
+        seed: seed of draws, order and adapters.
         on_step: called after every step with the numbers of steps taken and of tokens drawn.
 
     Raises:
         MissingExtraError: TRL is not installed.
-        ConfigError: the tokenizer would read the prompts otherwise than the policy.
+        ConfigError: the tokenizer would read the prompts differently from the policy.
         TrainingError: a gradient or a weight is no longer a number.
     """
-    trainer_class, config_class, dataset_class = _trl(config)
-    rows = [{"prompt": _prompt_text(policy, one), "prompt_id": one.id} for one in prompts]
-    spent = _Spent()
+    objective = config.build_objective()
+    assert isinstance(objective, TrlObjective)
+    trainer_class, config_class, dataset_class = _trl(config.objective, objective)
+    rows = [{"prompt": _prompt_text(policy, prompt), "prompt_id": prompt.id} for prompt in prompts]
+    drawn_tokens = 0
+
+    def score(
+        completion_ids: Sequence[Sequence[int]], prompt_id: Sequence[str], **_: object
+    ) -> list[float | None]:
+        nonlocal drawn_tokens
+        drawn_tokens += sum(map(len, completion_ids))
+        texts = [policy.decode(tuple(token_ids)) for token_ids in completion_ids]
+        return reward([by_id[name] for name in prompt_id], texts)
+
+    by_id = {prompt.id: prompt for prompt in prompts}
     disable_dropout(policy.model)
-    # TRL ends answers where this says.
+    # TRL takes the end-of-sequence tokens from here.
     cast("Any", policy.model).generation_config.eos_token_id = list(policy.eos_token_ids)
-    settings = _arguments(config, sampling, len(prompts), policy, output_dir, seed)
+    settings = _arguments(config, objective, sampling, len(prompts), policy, output_dir, seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TRL's and peft's own business
+        warnings.simplefilter("ignore")  # of TRL and peft; the user can do nothing about them
         trainer = trainer_class(
             model=add_adapters(policy.model, config.lora, seed=seed),
             args=config_class(**settings),
-            reward_funcs=_scored_by(reward, {one.id: one for one in prompts}, policy, spent),
+            reward_funcs=score,
             train_dataset=dataset_class.from_list(rows),
             processing_class=policy.tokenizer,
             callbacks=[
@@ -128,7 +142,7 @@ def fit_online(
         )
         trainer.remove_callback(PrinterCallback)
         if on_step is not None:
-            trainer.add_callback(StepCallback(on_step, lambda: spent.tokens))
+            trainer.add_callback(StepCallback(on_step, lambda: drawn_tokens))
         checkpoint = last_checkpoint(output_dir / "checkpoints")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not finite_weights(trainer.model):
@@ -136,25 +150,18 @@ def fit_online(
     return trainer.accelerator.unwrap_model(trainer.model)
 
 
-class _Spent:
-    """Counts the tokens that were drawn."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-
-
-def _trl(config: TrainingConfig) -> tuple[Any, Any, Any]:
+def _trl(name: str, objective: TrlObjective) -> tuple[Any, Any, Any]:
+    """Return TRL's trainer and config of an objective, and the class of data sets."""
     try:
         trl = import_module("trl")
         dataset = import_module("datasets").Dataset
     except ImportError:
         raise MissingExtraError(
-            f"objective {config.objective} needs TRL, which is not installed; run "
+            f"objective {name} needs TRL, which is not installed; run "
             "`pip install 'bonbon-align[fit]'`"
         ) from None
-    if config.objective == "rloo":
-        return trl.RLOOTrainer, trl.RLOOConfig, dataset
-    return trl.GRPOTrainer, trl.GRPOConfig, dataset
+    trainer = getattr(trl, f"{objective.trl_name}Trainer")
+    return trainer, getattr(trl, f"{objective.trl_name}Config"), dataset
 
 
 def _prompt_text(policy: Policy, prompt: Prompt) -> str:
@@ -165,26 +172,14 @@ def _prompt_text(policy: Policy, prompt: Prompt) -> str:
         if list(policy.tokenizer(candidate)["input_ids"]) == token_ids:
             return candidate
     raise ConfigError(
-        f"prompt {prompt.id!r}: the tokenizer reads its text otherwise than the policy does, and "
-        "TRL takes texts; use an objective of bonbon's own (rank, pair, sft, ipo, dpo)"
+        f"prompt {prompt.id!r}: the tokenizer reads its text differently from the policy, and "
+        "TRL takes texts; use an objective that does not train through TRL, such as rank or dpo"
     )
-
-
-def _scored_by(
-    reward: AnswerReward, by_id: Mapping[str, Prompt], policy: Policy, spent: _Spent
-) -> Callable[..., list[float | None]]:
-    def score(
-        completion_ids: Sequence[Sequence[int]], prompt_id: Sequence[str], **_: object
-    ) -> list[float | None]:
-        spent.tokens += sum(map(len, completion_ids))
-        texts = [policy.decode(tuple(token_ids)) for token_ids in completion_ids]
-        return reward([by_id[each] for each in prompt_id], texts)
-
-    return score
 
 
 def _arguments(
     config: TrainingConfig,
+    objective: TrlObjective,
     sampling: SamplingConfig,
     num_prompts: int,
     policy: Policy,
@@ -197,10 +192,8 @@ def _arguments(
     rows = config.batch_size * num_generations
     at_once = max(part for part in range(1, ROWS_PER_FORWARD + 1) if rows % part == 0)
     on_cpu = policy.device.type == "cpu"
-    # Divided by a group's standard deviation, advantages would make β another for every prompt.
-    advantages = {"scale_rewards": "none"} if config.objective == "grpo" else {}
     return {
-        **advantages,
+        **objective.trl_settings,
         "output_dir": str(output_dir / "checkpoints"),
         "max_steps": steps,
         "learning_rate": config.peak_learning_rate,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bonbon.models.packed.layout import Layout, PromptGroup, pack
-from bonbon.training.trainer import cut, num_parts
+from bonbon.training.microbatches import microbatches, num_microbatches
 
 
 def group(lengths: list[int]) -> PromptGroup:
@@ -23,10 +23,10 @@ def test_parts_keep_their_order_and_the_budget(
     layout: Layout, lengths: list[list[int]], budget: int
 ) -> None:
     """The budget is of what a model reads, padding included."""
-    groups = [group(each) for each in lengths]
-    shapes = [one.fed_shape(layout) for one in groups]
-    parts = cut(groups, shapes, num_parts(groups, layout, budget))
-    assert [one for part in parts for one in part] == groups
+    groups = [group(group_lengths) for group_lengths in lengths]
+    shapes = [item.fed_shape(layout) for item in groups]
+    parts = microbatches(groups, shapes, num_microbatches(groups, layout, budget))
+    assert [item for part in parts for item in part] == groups
     assert all(len(part) == 1 or pack(part, layout).input_ids.numel() <= budget for part in parts)
 
 
@@ -35,14 +35,14 @@ def test_there_are_as_many_parts_as_every_process_needs(
     sizes: list[int], data: st.DataObject
 ) -> None:
     parts = data.draw(st.integers(1, len(sizes)))
-    found = cut(sizes, [(size, 1) for size in sizes], parts)
-    assert len(found) == parts
-    assert all(found)
+    split = microbatches(sizes, [(size, 1) for size in sizes], parts)
+    assert len(split) == parts
+    assert all(split)
 
 
 def test_parts_are_even() -> None:
     sizes = [10, 10, 10, 30, 30, 30]
     flat = [(size, 1) for size in sizes]
-    assert [sum(part) for part in cut(sizes, flat, 3)] == [20, 40, 60]
+    assert [sum(part) for part in microbatches(sizes, flat, 3)] == [20, 40, 60]
     padded = [(1, size) for size in sizes]
-    assert [len(part) for part in cut(sizes, padded, 3)] == [3, 2, 1]
+    assert [len(part) for part in microbatches(sizes, padded, 3)] == [3, 2, 1]
