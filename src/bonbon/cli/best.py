@@ -13,38 +13,49 @@ _PARAMETERS = "; ".join(f"{method}: {what}" for method, what in PARAMETERS.items
 
 
 def best(
-    prompt: Annotated[str, typer.Argument(help="What to answer; - reads it from standard input.")],
-    n: Annotated[int, typer.Option("--n", help="Answers to choose from.")] = 16,
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
+    n: Annotated[int, typer.Option("--n", help="Number of completions to choose from.")] = 16,
     policy: Annotated[
-        str | None, typer.Option(help="Hub name or folder; by default SmolLM2-135M-Instruct.")
+        str | None,
+        typer.Option(help="Hub name or directory of the model (default SmolLM2-135M-Instruct)."),
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(help="A classifier, package.module:function, or vader, the default."),
+        typer.Option(
+            help="Reward: vader, package.module:function, or a classifier (default vader)."
+        ),
     ] = None,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "best",
+    method: Annotated[str, typer.Option(help=f"Selection rule: {', '.join(METHODS)}.")] = "best",
     parameter: Annotated[
-        float | None, typer.Option(help=f"Of the method, where it has one. {_PARAMETERS}.")
+        float | None, typer.Option(help=f"Parameter of the selection rule. {_PARAMETERS}.")
     ] = None,
     answer: Annotated[
         str | None,
         typer.Option(
             metavar="PATTERN",
-            help=f"What votes in majority and borda: the last match of {NUMBER}, or of this.",
+            help="Regular expression for the answer that majority and borda count; its last match "
+            f"counts (default {NUMBER}).",
         ),
     ] = None,
     reject: Annotated[
         float | None,
-        typer.Option(help="Give up this share of the answers at each quarter of the length."),
+        typer.Option(
+            help="Speculative rejection: drop this share of the completions at each quarter of the "
+            "length limit."
+        ),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(help="Length limit of an answer.")] = 128,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest completion, in tokens.")] = 128,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same answers.")
+    ] = 0,
     override: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with all candidates.")
+    ] = False,
 ) -> None:
-    """Answer one prompt with the best of n, and show the runner-up and the scores."""
+    """Answer one prompt with the best of n; print the answer, the runner-up and the scores."""
     rule = Rule(method=method, parameter=parameter, pattern=answer)
     if reward is not None and not rule.needs_rewards and reject is None:
         raise ConfigError(f"the method {method!r} reads no reward; leave --reward out")

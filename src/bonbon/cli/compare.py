@@ -13,18 +13,20 @@ def compare(
     recipe: RecipeFile,
     out: Out = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Apply the recipe's `compare.fast` overrides.")
+        bool,
+        typer.Option("--fast", help="Apply the overrides in the recipe's compare.fast: less data."),
     ] = False,
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=1000, help="Train each method so many times.")
+        int,
+        typer.Option("--seeds", min=1, max=1000, help="Train each method with this many seeds."),
     ] = 1,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="METHOD", help="Run this method now; may be given again."),
+        typer.Option("--only", metavar="METHOD", help="Run this method only; can be repeated."),
     ] = None,
     override: Overrides = None,
 ) -> None:
-    """Train and evaluate a recipe's methods side by side, and report; run again to resume."""
+    """Train and evaluate the methods of a recipe side by side; run again to resume."""
     from bonbon.cli.session import MEND_MEMORY, in_plain_words
     from bonbon.compare.recipe import load_comparison
     from bonbon.compare.run import compare as run_comparison

@@ -32,27 +32,33 @@ def export(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A .jsonl, .parquet or .csv file.", callback=path_at_home
+            metavar="FILE", help="File to write: .jsonl, .parquet or .csv.", callback=path_at_home
         ),
     ],
     format: Annotated[
         ExportFormat,
         typer.Option(
             "--format",
-            help="Best against worst, best alone for SFT, both labelled for KTO, or all, ranked.",
+            help="pairs: best and worst; sft: best; unpaired: both with labels (KTO); "
+            "candidates: all, ranked.",
         ),
     ] = ExportFormat.PAIRS,
     candidates: Annotated[
-        CandidateSet, typer.Option("--of", help="Of the training prompts, or of the held-out ones.")
+        CandidateSet,
+        typer.Option(
+            "--of",
+            help="Candidates to write: train, or of the held-out prompts eval-base or eval-bonbon.",
+        ),
     ] = CandidateSet.TRAIN,
     reward: Annotated[
         str | None,
         typer.Option(
-            "--reward", help="Rank by the scores of this name, such as `bonbon score --also` adds."
+            "--reward",
+            help="Rank by this reward, for instance one that `bonbon score --also` added.",
         ),
     ] = None,
 ) -> None:
-    """Write a run's scored candidates as other trainers, such as TRL's, read them."""
+    """Write scored candidates in the formats that TRL and other trainers read."""
     from bonbon.pipeline.export import export_run
 
     written = export_run(

@@ -17,18 +17,18 @@ RecipeFile = Annotated[
     Path,
     typer.Argument(
         metavar="RECIPE",
-        help="A recipe in YAML; every setting has a default.",
+        help="Recipe in YAML; every setting has a default.",
         callback=path_at_home,
     ),
 ]
 RunDirectory = Annotated[
-    Path, typer.Argument(metavar="DIRECTORY", help="A run directory.", callback=path_at_home)
+    Path, typer.Argument(metavar="DIRECTORY", help="Run directory.", callback=path_at_home)
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
-        help="The run directory; by default runs/ and the recipe's name.",
+        help="Run directory (default: runs/ and the recipe's name).",
         callback=path_at_home,
     ),
 ]
@@ -37,10 +37,10 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a setting, such as sampling.n=16; may be given again.",
+        help="Override a setting, for instance sampling.n=16; can be repeated.",
     ),
 ]
 Fresh = Annotated[
     bool,
-    typer.Option("--fresh", help="Set what the directory holds aside and start anew."),
+    typer.Option("--fresh", help="Move what the directory holds to superseded/ and start again."),
 ]

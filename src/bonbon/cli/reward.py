@@ -1,4 +1,4 @@
-"""`bonbon reward`: rewards of one's own."""
+"""`bonbon reward`: train a reward model."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,11 +9,11 @@ import typer
 from bonbon.cli.options import path_at_home
 from bonbon.errors import ConfigError
 
-reward = typer.Typer(no_args_is_help=True, help="Fit a reward to texts that people judged.")
+reward = typer.Typer(no_args_is_help=True, help="Train a reward model on texts that people judged.")
 
 
 class RewardKind(StrEnum):
-    """What to fit."""
+    """What to train."""
 
     TFIDF = "tfidf"
     CLASSIFIER = "classifier"
@@ -43,51 +43,54 @@ Data = Annotated[
 ]
 Out = Annotated[
     Path,
-    typer.Option("--out", help="The directory to write the reward to.", callback=path_at_home),
+    typer.Option("--out", help="Directory to write the reward model to.", callback=path_at_home),
 ]
 Kind = Annotated[
     RewardKind,
-    typer.Option("--kind", help="Weighted words in seconds, or a fine-tuned model in minutes."),
+    typer.Option(
+        "--kind",
+        help="tfidf: weighted words, takes seconds; classifier: a fine-tuned model, takes minutes.",
+    ),
 ]
 PartOption = Annotated[
     RatingPart | None,
-    typer.Option("--part", help="Half of vader-ratings: proxy to train on, gold to judge with."),
+    typer.Option("--part", help="Half of vader-ratings: proxy for training, gold for evaluation."),
 ]
-Holdout = Annotated[float, typer.Option(help="Share of the texts to hold out and measure on.")]
+Holdout = Annotated[float, typer.Option(help="Share of the texts to hold out for evaluation.")]
 SplitBy = Annotated[
     str | None,
     typer.Option(
-        help="Column whose values stay together when texts are held out; by default the prompt, "
-        "or the text."
+        help="Column whose equal values are held out together (default: the prompt, "
+        "or else the text)."
     ),
 ]
-NumTrain = Annotated[int | None, typer.Option(min=1, help="Fit to at most this many texts.")]
+NumTrain = Annotated[int | None, typer.Option(min=1, help="Train on at most this many texts.")]
 Base = Annotated[
     str | None,
-    typer.Option("--base", help="Model to fine-tune, by hub name or directory; by default MiniLM."),
+    typer.Option(
+        "--base", help="Hub name or directory of the model to fine-tune (default MiniLM)."
+    ),
 ]
 Objective = Annotated[
     FitObjective | None,
-    typer.Option(help="Of a classifier on ratings: regression (the default), or pairs, by TRL."),
+    typer.Option(help="Loss of a classifier on ratings: regression (default), or pairs (TRL)."),
 ]
-Epochs = Annotated[
-    int | None, typer.Option(help="How often a classifier sees each text; by default once.")
+Epochs = Annotated[int | None, typer.Option(help="Epochs of a classifier (default 1).")]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Learning rate of a classifier (default 1e-4).")
 ]
-LearningRate = Annotated[float | None, typer.Option(help="Of a classifier; by default 1e-4.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Texts per step of a classifier; by default 32.")
-]
+BatchSize = Annotated[int | None, typer.Option(help="Texts per step of a classifier (default 32).")]
 MaxLength = Annotated[
-    int | None, typer.Option(help="Longest text of a classifier in tokens; by default 512.")
+    int | None, typer.Option(help="Longest input of a classifier, in tokens (default 512).")
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Decides what is held out, and all else.")
+    int, typer.Option(min=0, max=2**32 - 1, help="Random seed, also of the held-out texts.")
 ]
 
 
 @reward.callback()
 def _several_verbs() -> None:
-    """Fit a reward to texts that people judged."""
+    """Train a reward model on texts that people judged."""
 
 
 @reward.command()
@@ -107,7 +110,7 @@ def fit(
     max_length: MaxLength = None,
     seed: Seed = 0,
 ) -> None:
-    """Fit a reward to rated texts or preference pairs, and say how well it does on others."""
+    """Train a reward model on rated texts or preference pairs, and evaluate it."""
     given = {
         "base": base,
         "objective": None if objective is None else objective.value,

@@ -1,4 +1,4 @@
-"""`bonbon run`: the whole job on a recipe."""
+"""The verbs of a recipe: run, sample, score, train, evaluate, report, quickstart."""
 
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -13,7 +13,7 @@ from bonbon.console import shown
 def run(
     recipe: RecipeFile, out: Out = None, override: Overrides = None, fresh: Fresh = False
 ) -> None:
-    """Sample, score, train, evaluate and report, as the recipe says; run again to resume."""
+    """Sample, score, train, evaluate and report; run again to resume."""
     from bonbon.cli.session import run_recipe
 
     run_recipe(recipe, out, override or [], fresh=fresh)
@@ -29,7 +29,7 @@ def sample(
 
 
 def train(recipe: RecipeFile, out: Out = None, override: Overrides = None) -> None:
-    """Train on the scored completions; may be launched in several processes by accelerate."""
+    """Train on the scored completions; works under `accelerate launch`."""
     from bonbon.cli.session import run_stage
 
     run_stage(recipe, out, override or [], lambda run: run.train(), together=True)
@@ -43,7 +43,7 @@ def evaluate(recipe: RecipeFile, out: Out = None, override: Overrides = None) ->
 
 
 def report(directory: RunDirectory) -> None:
-    """Write the report of an evaluated run, and its model's card, again."""
+    """Write the report and the model card of an evaluated run again."""
     from bonbon.pipeline.report import report_run
 
     typer.echo(shown(str(report_run(directory))))
@@ -54,7 +54,7 @@ def score(
         Path,
         typer.Argument(
             metavar="RECIPE",
-            help="A recipe in YAML; with --also, a run directory does too.",
+            help="Recipe in YAML; with --also, a run directory also works.",
             callback=path_at_home,
         ),
     ],
@@ -65,12 +65,12 @@ def score(
         typer.Option(
             "--also",
             metavar="REWARD",
-            help="Add this reward's scores beside the recipe's, and leave the run as it is: one "
-            "word as in a recipe, YAML, or a YAML file.",
+            help="Also store the scores of this reward, and change nothing else; give a name as in "
+            "a recipe, YAML, or a YAML file.",
         ),
     ] = None,
 ) -> None:
-    """Score the stored completions with the recipe's reward, or with one more."""
+    """Score the stored completions with the recipe's reward, or with another one."""
     from bonbon.cli.session import add_reward, run_stage
 
     if also is None:
@@ -91,12 +91,13 @@ FAST = (
 def quickstart(
     out: Out = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="The same steps on less data: a look, not a result.")
+        bool,
+        typer.Option("--fast", help="Take the same steps on less data, in less than 4 minutes."),
     ] = False,
     override: Overrides = None,
     fresh: Fresh = False,
 ) -> None:
-    """Teach SmolLM2-135M to answer warmly: the whole job, on a CPU, in minutes."""
+    """Run all stages on what comes with bonbon: SmolLM2-135M learns to answer warmly."""
     from bonbon.cli.session import run_recipe
 
     overrides = [*(FAST if fast else ()), *(override or ())]

@@ -1,4 +1,4 @@
-"""The verb `bonbon theory`: what best-of-n reaches, what it costs, how far the optimum is."""
+"""`bonbon theory`: win rate, KL and cost of best-of-n, and the gap to the optimum."""
 
 import json
 from pathlib import Path
@@ -18,23 +18,27 @@ _DESCRIPTION = "Win rate against KL of best-of-n and of the optimal policy, and 
 
 
 def theory(
-    n: Annotated[float | None, typer.Option("--n", help="Group size, 1 or more.")] = None,
-    win_rate: Annotated[
-        float | None, typer.Option(help="Share to win against one draw, in [0.5, 1).")
+    n: Annotated[
+        float | None, typer.Option("--n", help="Number of completions per prompt, 1 or more.")
     ] = None,
-    kl: Annotated[float | None, typer.Option(help="Distance from the base, in nats.")] = None,
+    win_rate: Annotated[
+        float | None,
+        typer.Option(help="Win rate to reach against one sample of the base, in [0.5, 1)."),
+    ] = None,
+    kl: Annotated[float | None, typer.Option(help="KL divergence from the base, in nats.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     figure: Annotated[
         Path | None,
         typer.Option(
-            help="Draw best-of-n and the optimum: .svg, .png or .pdf.", callback=path_at_home
+            help="Write a figure of best-of-n and the optimum: .svg, .png or .pdf.",
+            callback=path_at_home,
         ),
     ] = None,
 ) -> None:
-    """Say what best-of-n reaches, what it costs and how far it is from the optimum.
+    """Print win rate, KL and cost of best-of-n, and the gap to the optimum.
 
-    Give one of --n, --win-rate and --kl, or none for a table of common group sizes.
-    Rewards are assumed continuous, and draws independent.
+    Give one of --n, --win-rate and --kl, or none of them for a table.
+    The numbers assume continuous rewards and independent samples.
     """
     plans = _plans(n, win_rate, kl)
     if figure is not None:
