@@ -126,7 +126,7 @@ def test_the_named_ratings_by_part(bonbon: Command, monkeypatch: pytest.MonkeyPa
         ),
         (
             ["pairs.jsonl", "--kind", "classifier", "--objective", "regression"],
-            "pairs.jsonl holds comparisons, got the objective 'regression'",
+            "pairs.jsonl holds preference pairs, got the objective 'regression'",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_place_that_is_taken(bonbon: Command) -> None:
     outcome = bonbon("reward", "fit", "rated.jsonl", "--out", "rated.jsonl")
 
     assert outcome.code == 2
-    assert "rated.jsonl holds something already" in outcome.err
+    assert "rated.jsonl is not empty" in outcome.err
 
 
 def test_no_network(bonbon: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonbon.data.labelled_texts import Comparisons, load_labelled_texts
+from bonbon.data.labelled_texts import PreferencePairs, load_labelled_texts
 from bonbon.data.prompts import (
     PromptsConfig,
     hold_out_prompts,
@@ -182,7 +182,7 @@ def test_a_text_compared_with_several_is_on_one_side(tmp_path: Path) -> None:
         for index in range(5)
     ]
     texts = load_labelled_texts(jsonl(tmp_path / "texts.jsonl", rows))
-    assert isinstance(texts, Comparisons)
+    assert isinstance(texts, PreferencePairs)
     for seed in range(5):
         fitted, held_out = split(texts, holdout=0.2, num_train=None, seed=seed)
         seen = {row.chosen.lower() for row in fitted.rows} | {

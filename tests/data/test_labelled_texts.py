@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bonbon.data.labelled_texts import Comparisons, Ratings, load_labelled_texts
+from bonbon.data.labelled_texts import PreferencePairs, Ratings, load_labelled_texts
 from bonbon.data.prompts import hold_out
 from bonbon.errors import ConfigError, PromptError
 
@@ -82,7 +82,7 @@ def test_comparisons_in_the_forms_that_data_sets_have(
 ) -> None:
     texts = load_labelled_texts(jsonl(tmp_path, [row]))
 
-    assert isinstance(texts, Comparisons)
+    assert isinstance(texts, PreferencePairs)
     assert texts.has_prompts
     assert [(r.prompt.content, r.chosen, r.rejected) for r in texts.rows] == [
         (content, "Because.", "No idea.")
@@ -126,7 +126,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [{"text": "a", "label": 1, "author": ""}])
     with pytest.raises(ConfigError, match="no column 'writer' to split by; it has text, label"):
         load_labelled_texts(path, split_by="writer")
-    with pytest.raises(ConfigError, match="line 1 has no 'author', which the data is split by"):
+    with pytest.raises(ConfigError, match="line 1 has no 'author', the column to split by"):
         load_labelled_texts(path, split_by="author")
 
 

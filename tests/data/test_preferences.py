@@ -12,12 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bonbon.data.preferences import (
-    PreferencePair,
-    held_out_pairs,
-    load_preferences,
-    preference_groups,
-)
+from bonbon.data.labelled_texts import PreferencePair
+from bonbon.data.preferences import held_out_pairs, load_preferences, preference_groups
 from bonbon.errors import ConfigError, PromptError
 from bonbon.models.toy import toy_policy
 from bonbon.records import Message, Prompt
@@ -166,7 +162,7 @@ def test_ids_name_the_prompts(tmp_path: Path) -> None:
         ),
         (
             {"prompt": "5", "chosen": [ASKED, ANSWERED], "rejected": [ASKED, SHRUGGED]},
-            "line 2: the messages of 'chosen' do not hold the prompt; expected it among them",
+            "line 2: the messages of 'chosen' do not contain the prompt; expected the prompt",
         ),
         ({"rejected": [ASKED]}, "'rejected' ends with a message of the role 'user'; expected"),
         ({"rejected": "\ud800"}, "line 2 holds half a character at 0; expected whole ones"),

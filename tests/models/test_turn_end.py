@@ -17,7 +17,8 @@ from tests.checkpoints import (
     tokenizer,
 )
 
-from bonbon.data.preferences import PreferencePair, preference_groups
+from bonbon.data.labelled_texts import PreferencePair
+from bonbon.data.preferences import preference_groups
 from bonbon.models.chat_template import template_end
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer
 from bonbon.records import Prompt

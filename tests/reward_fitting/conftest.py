@@ -10,14 +10,14 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from bonbon.data.labelled_texts import ComparedTexts, Comparisons, RatedText, Ratings
+from bonbon.data.labelled_texts import PreferencePair, PreferencePairs, RatedText, Ratings
 from bonbon.records import Prompt
 
 WORTH = {"great": 2.0, "good": 1.0, "fine": 0.5, "poor": -0.5, "bad": -1.0, "awful": -2.0}
 WORDS = [*WORTH, "table", "lamp", "chair", "tell", "me", *map(str, range(40))]
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 
-MakeTexts = Callable[..., Ratings | Comparisons]
+MakeTexts = Callable[..., Ratings | PreferencePairs]
 
 
 def _text(rng: random.Random) -> tuple[str, float]:
@@ -29,7 +29,7 @@ def _text(rng: random.Random) -> tuple[str, float]:
 def judged() -> MakeTexts:
     """Return a maker of ratings or comparisons, with prompts or without."""
 
-    def make(kind: str, *, num_rows: int = 120, prompts: bool = False) -> Ratings | Comparisons:
+    def make(kind: str, *, num_rows: int = 120, prompts: bool = False) -> Ratings | PreferencePairs:
         rng = random.Random(0)
         contents = [f"tell me {index // 4}" if prompts else "" for index in range(num_rows)]
         groups = [str(index // 4) for index in range(num_rows)]
@@ -41,8 +41,8 @@ def judged() -> MakeTexts:
             rows = [RatedText(p, *r, g) for p, r, g in zip(asked, rated, groups, strict=True)]
             return Ratings("toy", tuple(rows), has_prompts=prompts)
         pairs = [_pair(rng) for _ in asked]
-        compared = [ComparedTexts(p, *c, g) for p, c, g in zip(asked, pairs, groups, strict=True)]
-        return Comparisons("toy", tuple(compared), has_prompts=prompts)
+        rows = [PreferencePair(p, *c, g) for p, c, g in zip(asked, pairs, groups, strict=True)]
+        return PreferencePairs("toy", tuple(rows), has_prompts=prompts)
 
     return make
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from bonbon.data.labelled_texts import ComparedTexts, Comparisons, RatedText, Ratings
+from bonbon.data.labelled_texts import PreferencePair, PreferencePairs, RatedText, Ratings
 from bonbon.records import Prompt
 from bonbon.reward_fitting.agreement import agreements
 
@@ -33,12 +33,12 @@ def ratings(scores: Sequence[object], labels: Sequence[float]) -> Ratings:
     return Ratings("toy", tuple(rows), has_prompts=False)
 
 
-def comparisons(pairs: Sequence[tuple[object, object]]) -> Comparisons:
+def comparisons(pairs: Sequence[tuple[object, object]]) -> PreferencePairs:
     rows = [
-        ComparedTexts(PROMPT, str(chosen), str(rejected), group=f"{index}")
+        PreferencePair(PROMPT, str(chosen), str(rejected), group=f"{index}")
         for index, (chosen, rejected) in enumerate(pairs)
     ]
-    return Comparisons("toy", tuple(rows), has_prompts=False)
+    return PreferencePairs("toy", tuple(rows), has_prompts=False)
 
 
 def test_correlations_over_all_and_by_source() -> None:

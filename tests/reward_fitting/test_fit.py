@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.errors import ConfigError, MissingExtraError, TrainingError
 from bonbon.records import Prompt
 from bonbon.reward_fitting.agreement import agreements
@@ -23,7 +23,7 @@ from bonbon.rewards.base import checked_scores
 from bonbon.rewards.models.classifier import ClassifierConfig
 from bonbon.rewards.tfidf import TfidfConfig
 
-MakeTexts = Callable[..., Ratings | Comparisons]
+MakeTexts = Callable[..., Ratings | PreferencePairs]
 
 ORDERED = ["great great great", "good good lamp", "bad bad lamp", "awful awful awful"]
 PROMPTS = [Prompt(f"{index}", "tell me 3", "eval") for index in range(len(ORDERED))]
@@ -167,7 +167,7 @@ def test_fewer_texts_to_fit_to_leave_the_held_out_ones_alone(judged: MakeTexts) 
 def test_a_directory_that_holds_something(judged: MakeTexts, tmp_path: Path) -> None:
     (tmp_path / "photo.png").touch()
     for place in (tmp_path, tmp_path / "photo.png"):
-        with pytest.raises(ConfigError, match="holds something already, expected a new or empty"):
+        with pytest.raises(ConfigError, match="is not empty, expected a new or empty"):
             fit_reward(judged("ratings"), place)
 
 
@@ -188,7 +188,7 @@ def test_too_little_to_fit_to(judged: MakeTexts, tmp_path: Path) -> None:
 
 def test_regression_needs_ratings(judged: MakeTexts, tiny_encoder: Path, tmp_path: Path) -> None:
     config = settings(tiny_encoder, objective="regression")
-    with pytest.raises(ConfigError, match="holds comparisons, got the objective 'regression'"):
+    with pytest.raises(ConfigError, match="holds preference pairs, got the objective 'regression'"):
         fit_reward(judged("comparisons"), tmp_path / "warm", classifier=config)
 
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.errors import TrainingError
 from bonbon.records import Prompt
 from bonbon.reward_fitting.tfidf import fit_tfidf
 
-MakeTexts = Callable[..., Ratings | Comparisons]
+MakeTexts = Callable[..., Ratings | PreferencePairs]
 
 ORDERED = ["great great", "good lamp", "table chair", "bad lamp", "awful awful"]
 

@@ -14,8 +14,8 @@ from bonbon.config import at_home
 from bonbon.console import Bar, Console, shown
 from bonbon.data.labelled_texts import (
     VADER_RATINGS,
-    Comparisons,
     Part,
+    PreferencePairs,
     Ratings,
     load_labelled_texts,
     load_vader_ratings,
@@ -87,7 +87,7 @@ def _count(agreement: Agreement) -> str:
     return f"{agreement.num_rows:,}{unscored}"
 
 
-def _described(texts: Ratings | Comparisons) -> str:
+def _described(texts: Ratings | PreferencePairs) -> str:
     what = "rated texts" if isinstance(texts, Ratings) else "pairs"
     groups = len({row.group for row in texts.rows})
     return f"{len(texts.rows):,} {what} in {groups:,} groups that are held out whole"
@@ -104,7 +104,7 @@ def _as_local(directory: Path) -> str:
     return str(directory) if directory.is_absolute() else f"./{directory}"
 
 
-def _load(data: str, *, part: Part | None, split_by: str | None) -> Ratings | Comparisons:
+def _load(data: str, *, part: Part | None, split_by: str | None) -> Ratings | PreferencePairs:
     if data == VADER_RATINGS:
         if split_by is not None:
             raise ConfigError(f"--split-by is for files; {VADER_RATINGS} comes with its groups")

@@ -1,4 +1,4 @@
-"""Texts that people rated or compared, from which a reward is fitted."""
+"""Texts with ratings or preferences of people, which rewards are fitted to."""
 
 import hashlib
 import html
@@ -27,11 +27,11 @@ from bonbon.data.prompts import drawn_bytes, joined_groups, question_of, same_te
 from bonbon.errors import ConfigError
 from bonbon.records import Message, Prompt
 
-COMPARED = ("chosen", "rejected")
-"""The columns of compared completions, the preferred one first."""
+PAIR_COLUMNS = ("chosen", "rejected")
+"""The columns of the two completions of a pair, the preferred one first."""
 
-PROMPTS = ("prompt", "question", "instruction", "query", "problem")
-"""Where the prompts of labelled texts are looked for, in this order."""
+PROMPT_COLUMNS = ("prompt", "question", "instruction", "query", "problem")
+"""Columns that may hold the prompts of labelled texts, in order of priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class RatedText:
     """A completion and its rating.
 
     Attributes:
-        prompt: what it answers; its content is empty where the data has no prompts.
+        prompt: the prompt; its content is empty if the data has no prompts.
         completion: the text.
         rating: higher is better.
-        group: rows of one group are held out together.
-        source: where it comes from, empty if the data does not say.
+        group: rows of the same group are held out together.
+        source: origin of the text, empty if the data does not name it.
     """
 
     prompt: Prompt
@@ -54,27 +54,33 @@ class RatedText:
 
 
 @dataclass(frozen=True, slots=True)
-class ComparedTexts:
-    """Two completions of one prompt, of which the first was preferred.
+class PreferencePair:
+    """Two completions of a prompt, and which of them was preferred.
 
     Attributes:
-        prompt: what both answer; its content is empty where the data has no prompts.
+        prompt: the prompt; its content is empty if the data has no prompts.
         chosen: the preferred completion.
-        rejected: the other one.
-        group: rows of one group are held out together.
-        source: where it comes from, empty if the data does not say.
+        rejected: the other completion.
+        group: rows of the same group are held out together.
+        source: origin of the pair, empty if the data does not name it.
     """
 
     prompt: Prompt
     chosen: str
     rejected: str
-    group: str
+    group: str = ""
     source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ratings:
-    """Rated texts; `has_prompts` says whether a reward can read more than the completion."""
+    """Rated texts.
+
+    Attributes:
+        name: name of the data set.
+        rows: the texts.
+        has_prompts: some rows have a prompt, so a reward can read prompts.
+    """
 
     name: str
     rows: tuple[RatedText, ...]
@@ -82,25 +88,32 @@ class Ratings:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparisons:
-    """Compared texts; `has_prompts` says whether a reward can read more than the completion."""
+class PreferencePairs:
+    """Pairs of completions of which people preferred one.
+
+    Attributes:
+        name: name of the data set.
+        rows: the pairs.
+        has_prompts: some rows have a prompt, so a reward can read prompts.
+    """
 
     name: str
-    rows: tuple[ComparedTexts, ...]
+    rows: tuple[PreferencePair, ...]
     has_prompts: bool
 
 
-def load_labelled_texts(path: Path, *, split_by: str | None = None) -> Ratings | Comparisons:
-    """Load ratings (`text` or `completion`, `label`, perhaps `prompt`) or comparisons.
+def load_labelled_texts(path: Path, *, split_by: str | None = None) -> Ratings | PreferencePairs:
+    """Load ratings or preference pairs.
 
-    Comparisons have `chosen` and `rejected`, and perhaps `prompt`. Prompts and compared
-    completions are texts or chat messages; the last message is then the completion. A column
-    `source` is reported on.
+    Ratings have the columns `text` or `completion`, and `label`; preference pairs have `chosen` and
+    `rejected`. Both may have `prompt`. Prompts and the completions of pairs are texts or chat
+    messages; the last message is then the completion. Agreement is also reported by the column
+    `source`.
 
     Args:
         path: a .jsonl, .json, .csv or .parquet file.
-        split_by: rows with the same value of this column are held out together; none means the
-            same prompt, or where there are no prompts the same text.
+        split_by: rows with the same value of this column are held out together. By default these
+            are rows with the same prompt, or without prompts, with the same text.
 
     Raises:
         PromptError: the file cannot be read.
@@ -112,10 +125,10 @@ def load_labelled_texts(path: Path, *, split_by: str | None = None) -> Ratings |
         raise ConfigError(
             f"{path.name} has no column '{split_by}' to split by; it has {', '.join(columns)}"
         )
-    if set(COMPARED) <= set(columns):
-        compared = read_comparisons(rows, split_by=split_by)
-        told = any(row.prompt.content for row in compared)
-        return Comparisons(path.name, compared, has_prompts=told)
+    if set(PAIR_COLUMNS) <= set(columns):
+        pairs = read_preference_pairs(rows, split_by=split_by)
+        has_prompts = any(pair.prompt.content for pair in pairs)
+        return PreferencePairs(path.name, pairs, has_prompts=has_prompts)
     text = next((name for name in ("completion", "text") if name in columns), None)
     if text is None or "label" not in columns:
         raise ConfigError(
@@ -128,32 +141,32 @@ def load_labelled_texts(path: Path, *, split_by: str | None = None) -> Ratings |
     return Ratings(path.name, rated, has_prompts=any(row.prompt.content for row in rated))
 
 
-def read_comparisons(
+def read_preference_pairs(
     rows: Sequence[PromptRow], *, split_by: str | None = None
-) -> tuple[ComparedTexts, ...]:
-    """Return rows of `chosen` and `rejected` as comparisons.
+) -> tuple[PreferencePair, ...]:
+    """Return rows of `chosen` and `rejected` as preference pairs.
 
-    Where these hold whole conversations, as messages or as texts of `Human:` and `Assistant:`, the
-    last answers are compared, and what comes before them is the prompt. Without prompts, rows that
-    share a text are held out together, and so are rows that share one with the same third.
+    If these columns hold whole conversations, as messages or as texts of `Human:` and `Assistant:`,
+    the last messages are the completions, and the messages before them are the prompt. Without
+    prompts, rows that share a text are held out together, also if they share it through other rows.
 
     Raises:
         PromptError: a row cannot be read.
         ConfigError: a row cannot be used; the message names it.
     """
     parts = _prompt_parts(rows, list(dict.fromkeys(name for row in rows for name in row.values)))
-    compared = [_comparison(row, parts) for row in rows]
+    pairs = [_pair(row, parts) for row in rows]
     names = [
-        _names(row, split_by, one.prompt.content, (one.chosen, one.rejected))
-        for row, one in zip(rows, compared, strict=True)
+        _names(row, split_by, pair.prompt.content, (pair.chosen, pair.rejected))
+        for row, pair in zip(rows, pairs, strict=True)
     ]
     groups = joined_groups(names)
-    return tuple(replace(one, group=group) for one, group in zip(compared, groups, strict=True))
+    return tuple(replace(pair, group=group) for pair, group in zip(pairs, groups, strict=True))
 
 
 def _prompt_parts(rows: Sequence[PromptRow], columns: Sequence[str]) -> PromptColumns | None:
-    """Return what makes up the prompts, None if there are none."""
-    column = next((name for name in PROMPTS if name in columns), None)
+    """Return the columns that make up the prompts, None if there are none."""
+    column = next((name for name in PROMPT_COLUMNS if name in columns), None)
     return None if column is None else find_columns(rows, prompt=column)
 
 
@@ -173,7 +186,7 @@ def _rating(
     )
 
 
-def _comparison(row: PromptRow, parts: PromptColumns | None) -> ComparedTexts:
+def _pair(row: PromptRow, parts: PromptColumns | None) -> PreferencePair:
     content = _prompt_content(row, parts)
     (chosen, before), (rejected, before_rejected) = _completions(row)
     if before != before_rejected:
@@ -181,11 +194,10 @@ def _comparison(row: PromptRow, parts: PromptColumns | None) -> ComparedTexts:
             f"{row.place}: 'chosen' and 'rejected' follow different messages; expected two "
             "completions of one prompt"
         )
-    return ComparedTexts(
+    return PreferencePair(
         prompt=_prompt(row, _joined(row, content, before)),
         chosen=chosen,
         rejected=rejected,
-        group="",
         source=_source(row),
     )
 
@@ -195,19 +207,19 @@ def _prompt(row: PromptRow, content: Content) -> Prompt:
 
 
 def _prompt_content(row: PromptRow, parts: PromptColumns | None) -> Content:
-    """Return what the columns of the prompt ask, an empty text if nothing."""
+    """Return the prompt in the row's columns, an empty text if there is none."""
     return parts.content(row) if parts is not None and row.values.get(parts.prompt) else ""
 
 
 def _completions(row: PromptRow) -> list[tuple[str, tuple[Message, ...]]]:
-    """Return both completions, each with the messages that its column holds before it."""
-    values = [row.values.get(column) for column in COMPARED]
+    """Return both completions, each with the messages before it in its column."""
+    values = [row.values.get(column) for column in PAIR_COLUMNS]
     dialogues = [read_dialogue(value) if isinstance(value, str) else None for value in values]
     return [
         (_text(row, column), ())
         if isinstance(value, str) and None in dialogues
         else _last_answer(row, column, dialogue or read_messages(row, column, value))
-        for column, value, dialogue in zip(COMPARED, values, dialogues, strict=True)
+        for column, value, dialogue in zip(PAIR_COLUMNS, values, dialogues, strict=True)
     ]
 
 
@@ -218,28 +230,28 @@ def _last_answer(
     if last["role"] != "assistant":
         raise ConfigError(
             f"{row.place}: '{column}' ends with a message of the role '{last['role']}'; expected "
-            "'assistant', whose answers are compared"
+            "a last message of the role 'assistant', the completion"
         )
     return last["content"], turns[:-1]
 
 
 def _joined(row: PromptRow, content: Content, before: tuple[Message, ...]) -> Content:
-    """Put a prompt column's content before the messages that came with the completions, once."""
+    """Join a prompt column with the messages before the completions, without repeating turns."""
     if not before or not content:
         return before or content
-    system, turns = _apart(content)
-    system_before, rest = _apart(before)
+    system, turns = _system_and_turns(content)
+    system_before, rest = _system_and_turns(before)
     if _repeats(turns, rest):
         return (*(system_before or system), *rest)
     if rest and rest[0]["role"] == "user":
         raise ConfigError(
-            f"{row.place}: the messages of 'chosen' do not hold the prompt; expected it among "
-            "them, or the answer alone"
+            f"{row.place}: the messages of 'chosen' do not contain the prompt; expected the prompt "
+            "among them, or the completion alone"
         )
     return (*system, *turns, *rest)
 
 
-def _apart(content: Content) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+def _system_and_turns(content: Content) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     """Return the system message and the turns."""
     turns = (Message(role="user", content=content),) if isinstance(content, str) else content
     begin = 1 if turns[0]["role"] == "system" else 0
@@ -247,10 +259,10 @@ def _apart(content: Content) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
 
 
 def _repeats(turns: Sequence[Message], conversation: Sequence[Message]) -> bool:
-    """Return whether a conversation holds a prompt's turns: at its beginning, or one anywhere."""
-    asked = [(turn["role"], same_text(turn["content"])) for turn in turns]
-    held = [(turn["role"], same_text(turn["content"])) for turn in conversation]
-    return asked == held[: len(asked)] or (len(asked) == 1 and asked[0] in held)
+    """Return whether a conversation begins with a prompt's turns; a single turn may be anywhere."""
+    prompt = [(turn["role"], same_text(turn["content"])) for turn in turns]
+    messages = [(turn["role"], same_text(turn["content"])) for turn in conversation]
+    return prompt == messages[: len(prompt)] or (len(prompt) == 1 and prompt[0] in messages)
 
 
 def _text(row: PromptRow, column: str) -> str:
@@ -275,11 +287,11 @@ def _number(row: PromptRow) -> float:
 def _names(
     row: PromptRow, split_by: str | None, content: Content, texts: Sequence[str]
 ) -> list[str]:
-    """Return what a row must not share with one on the other side of a split."""
+    """Return the keys that no two rows on different sides of a split may share."""
     if split_by is not None:
         value = row.values.get(split_by)
         if value is None or value == "":
-            raise ConfigError(f"{row.place} has no '{split_by}', which the data is split by")
+            raise ConfigError(f"{row.place} has no '{split_by}', the column to split by")
         return [str(value)]
     return [question_of(content)] if content else [same_text(text) for text in texts]
 
@@ -290,7 +302,7 @@ def _source(row: PromptRow) -> str:
 
 
 VADER_RATINGS = "vader-ratings"
-"""The name by which the data is asked for."""
+"""The name of the data set on the command line."""
 
 REQUIREMENT = "vaderSentiment==3.3.2"
 SDIST = "vaderSentiment-3.3.2.tar.gz"
@@ -302,22 +314,23 @@ SOURCES = {
     "amazonReviewSnippets_GroundTruth.txt": "product reviews",
     "nytEditorialSnippets_GroundTruth.txt": "editorials",
 }
-"""Where the sentences of each file come from."""
+"""Source of the sentences of each file."""
 
 SHARED_WORDS = 8
-"""Texts with so many consecutive words in common are taken for versions of one another."""
+"""Texts with so many consecutive words in common count as versions of the same text."""
 
 Part = Literal["proxy", "gold"]
-"""Which half: a reward fitted to one judges policies that were trained on the other's."""
+"""Which half: a policy is trained on a reward fitted to one, and judged by the other's."""
 
 
 def load_vader_ratings(cache: Path, *, part: Part | None = None) -> Ratings:
-    """Load the ratings, fetching the source distribution through pip the first time.
+    """Load the ratings; the first time, pip downloads the source distribution.
 
-    Rows of a group share a document, or wording with one that does; the two parts share no group.
+    Rows of a group share a document or wording, also through other rows. The two parts share no
+    group.
 
     Raises:
-        ConfigError: pip cannot fetch the source distribution, or it is another one.
+        ConfigError: pip cannot fetch the source distribution, or the file is a different one.
     """
     rows = read_ratings(fetch_sdist(cache / "data"))
     kept = tuple(row for row in rows if part in (None, part_of(row.group)))
@@ -326,7 +339,7 @@ def load_vader_ratings(cache: Path, *, part: Part | None = None) -> Ratings:
 
 
 def part_of(group: str) -> Part:
-    """Return the part that a group belongs to; half of the groups, drawn by their names."""
+    """Return the part of a group: half of the groups each, drawn by the group's name."""
     return "proxy" if drawn_bytes("part", 0, group)[0] % 2 else "gold"
 
 
@@ -334,7 +347,7 @@ def fetch_sdist(directory: Path) -> Path:
     """Return the cached source distribution, downloading it with pip if it is not there.
 
     Raises:
-        ConfigError: pip fails, or the file is not the one that was published.
+        ConfigError: pip fails, or the file is not the published one.
     """
     target = directory / SDIST
     if not target.is_file():
@@ -348,7 +361,7 @@ def fetch_sdist(directory: Path) -> Path:
 
 
 def read_ratings(sdist: Path) -> tuple[RatedText, ...]:
-    """Read the rated sentences out of the source distribution, grouped by shared wording."""
+    """Read the rated sentences from the source distribution, grouped by shared wording."""
     lines = list(_rating_lines(sdist))
     groups = wording_groups([document for document, _, _, _ in lines], [line[3] for line in lines])
     return tuple(
@@ -366,10 +379,10 @@ def read_ratings(sdist: Path) -> tuple[RatedText, ...]:
 
 
 def wording_groups(documents: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Return a group for each text: its document, joined with those that share wording.
+    """Return the group of each text: its document, joined with documents that share wording.
 
     Texts share wording if they have `SHARED_WORDS` consecutive words in common, or if they are
-    shorter and equal but for case and punctuation. A group is named by its first document.
+    shorter and equal except for case and punctuation. The first document names the group.
     """
     parents = list(range(len(texts)))
     first: dict[object, int] = {}

@@ -1,54 +1,38 @@
-"""Pairs of completions that people compared, made ready to train on."""
+"""Preference pairs from a file, prepared for training."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from bonbon.data.labelled_texts import COMPARED, ComparedTexts, read_comparisons
+from bonbon.data.labelled_texts import PAIR_COLUMNS, PreferencePair, read_preference_pairs
 from bonbon.data.prompt_rows import PromptRow, read_rows, row_ids
 from bonbon.data.prompts import question_of
 from bonbon.errors import ConfigError
 from bonbon.records import Candidate, Prompt, ScoredGroup
 
 
-@dataclass(frozen=True, slots=True)
-class PreferencePair:
-    """Two completions of one prompt, of which the first was preferred.
-
-    Attributes:
-        prompt: what both answer.
-        chosen: the preferred completion.
-        rejected: the other one.
-    """
-
-    prompt: Prompt
-    chosen: str
-    rejected: str
-
-
 @runtime_checkable
 class CompletionTokenizer(Protocol):
-    """What pairs are encoded with; `bonbon.models.policy.PolicyTokenizer` is one."""
+    """A tokenizer of prompts and completions, such as `bonbon.models.policy.PolicyTokenizer`."""
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the token ids that condition the policy on a prompt."""
         ...
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
-        """Return a completion's token ids, ended as the policy ends a turn."""
+        """Return a completion's token ids, with the policy's end of turn."""
         ...
 
 
 def load_preferences(path: Path) -> list[PreferencePair]:
     """Load pairs from a file with the columns of TRL: `prompt`, `chosen` and `rejected`.
 
-    A prompt is a text or chat messages that end with the user's turn, a completion is a text, a
-    list of one assistant message, or a whole conversation of which the last answer is compared. A
-    column `id` names the prompts, without one the line does; columns that belong to a prompt are
-    joined with it as in prompt files, and all others are ignored. Texts are kept as they are,
-    surrounding spaces included.
+    A prompt is a text or chat messages that end with the user's turn. A completion is a text, a
+    list of one assistant message, or a whole conversation that ends with the completion. The
+    column `id` or the line number names the prompts. Columns that belong to a prompt are joined
+    with it as in prompt files; all other columns are ignored. Texts keep surrounding spaces.
 
     Args:
         path: a .jsonl, .json, .csv or .parquet file.
@@ -59,7 +43,7 @@ def load_preferences(path: Path) -> list[PreferencePair]:
     """
     rows = read_rows(path)
     columns = list(dict.fromkeys(name for row in rows for name in row.values))
-    if missing := [name for name in COMPARED if name not in columns]:
+    if missing := [name for name in PAIR_COLUMNS if name not in columns]:
         raise ConfigError(
             f"{path.name} has no column '{missing[0]}', only {', '.join(columns) or 'empty rows'}; "
             "expected `prompt`, `chosen` and `rejected`: rename the columns"
@@ -67,27 +51,27 @@ def load_preferences(path: Path) -> list[PreferencePair]:
     for row in rows:
         _check_filled(row)
     return [
-        _pair(row, name, compared)
-        for row, name, compared in zip(rows, row_ids(rows), read_comparisons(rows), strict=True)
+        _named_pair(row, name, pair)
+        for row, name, pair in zip(rows, row_ids(rows), read_preference_pairs(rows), strict=True)
     ]
 
 
 def preference_groups(
     pairs: Sequence[PreferencePair], tokenizer: CompletionTokenizer
 ) -> list[ScoredGroup]:
-    """Make a group of each pair: first the rejected completion, reward 0, then the chosen, 1.
+    """Make a group of each pair: the rejected completion with reward 0, then the chosen with 1.
 
-    Both end as the policy ends a turn; their log-probabilities are not known: NaN. Completions of
-    the same tokens get the reward 0 both, a tie, from which nothing is learnt.
+    Both end with the policy's end of turn. Their log-probabilities are unknown: NaN. If both have
+    the same tokens, both get the reward 0: a tie, which training skips.
 
     Raises:
-        PromptError: a prompt of chat messages, but no chat template to render them with.
+        PromptError: a prompt has chat messages, and there is no chat template to render them.
     """
     return [_group(pair, tokenizer) for pair in pairs]
 
 
 def held_out_pairs(pairs: Sequence[PreferencePair], prompts: Sequence[Prompt]) -> frozenset[str]:
-    """Return the ids of the pairs whose prompt asks what one of the held-out prompts asks."""
+    """Return the ids of the pairs with the same question as a held-out prompt."""
     held_out = {question_of(prompt.content) for prompt in prompts if prompt.split == "eval"}
     return frozenset(
         pair.prompt.id for pair in pairs if question_of(pair.prompt.content) in held_out
@@ -115,8 +99,7 @@ def _group(pair: PreferencePair, tokenizer: CompletionTokenizer) -> ScoredGroup:
 
 
 def _check_filled(row: PromptRow) -> None:
-    """Refuse rows that lack a completion."""
-    for column in COMPARED:
+    for column in PAIR_COLUMNS:
         if row.values.get(column) is None:
             raise ConfigError(
                 f"{row.place} has no '{column}'; expected `prompt`, `chosen` and `rejected` in "
@@ -124,8 +107,9 @@ def _check_filled(row: PromptRow) -> None:
             )
 
 
-def _pair(row: PromptRow, name: str, compared: ComparedTexts) -> PreferencePair:
-    content = compared.prompt.content
+def _named_pair(row: PromptRow, name: str, pair: PreferencePair) -> PreferencePair:
+    """Return a pair under its prompt's name, after checks that training needs."""
+    content = pair.prompt.content
     if not content:
         raise ConfigError(
             f"{row.place} has no 'prompt'; expected a text or chat messages, or whole "
@@ -134,12 +118,12 @@ def _pair(row: PromptRow, name: str, compared: ComparedTexts) -> PreferencePair:
     if not isinstance(content, str) and content[-1]["role"] != "user":
         raise ConfigError(
             f"{row.place}: the prompt ends with the role '{content[-1]['role']}'; expected 'user', "
-            "whom the policy answers"
+            "since the policy answers it"
         )
     texts = {
-        "prompt": compared.prompt.text,
-        "chosen": compared.chosen,
-        "rejected": compared.rejected,
+        "prompt": pair.prompt.text,
+        "chosen": pair.chosen,
+        "rejected": pair.rejected,
     }
     for column, text in texts.items():
         if not text.strip():
@@ -147,5 +131,4 @@ def _pair(row: PromptRow, name: str, compared: ComparedTexts) -> PreferencePair:
                 f"{row.place}: '{column}' is empty; expected a text: fill it in, or leave the row "
                 "out"
             )
-    prompt = replace(compared.prompt, id=name, split="train")
-    return PreferencePair(prompt, compared.chosen, compared.rejected)
+    return replace(pair, prompt=replace(pair.prompt, id=name, split="train"))

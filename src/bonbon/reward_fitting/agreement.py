@@ -1,4 +1,4 @@
-"""How well a reward agrees with people's judgement of texts it was not fitted to."""
+"""Agreement of a reward with people's ratings and preferences on held-out texts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.rewards.base import Reward, checked_scores
 
 NUM_RESAMPLES = 1000
 COVERAGE = 0.95
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""Takes how often each row is drawn, in a row for each resample; returns a number for each."""
+"""Takes how often each resample draws each row, one resample per line; returns one number each."""
 
 _MAX_WEIGHTS = 4_000_000
-"""Weights held at once, to bound the memory."""
+"""Number of weights in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Estimate:
     """A number with its 95 % bootstrap interval; NaN where it is not defined.
 
     Attributes:
-        value: on the rows as they are.
-        low: lower end.
-        high: upper end.
+        value: the value on all rows.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     value: float
@@ -39,10 +39,10 @@ class Agreement:
     """Agreement on some held-out rows.
 
     Attributes:
-        source: which rows: `all`, or where they come from.
-        num_rows: how many have a score.
-        num_unscored: how many have none and are left out.
-        estimates: `pearson` and `spearman` for ratings, `accuracy` for comparisons.
+        source: `all`, or the source of the rows.
+        num_rows: number of rows with a score.
+        num_unscored: number of rows without a score, which are left out.
+        estimates: `pearson` and `spearman` for ratings, `accuracy` for preference pairs.
     """
 
     source: str
@@ -51,10 +51,13 @@ class Agreement:
     estimates: dict[str, Estimate]
 
 
-def agreements(reward: Reward, texts: Ratings | Comparisons, *, seed: int) -> tuple[Agreement, ...]:
-    """Score texts and compare with their labels, over all and then by source if there are several.
+def agreements(
+    reward: Reward, texts: Ratings | PreferencePairs, *, seed: int
+) -> tuple[Agreement, ...]:
+    """Score texts and compare the scores with the labels: over all rows, then by source.
 
-    Intervals are percentiles over resampled groups. A tie counts as half a right answer.
+    Sources are reported only if there are several. Intervals are percentiles over resampled
+    groups. In a pair with equal scores, half a correct preference is counted.
 
     Raises:
         RewardError: the reward failed.
@@ -81,8 +84,8 @@ def agreements(reward: Reward, texts: Ratings | Comparisons, *, seed: int) -> tu
     )
 
 
-def _scored(reward: Reward, texts: Ratings | Comparisons) -> Float[np.ndarray, "rows 2"]:
-    """Return scores and ratings, or scores of the chosen and of the rejected."""
+def _scored(reward: Reward, texts: Ratings | PreferencePairs) -> Float[np.ndarray, "rows 2"]:
+    """Return scores and ratings, or scores of the chosen and the rejected completions."""
     prompts = [row.prompt for row in texts.rows]
     if isinstance(texts, Ratings):
         scores = checked_scores(reward, prompts, [row.completion for row in texts.rows])
@@ -93,7 +96,7 @@ def _scored(reward: Reward, texts: Ratings | Comparisons) -> Float[np.ndarray, "
 
 
 def _statistics(
-    columns: Float[np.ndarray, "rows 2"], texts: Ratings | Comparisons
+    columns: Float[np.ndarray, "rows 2"], texts: Ratings | PreferencePairs
 ) -> dict[str, Statistic]:
     first, second = columns.T
     if isinstance(texts, Ratings):
@@ -103,8 +106,8 @@ def _statistics(
                 _ranks(first, weights), _ranks(second, weights), weights
             ),
         }
-    right = (first > second) + 0.5 * (first == second)
-    return {"accuracy": lambda weights: weights @ right / weights.sum(axis=1)}
+    correct = (first > second) + 0.5 * (first == second)
+    return {"accuracy": lambda weights: weights @ correct / weights.sum(axis=1)}
 
 
 def _estimate(
@@ -134,7 +137,7 @@ def _correlations(
     second: Float[np.ndarray, "#resamples rows"],
     weights: Float[np.ndarray, "resamples rows"],
 ) -> Float[np.ndarray, " resamples"]:
-    """Return the correlation in each resample, NaN where one side does not vary."""
+    """Return the correlation in each resample, NaN if one of the two is constant."""
     first, second = _centred(first, weights), _centred(second, weights)
     variances = (weights * first**2).sum(axis=1) * (weights * second**2).sum(axis=1)
     covariances = (weights * first * second).sum(axis=1)
@@ -152,7 +155,7 @@ def _centred(
 def _varies(
     centred: Float[np.ndarray, "resamples rows"], weights: Float[np.ndarray, "resamples rows"]
 ) -> Bool[np.ndarray, " resamples"]:
-    """Say where values differ by more than the rounding of their mean."""
+    """Return in which resamples the values are not constant."""
     drawn = weights > 0
     highest = np.where(drawn, centred, -np.inf).max(axis=1)
     lowest = np.where(drawn, centred, np.inf).min(axis=1)
@@ -162,7 +165,7 @@ def _varies(
 def _ranks(
     values: Float[np.ndarray, " rows"], weights: Float[np.ndarray, "resamples rows"]
 ) -> Float[np.ndarray, "resamples rows"]:
-    """Return ranks within each resample, where a row comes as often as its weight says."""
+    """Return ranks within each resample, which repeats a row as often as its weight says."""
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
     counts = np.add.reduceat(weights[:, order], starts, axis=1)

@@ -1,4 +1,4 @@
-"""The model that a classifier is fitted from, made to read what its data has."""
+"""The pretrained model that a classifier is fitted from, and its tokenizer."""
 
 import inspect
 import json
@@ -25,12 +25,12 @@ DEFAULT_MAX_LENGTH = 512
 
 @dataclass(frozen=True, slots=True)
 class RewardBase:
-    """A sequence classifier with one output, not yet trained, and how texts are put to it.
+    """A sequence classifier with one output, not yet trained, and its input format.
 
     Attributes:
         model: in float32, without dropout, on the CPU.
-        tokenizer: pads, and knows the length limit; saved beside the model.
-        input: `chat` for the chat template's text, `pair` for prompt and completion as two texts.
+        tokenizer: has a padding token and the length limit; saved beside the model.
+        input: `chat` for text of the chat template, `pair` for prompt and completion as two texts.
     """
 
     model: PreTrainedModel
@@ -39,23 +39,23 @@ class RewardBase:
 
     @property
     def reads_types(self) -> bool:
-        """Whether the model wants to know which text a token belongs to."""
+        """Whether the model takes token types, which say which text a token belongs to."""
         return "token_type_ids" in inspect.signature(self.model.forward).parameters
 
     def save(self, directory: Path) -> None:
-        """Write model and tokenizer as rewards of kind `classifier` are loaded."""
+        """Write model and tokenizer in the format of rewards of kind `classifier`."""
         self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
 
 
 def load_base(name: str, *, reads_prompt: bool, max_length: int | None, seed: int) -> RewardBase:
-    """Load any pretrained model with a new head of one output, drawn by the seed.
+    """Load a pretrained model with a new head of one output, initialised by the seed.
 
-    Where there are no prompts to read, the tokenizer gets a chat template that shows the last
-    message alone, so that the reward goes on reading completions only.
+    If the data has no prompts, the tokenizer gets a chat template of the last message alone, so
+    that the reward reads completions only.
 
     Raises:
-        ConfigError: the model cannot be loaded, or cannot take that length.
+        ConfigError: the model cannot be loaded, or does not take that length.
     """
     torch.manual_seed(seed)
     source = _source(name)
@@ -71,7 +71,9 @@ def load_base(name: str, *, reads_prompt: bool, max_length: int | None, seed: in
         )
     except BonbonError:
         raise
-    except Exception as error:  # safetensors, the hub's client and tokenizers have their own
+    except (
+        Exception
+    ) as error:  # safetensors, the hub's client and tokenizers raise errors of their own
         raise _cannot_load(name, error) from error
     _set_padding(name, model, tokenizer)
     disable_dropout(model)
@@ -83,7 +85,7 @@ def load_base(name: str, *, reads_prompt: bool, max_length: int | None, seed: in
 
 
 def show_completion_only(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a tokenizer a chat template of the last message, framed as a single text is."""
+    """Give a tokenizer a chat template of the last message with a single text's special tokens."""
     before, after = _frame(tokenizer)
     parts = (json.dumps(before), "messages[-1]['content']", json.dumps(after))
     tokenizer.chat_template = f"{{{{ {' + '.join(parts)} }}}}"
@@ -97,7 +99,7 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     first, last = mask.index(0), len(mask) - mask[::-1].index(0)
     before, after = tokens[:first], tokens[last:]
     if before and tokenizer.bos_token is None:
-        tokenizer.bos_token = before[0]  # so that a text too long loses its words, not its frame
+        tokenizer.bos_token = before[0]  # so that truncation keeps the special tokens
     if not after and tokenizer.eos_token is not None:
         after = [cast("str", tokenizer.eos_token)]
     return "".join(before), "".join(after)
@@ -126,7 +128,7 @@ def _cannot_load(name: str, error: Exception) -> ConfigError:
 
 
 def _set_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Agree on a padding token, which decoders need to find the last real one."""
+    """Set the padding token, by which decoders find the last token of the text."""
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ConfigError(

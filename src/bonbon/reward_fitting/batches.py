@@ -1,4 +1,4 @@
-"""Encoded texts in batches, as the trainers of rewards take them."""
+"""Batches of encoded texts for the trainers of rewards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from bonbon.reward_fitting.base_model import RewardBase
 from bonbon.rewards.models.encoding import Encoding, encode_chats, encode_pairs
 
 MEGABATCH = 20
-"""Batches that are cut out of one random selection, sorted by length."""
+"""Number of batches per random selection of rows that is sorted by length."""
 
 
 @dataclass(frozen=True, slots=True)
 class RatedEncoding:
-    """One text to regress on.
+    """A text and its regression target.
 
     Attributes:
         encoding: the tokens.
-        rating: in standard deviations from the mean.
+        rating: the rating in standard deviations from the mean.
     """
 
     encoding: Encoding
@@ -34,7 +34,7 @@ class RatedEncoding:
 def encoded(
     base: RewardBase, prompts: Sequence[Prompt], completions: Sequence[str]
 ) -> list[Encoding]:
-    """Encode as a reward of kind `classifier` will."""
+    """Encode texts as a reward of kind `classifier` does."""
     encode = encode_chats if base.input == "chat" else encode_pairs
     limit = base.tokenizer.model_max_length
     return encode(base.tokenizer, prompts, completions, max_length=limit)
@@ -49,9 +49,9 @@ def standardised(ratings: Sequence[float]) -> list[float]:
 def batch_order(
     lengths: Sequence[int], *, rows_per_batch: int, rng: np.random.Generator
 ) -> list[int]:
-    """Return a random order in which neighbours, cut into batches, have similar lengths.
+    """Return a random order of rows such that the rows of a batch have similar lengths.
 
-    Every index comes once; an incomplete batch comes last.
+    Every index occurs once; an incomplete batch comes last.
     """
     order = rng.permutation(len(lengths))
     size = rows_per_batch * MEGABATCH
@@ -68,9 +68,9 @@ def batch_order(
 def rating_pairs(
     keys: Sequence[object], ratings: Sequence[float], *, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Pair rows of equal keys at random, the higher rating first; ties make no pair.
+    """Pair rows of equal keys at random, the higher rating first; ties give no pair.
 
-    A row is in one pair at most.
+    Every row is in at most one pair.
     """
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     order = sorted(rng.permutation(len(keys)).tolist(), key=lambda row: numbers[keys[row]])
@@ -103,7 +103,7 @@ def padded(rows: Sequence[Encoding], *, pad_id: int, with_types: bool) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class RatingCollator:
-    """Makes a batch of rated texts; `labels` is what transformers calls the targets."""
+    """Makes a batch of rated texts; transformers calls the targets `labels`."""
 
     pad_id: int
     with_types: bool
@@ -117,9 +117,9 @@ class RatingCollator:
 
 @dataclass(frozen=True, slots=True)
 class PairCollator:
-    """Makes a batch as TRL's RewardTrainer takes it: all chosen texts, then all rejected ones.
+    """Makes a batch for TRL's RewardTrainer: all chosen texts, then all rejected texts.
 
-    TRL's own leaves out the token types, which tell encoders the prompt from the completion.
+    TRL's collator drops the token types, by which encoders distinguish prompt and completion.
     """
 
     pad_id: int

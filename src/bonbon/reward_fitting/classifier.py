@@ -1,4 +1,4 @@
-"""Fitting a sequence classifier: regression on ratings, or pairs through TRL."""
+"""Fitting a sequence classifier: regression on ratings, or preference pairs through TRL."""
 
 import math
 import tempfile
@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.errors import MissingExtraError, TrainingError
 from bonbon.reward_fitting.base_model import RewardBase, load_base
 from bonbon.reward_fitting.batches import (
@@ -25,14 +25,14 @@ from bonbon.reward_fitting.batches import (
     encoded,
     standardised,
 )
-from bonbon.reward_fitting.config import ClassifierFitConfig, arguments, checked_objective
+from bonbon.reward_fitting.config import ClassifierFitConfig, checked_objective, trainer_arguments
 
 OnStep = Callable[[int, int], None]
-"""Called with the number of optimiser steps taken since the last call, and of all there will be."""
+"""Called with the number of optimiser steps since the last call, and the total number."""
 
 
 def fit_classifier(
-    texts: Ratings | Comparisons,
+    texts: Ratings | PreferencePairs,
     config: ClassifierFitConfig,
     *,
     seed: int,
@@ -40,8 +40,8 @@ def fit_classifier(
 ) -> RewardBase:
     """Fit a sequence classifier and return it, on the CPU, with its tokenizer.
 
-    Ratings are regressed on in standard deviations, or paired at random within each prompt, the
-    difference being the pair's margin.
+    The targets of regression are ratings in standard deviations. With the objective `pairs`,
+    ratings are paired at random within each prompt, and the difference is the pair's margin.
 
     Raises:
         ConfigError: the base cannot be loaded, or the settings do not fit it or the data.
@@ -81,7 +81,7 @@ def _regression_trainer(
         for _ in range(config.epochs)
         for index in batch_order(lengths, rows_per_batch=config.batch_size, rng=rng)
     ]
-    settings = arguments(
+    settings = trainer_arguments(
         config,
         num_rows=len(rows),
         rows_per_batch=config.batch_size,
@@ -93,14 +93,14 @@ def _regression_trainer(
     return Trainer(
         model=base.model,
         args=TrainingArguments(**settings),
-        train_dataset=rows,  # pyright: ignore[reportArgumentType] - a list does what a Dataset does
+        train_dataset=rows,  # pyright: ignore[reportArgumentType] - a list works as a Dataset
         data_collator=RatingCollator(pad_id, with_types=base.reads_types),
     )
 
 
 def _pair_trainer(
     base: RewardBase,
-    texts: Ratings | Comparisons,
+    texts: Ratings | PreferencePairs,
     config: ClassifierFitConfig,
     *,
     seed: int,
@@ -118,7 +118,7 @@ def _pair_trainer(
 
 
 class _StepCallback(TrainerCallback):
-    """Tells a progress bar how far training is."""
+    """Reports optimiser steps to a progress bar."""
 
     def __init__(self, on_step: OnStep) -> None:
         self.on_step = on_step

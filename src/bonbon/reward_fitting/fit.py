@@ -1,4 +1,4 @@
-"""Fitting a reward to labelled texts, and measuring it on those that were held out."""
+"""Fitting a reward to labelled texts, and measuring it on held-out texts."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.data.prompts import hold_out
 from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.reward_fitting.agreement import Agreement, agreements
@@ -22,9 +22,9 @@ from bonbon.rewards.models.classifier import ClassifierConfig
 from bonbon.rewards.tfidf import TfidfConfig, TfidfScorer
 
 RECORD_FILE = "fit.json"
-"""What the reward was fitted to, and how well; kept beside it."""
+"""File beside the reward with its data, settings and held-out agreement."""
 
-Texts = TypeVar("Texts", bound=Ratings | Comparisons)
+Texts = TypeVar("Texts", bound=Ratings | PreferencePairs)
 Kind = Literal["tfidf", "classifier"]
 
 
@@ -33,12 +33,12 @@ class FittedReward:
     """A reward that was fitted and saved.
 
     Attributes:
-        directory: where it is; the reward configs load it from there.
-        kind: of reward config.
-        data: what it was fitted to.
-        num_fitted: rows it was fitted to.
-        num_held_out: rows it was measured on.
-        held_out: agreement over all, then by source.
+        directory: directory of the reward, from which reward configs load it.
+        kind: kind of the reward config.
+        data: name of the data.
+        num_fitted: number of rows that it was fitted to.
+        num_held_out: number of held-out rows.
+        held_out: agreement on the held-out rows: over all, then by source.
     """
 
     directory: Path
@@ -50,7 +50,7 @@ class FittedReward:
 
 
 def fit_reward(
-    texts: Ratings | Comparisons,
+    texts: Ratings | PreferencePairs,
     directory: Path,
     *,
     classifier: ClassifierFitConfig | None = None,
@@ -59,24 +59,24 @@ def fit_reward(
     seed: int = 0,
     on_step: OnStep | None = None,
 ) -> FittedReward:
-    """Fit a reward, save it, load it as a recipe would, and measure it on what was held out.
+    """Fit a reward, save it, load it as a recipe does, and measure it on held-out texts.
 
     Args:
-        texts: whole groups of them are held out.
-        directory: new or empty; it appears when all is done.
-        classifier: settings of a sequence classifier; none means a TF-IDF scorer.
+        texts: the data; whole groups are held out.
+        directory: a new or empty directory; it is written when everything else is done.
+        classifier: settings of a sequence classifier; None fits a TF-IDF scorer.
         holdout: share of the rows to hold out.
-        num_train: fit to at most this many of the other rows, drawn by the seed.
-        seed: decides what is held out, and all else that is random.
-        on_step: told about a classifier's optimiser steps.
+        num_train: fit to at most this many of the other rows, drawn at random.
+        seed: seed of the split and of all other random numbers.
+        on_step: called with a classifier's optimiser steps.
 
     Raises:
-        ConfigError: the data or the settings cannot work.
+        ConfigError: the data or the settings cannot be used.
         TrainingError: the fit failed.
     """
     if classifier is not None:
-        chosen = {"objective": checked_objective(texts, classifier)}
-        classifier = classifier.model_copy(update=chosen)
+        objective = checked_objective(texts, classifier)
+        classifier = classifier.model_copy(update={"objective": objective})
     _check_is_free(directory)
     fitting, held_out = split(texts, holdout=holdout, num_train=num_train, seed=seed)
     _check_can_fit(fitting)
@@ -100,7 +100,7 @@ def fit_reward(
 
 
 def split(texts: Texts, *, holdout: float, num_train: int | None, seed: int) -> tuple[Texts, Texts]:
-    """Return the part to fit to and the part to hold out; they share no group.
+    """Return the part to fit to and the held-out part; they share no group.
 
     Raises:
         ConfigError: there are too few groups.
@@ -121,17 +121,17 @@ def _part(texts: Texts, indices: Sequence[int]) -> Texts:
 def _check_is_free(directory: Path) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(
-            f"{directory} holds something already, expected a new or empty directory; name "
-            "another with --out, or remove it"
+            f"{directory} is not empty, expected a new or empty directory; name another with "
+            "--out, or remove it"
         )
 
 
-def _check_can_fit(texts: Ratings | Comparisons) -> None:
+def _check_can_fit(texts: Ratings | PreferencePairs) -> None:
     groups = {row.group for row in texts.rows}
     if len(groups) < 2:
         raise ConfigError(
             f"{texts.name}: got {len(texts.rows)} rows in {len(groups)} group to fit to, expected "
-            "two groups at least; raise --num-train"
+            "at least two groups; raise --num-train"
         )
     if isinstance(texts, Ratings) and len({row.rating for row in texts.rows}) < 2:
         raise ConfigError(
@@ -141,14 +141,14 @@ def _check_can_fit(texts: Ratings | Comparisons) -> None:
 
 
 def _fitted(
-    texts: Ratings | Comparisons,
+    texts: Ratings | PreferencePairs,
     directory: Path,
     classifier: ClassifierFitConfig | None,
     *,
     seed: int,
     on_step: OnStep | None,
 ) -> Reward:
-    """Fit, save, and load what was saved: what is measured is what a recipe will use."""
+    """Fit and save a reward, and load it again: what is measured is what a recipe will use."""
     if classifier is None:
         _fit_tfidf(texts, seed=seed).save(directory)
         return TfidfConfig(path=directory, name="fitted").load()
@@ -156,7 +156,7 @@ def _fitted(
     return ClassifierConfig(model=str(directory), name="fitted", device=classifier.device).load()
 
 
-def _fit_tfidf(texts: Ratings | Comparisons, *, seed: int) -> TfidfScorer:
+def _fit_tfidf(texts: Ratings | PreferencePairs, *, seed: int) -> TfidfScorer:
     try:
         from bonbon.reward_fitting.tfidf import fit_tfidf  # noqa: PLC0415 - an optional extra
     except ImportError as error:
@@ -175,7 +175,7 @@ def _write_record(file: Path, fitted: FittedReward, settings: dict[str, Any]) ->
 
 
 def _without_nan(value: object) -> object:
-    """Return the same with null where a number is not defined, which JSON cannot say."""
+    """Return the value with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {
             key: _without_nan(item) for key, item in cast("Mapping[str, object]", value).items()
@@ -186,7 +186,7 @@ def _without_nan(value: object) -> object:
 
 
 def _publish(staging: Path, directory: Path) -> None:
-    """Put the finished reward where it belongs; the mode is what a plain mkdir gives."""
+    """Move the finished reward to its directory, which gets the usual access mode."""
     directory.mkdir(exist_ok=True)
     for path in staging.iterdir():
         shutil.move(path, directory / path.name)

@@ -1,4 +1,4 @@
-"""Pairs of texts through TRL's RewardTrainer; imported only where it is used."""
+"""Preference pairs through TRL's RewardTrainer; imported only when it is used."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from datasets import Dataset
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
-from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.errors import TrainingError
 from bonbon.reward_fitting.base_model import RewardBase
 from bonbon.reward_fitting.batches import (
@@ -17,19 +17,19 @@ from bonbon.reward_fitting.batches import (
     rating_pairs,
     standardised,
 )
-from bonbon.reward_fitting.config import ClassifierFitConfig, arguments
+from bonbon.reward_fitting.config import ClassifierFitConfig, trainer_arguments
 from bonbon.rewards.models.encoding import Encoding
 
 
 def pair_trainer(
     base: RewardBase,
-    texts: Ratings | Comparisons,
+    texts: Ratings | PreferencePairs,
     config: ClassifierFitConfig,
     *,
     seed: int,
     directory: str,
 ) -> RewardTrainer:
-    """Return TRL's trainer over encoded pairs, every epoch's in the order of its batches.
+    """Return TRL's trainer with the encoded pairs of all epochs, in the order of the batches.
 
     Raises:
         TrainingError: no two ratings of one prompt differ.
@@ -39,7 +39,7 @@ def pair_trainer(
     if isinstance(texts, Ratings):
         epochs = _rated_rows(base, texts, num_epochs=config.epochs, rng=rng)
     else:
-        epochs = [_compared_rows(base, texts)] * config.epochs
+        epochs = [_preference_rows(base, texts)] * config.epochs
     rows: list[dict[str, Any]] = []
     for epoch in epochs:
         lengths = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in epoch]
@@ -50,7 +50,7 @@ def pair_trainer(
             f"{texts.name} has no two ratings of one prompt that differ, so no pairs to learn "
             "from; use the objective 'regression'"
         )
-    settings = arguments(
+    settings = trainer_arguments(
         config, num_rows=len(rows), rows_per_batch=pairs_per_batch, seed=seed, directory=directory
     )
     pad_id = base.tokenizer.pad_token_id
@@ -67,7 +67,7 @@ def pair_trainer(
 def _rated_rows(
     base: RewardBase, texts: Ratings, *, num_epochs: int, rng: np.random.Generator
 ) -> list[list[dict[str, Any]]]:
-    """Pair rated texts afresh for every epoch."""
+    """Pair rated texts at random, with new pairs for every epoch."""
     encodings = encoded(
         base, [row.prompt for row in texts.rows], [row.completion for row in texts.rows]
     )
@@ -82,7 +82,7 @@ def _rated_rows(
     ]
 
 
-def _compared_rows(base: RewardBase, texts: Comparisons) -> list[dict[str, Any]]:
+def _preference_rows(base: RewardBase, texts: PreferencePairs) -> list[dict[str, Any]]:
     prompts = [row.prompt for row in texts.rows]
     chosen = encoded(base, prompts, [row.chosen for row in texts.rows])
     rejected = encoded(base, prompts, [row.rejected for row in texts.rows])
@@ -90,7 +90,7 @@ def _compared_rows(base: RewardBase, texts: Comparisons) -> list[dict[str, Any]]
 
 
 def _pair(chosen: Encoding, rejected: Encoding) -> dict[str, Any]:
-    """Return a row under TRL's names, with token types where the tokenizer gives any."""
+    """Return a row with TRL's column names, and token types if the tokenizer gives them."""
     row: dict[str, Any] = {"chosen_ids": chosen.token_ids, "rejected_ids": rejected.token_ids}
     if chosen.type_ids is not None and rejected.type_ids is not None:
         row |= {"chosen_types": chosen.type_ids, "rejected_types": rejected.type_ids}

@@ -1,6 +1,6 @@
-"""Fitting a TF-IDF scorer: ridge regression on ratings, Bradley–Terry on comparisons.
+"""Fitting a TF-IDF scorer: ridge regression on ratings, Bradley–Terry on preference pairs.
 
-Needs scikit-learn, so this module is imported only where it is used.
+This module needs scikit-learn, so it is imported only when it is used.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,15 +10,15 @@ import scipy.sparse as sp
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from bonbon.data.labelled_texts import Comparisons, Ratings
+from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.errors import TrainingError
 from bonbon.rewards.tfidf import Analyzer, TermBlock, TfidfScorer, learned_block
 
 MIN_TEXTS: dict[Analyzer, int] = {"words": 2, "characters": 3}
-"""A term that fewer texts hold is not learned."""
+"""Terms in fewer texts are ignored."""
 
 PENALTIES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Ridge penalties to choose from; for Bradley–Terry, the inverses of the strengths C."""
+"""Candidate ridge penalties; for Bradley–Terry, they are 1/C."""
 
 NUM_FOLDS = 3
 
@@ -26,13 +26,13 @@ Fit = Callable[[sp.csr_matrix, np.ndarray, float], tuple[np.ndarray, float]]
 """Takes features, targets and a penalty; returns coefficients and the intercept."""
 
 Loss = Callable[[np.ndarray, np.ndarray], float]
-"""Takes scores and targets; less is better."""
+"""Takes scores and targets; lower is better."""
 
 
-def fit_tfidf(texts: Ratings | Comparisons, *, seed: int) -> TfidfScorer:
-    """Fit a scorer, its penalty chosen by cross-validation over whole groups.
+def fit_tfidf(texts: Ratings | PreferencePairs, *, seed: int) -> TfidfScorer:
+    """Fit a scorer, with a penalty that cross-validation over whole groups selects.
 
-    Ratings are fitted by ridge regression, and the scores are in their units. Comparisons are
+    Ratings are fitted by ridge regression, and the scores are in their units. Preference pairs are
     fitted by logistic regression on the difference of the two texts' features: Bradley–Terry.
 
     Raises:
@@ -115,7 +115,7 @@ def _ridge(
 def _bradley_terry(
     features: sp.csr_matrix, targets: Float[np.ndarray, " rows"], penalty: float
 ) -> tuple[np.ndarray, float]:
-    # Every comparison is also told the other way round: a classifier wants to see both classes.
+    # Every pair is also used with the sides swapped: scikit-learn needs examples of both classes.
     both = sp.vstack([features, -features], format="csr")
     classes = np.concatenate([targets, -targets])
     model = LogisticRegression(C=1 / penalty, fit_intercept=False, max_iter=1000, tol=1e-6)
