@@ -128,7 +128,7 @@ def differences(ours: Path, theirs: Path) -> list[str]:
         found.append("weights")
     if (ours / "kl.json").read_bytes() != (theirs / "kl.json").read_bytes():
         found.append("KL")
-    if read_metrics(ours)["methods"] != read_metrics(theirs)["methods"]:
+    if read_metrics(ours).methods != read_metrics(theirs).methods:
         found.append("metrics")
     return found
 

@@ -26,7 +26,7 @@ from machine import machine, write
 from transformers.utils.logging import disable_progress_bar
 
 from bonbon.cli.runtime import prepare_process
-from bonbon.evaluation.bootstrap import win_rate_along
+from bonbon.evaluation.bootstrap import win_rate_at
 from bonbon.models.policy import Policy
 from bonbon.models.toy import ExactDistribution, enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
@@ -130,7 +130,7 @@ def merit(by_seed: Sequence[Sequence[Outcome]]) -> Merit:
 
 def _at_equal_kl(outcomes: Sequence[Outcome]) -> float:
     kls, wins = np.array([(one.kl, one.win_rate) for one in outcomes]).T
-    return win_rate_along(kls, wins, EQUAL_KL) if kls.max() >= EQUAL_KL else math.nan
+    return win_rate_at(kls, wins, EQUAL_KL) if kls.max() >= EQUAL_KL else math.nan
 
 
 def _difference(found: np.ndarray, first: np.ndarray) -> str:

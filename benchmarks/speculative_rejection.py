@@ -203,7 +203,7 @@ def compare(plain: Draws, pruned: Draws, prompts: Sequence[Prompt], fraction: fl
         tokens_saved=1 - share,
         wall_ratio=plain.wall_s / pruned.wall_s,
         cpu_ratio=plain.cpu_s / pruned.cpu_s,
-        reward_lost=estimate.mean,
+        reward_lost=estimate.value,
         low=estimate.low,
         high=estimate.high,
         reward_lost_by_drawing_fewer=lost_by_fewer(matrix(plain, prompts, n), share),

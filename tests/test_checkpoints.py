@@ -21,4 +21,4 @@ def test_every_checkpoint_is_written(name: str, tmp_path: Path) -> None:
 def test_the_small_recipe_runs(trial: Path) -> None:
     console = Console(file=io.StringIO())
     metrics = run(load_recipe(trial / "trial.yaml"), trial / "out", console=console)
-    assert set(metrics["methods"]) >= {"base", "bonbon"}
+    assert set(metrics.methods) >= {"base", "bonbon"}

@@ -51,7 +51,7 @@ def test_the_comparisons_that_come_with_bonbon_load(
     recipe = load_comparison(path, ["policy.device=cpu", "reward=vader"], fast=fast)
 
     assert f"{path.stem.replace('_', '-')}" == recipe.base.name
-    assert recipe.leader == "rank"
+    assert recipe.reference == "rank"
     objectives = {method.training.objective for method in recipe.methods.values()}
     assert objectives >= {"rank", "pair", "sft", "ipo", "dpo", "rloo"}
 

@@ -36,7 +36,7 @@ def test_the_verbs_in_order_are_the_run(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for name in ("train", "eval-base", "eval-bonbon"):
         assert CandidateStore(parts).read(name) == CandidateStore(whole).read(name)
-    assert read_metrics(parts)["methods"] == read_metrics(whole)["methods"]
+    assert read_metrics(parts).methods == read_metrics(whole).methods
     assert (parts / "recipe.yaml").read_bytes() == (whole / "recipe.yaml").read_bytes()
     card = (whole / "model" / "README.md").read_text()
     assert (parts / "model" / "README.md").read_text() == card

@@ -5,7 +5,13 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from bonbon.compare.statistics import base_quantiles, beaten, best_of_beats, best_of_duel, duel
+from bonbon.compare.statistics import (
+    base_quantiles,
+    beaten,
+    best_of_against_best_of,
+    best_of_beats,
+    pairwise_win_rate,
+)
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.estimators import best_of_n_win_rate
 
@@ -26,24 +32,24 @@ def test_best_of_n_against_others_is_counted_out() -> None:
 @pytest.mark.parametrize(("m", "n"), [(1, 2), (8, 1), (4, 16), (8, 8)])
 def test_without_ties_best_of_m_beats_best_of_n_m_times_of_m_plus_n(m: int, n: int) -> None:
     base = np.random.default_rng(0).normal(size=24)
-    assert best_of_duel(base, m, n) == pytest.approx(m / (m + n))
+    assert best_of_against_best_of(base, m, n) == pytest.approx(m / (m + n))
 
 
 def test_with_atoms_it_is_the_sum_over_levels() -> None:
     base = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
     low = 1 / 3
     expected = (1 - low**4) * low**2 + ((1 - low**4) * (1 - low**2) + low**4 * low**2) / 2
-    assert best_of_duel(base, 4, 2) == pytest.approx(expected)
-    assert best_of_duel(np.zeros(5), 4, 2) == pytest.approx(0.5)
+    assert best_of_against_best_of(base, 4, 2) == pytest.approx(expected)
+    assert best_of_against_best_of(np.zeros(5), 4, 2) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_against_the_base_best_of_n_wins_what_its_unbiased_estimate_says(n: int) -> None:
     base = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 2.0])
     expected = best_of_n_win_rate(base[None], n)[0]
-    assert duel(base, n, 1) == pytest.approx(expected)
-    assert duel(base, 1, n) == pytest.approx(1 - expected)
-    assert best_of_duel(base, n, 1) != pytest.approx(expected, abs=1e-3)
+    assert pairwise_win_rate(base, n, 1) == pytest.approx(expected)
+    assert pairwise_win_rate(base, 1, n) == pytest.approx(1 - expected)
+    assert best_of_against_best_of(base, n, 1) != pytest.approx(expected, abs=1e-3)
 
 
 def test_the_base_s_own_quantiles_are_flat_and_best_of_n_s_are_its_density() -> None:

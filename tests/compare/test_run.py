@@ -17,11 +17,13 @@ from bonbon.compare import run as comparison
 from bonbon.compare.page import write_comparison
 from bonbon.compare.recipe import load_comparison
 from bonbon.compare.run import compare
-from bonbon.compare.schema import as_csv, read_comparison
+from bonbon.compare.schema import ComparisonResult, as_csv, read_comparison
 from bonbon.console import Console
 from bonbon.errors import ConfigError
+from bonbon.evaluation.metrics import Point
 from bonbon.pipeline import report as reports
 from bonbon.report.page import write_report
+from bonbon.theory.estimators import Interval
 
 COMPARE = """
 compare:
@@ -33,7 +35,7 @@ compare:
     dpo 0.1: {training: {objective: dpo, beta: 0.1}}
     dpo 0.5: {training: {objective: dpo, beta: 0.5}}
     sft: {training: {objective: sft}}
-    rounds: {rounds: {count: 2}, family: rounds}
+    rounds: {rounds: {count: 2}, group: rounds}
     rloo: {training: {objective: rloo, beta: 0.2, rlhf_reward: quantile}}
     grpo: {training: {objective: grpo, beta: 0.05}}
   fast: [prompts.num_train=16]
@@ -68,24 +70,25 @@ def done(toy_place: Path, recipe_file: Path) -> Path:
 
 
 @pytest.fixture
-def found(done: Path) -> dict[str, Any]:
+def result(done: Path) -> ComparisonResult:
     return read_comparison(done)
 
 
-def test_every_method_is_there_and_has_moved(found: dict[str, Any]) -> None:
+def test_every_method_is_there_and_has_moved(result: ComparisonResult) -> None:
     trained = ["rank", "dpo 0.1", "dpo 0.5", "sft", "rounds", "rloo", "grpo"]
-    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", *trained]
+    assert list(result.methods) == ["base", "best-of-2", "best-of-4", *trained]
     for name in trained:
-        row = found["methods"][name]
-        assert row["kl"][0] > 0
-        assert row["kl"][1] <= row["kl"][0] <= row["kl"][2]
-        assert row["kl_from_goal"] is not None
+        row = result.methods[name]
+        assert row.kl.value > 0
+        assert row.kl.low <= row.kl.value <= row.kl.high
+        assert row.kl_from_goal is not None
         # The gold reward is the reward here, and so is the attribute.
-        assert row["extra"]["gold"] == row["extra"]["twice"] == row["reward"]
-    assert found["methods"]["base"]["effective_prompts"] is None  # and JSON has no infinity
-    assert found["leader"] == "rank"
-    assert set(found["leads"]) == {"dpo", "sft", "rounds", "rloo", "grpo"}
-    assert [point["n"] for point in found["over_optimisation"]["best_of"]] == [2, 4]
+        assert row.extra["gold"] == row.extra["twice"] == row.reward
+    assert result.methods["base"].effective_prompts is None  # and JSON has no infinity
+    assert result.reference == "rank"
+    assert set(result.leads) == {"dpo", "sft", "rounds", "rloo", "grpo"}
+    assert result.over_optimisation is not None
+    assert [point.n for point in result.over_optimisation.best_of] == [2, 4]
 
 
 def test_candidates_are_drawn_once_for_all(done: Path) -> None:
@@ -119,35 +122,40 @@ def test_a_method_added_later_is_the_only_one_that_runs(copied: Path, recipe_fil
     more.write_text(recipe_file.read_text().replace("    rank: {}\n", added))
     files = [*copied.glob("methods/*/model/*.[js]*"), *copied.glob("methods/*/candidates/*")]
     before = {path: path.stat().st_mtime_ns for path in files}
-    found = compare(load_comparison(more), copied, console=QUIET)
-    assert "ipo" in found["methods"]
+    result = compare(load_comparison(more), copied, console=QUIET)
+    assert "ipo" in result.methods
     assert before
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
 def test_more_answers_of_the_base_reach_every_method(copied: Path, recipe_file: Path) -> None:
     recipe = load_comparison(recipe_file, ["evaluation.base_samples=9"])
-    found = compare(recipe, copied, console=QUIET, only=["rank", "sft"])
-    assert found["base_draws"] == 9
+    result = compare(recipe, copied, console=QUIET, only=["rank", "sft"])
+    assert result.base_draws == 9
     # The others have not been measured on these answers, so they are not compared.
-    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", "rank", "sft"]
+    assert list(result.methods) == ["base", "best-of-2", "best-of-4", "rank", "sft"]
     for method in ("rank", "sft"):
         ratios = json.loads((copied / "methods" / method / "log_ratios.json").read_text())
         assert {len(numbers) for numbers in ratios.values()} == {9}
 
 
+def point_of(result: ComparisonResult, method: str) -> Point:
+    row = result.methods[method]
+    return Point(kl=row.kl.value, win_rate=row.win_rate.value)
+
+
 def test_training_seeds_are_spread_on_the_same_candidates(copied: Path, recipe_file: Path) -> None:
-    found = compare(load_comparison(recipe_file), copied, console=QUIET, seeds=2, only=["rank"])
-    first, second = found["seeds"]["rank"]
+    result = compare(load_comparison(recipe_file), copied, console=QUIET, seeds=2, only=["rank"])
+    first, second = result.training_seeds["rank"]
     assert first != second
-    assert list(first) == [found["methods"]["rank"][name][0] for name in ("kl", "win_rate")]
+    assert first == point_of(result, "rank")
     later = compare(load_comparison(recipe_file), copied, console=QUIET, only=["sft"])
-    assert later["seeds"] == found["seeds"]  # they were paid for
-    own = copied.parent / "own.yaml"
+    assert later.training_seeds == result.training_seeds  # they were paid for
+    reseeded = copied.parent / "reseeded.yaml"
     text = recipe_file.read_text()
-    own.write_text(text.replace("rank: {}", "rank: {}\n    own: {training: {seed: 1}}"))
-    seeded = compare(load_comparison(own), copied, console=QUIET, only=["own"])
-    assert [seeded["methods"]["own"][name][0] for name in ("kl", "win_rate")] == list(second)
+    reseeded.write_text(text.replace("rank: {}", "rank: {}\n    again: {training: {seed: 1}}"))
+    seeded = compare(load_comparison(reseeded), copied, console=QUIET, only=["again"])
+    assert point_of(seeded, "again") == second
 
 
 def test_what_was_not_measured_as_wanted_is_not_compared(copied: Path, recipe_file: Path) -> None:
@@ -155,11 +163,11 @@ def test_what_was_not_measured_as_wanted_is_not_compared(copied: Path, recipe_fi
     more = copied.parent / "more.yaml"
     text = recipe_file.read_text()
     more.write_text(text.replace("gold: digits:total", "gold: digits:words"))
-    found = compare(load_comparison(more), copied, console=QUIET, only=["rank"])
+    result = compare(load_comparison(more), copied, console=QUIET, only=["rank"])
     # The others have gold scores of another reward, and so has rank's second run.
-    assert list(found["methods"]) == ["base", "best-of-2", "best-of-4", "rank"]
-    assert found["seeds"] == {}
-    assert found["methods"]["rank"]["extra"]["gold"] != found["methods"]["rank"]["reward"]
+    assert list(result.methods) == ["base", "best-of-2", "best-of-4", "rank"]
+    assert result.training_seeds == {}
+    assert result.methods["rank"].extra["gold"] != result.methods["rank"].reward
 
 
 def test_a_method_that_was_killed_is_not_compared(
@@ -176,11 +184,11 @@ def test_a_method_that_was_killed_is_not_compared(
         patch.setattr("bonbon.compare.run.measure_log_ratios", killed)
         with pytest.raises(KeyboardInterrupt):
             compare(load_comparison(changed), copied, console=QUIET, only=["sft"])
-    found = compare(load_comparison(changed), copied, console=QUIET, only=["rank"])
-    assert "sft" not in found["methods"]
-    assert {"rank", "rloo"} <= set(found["methods"])
+    result = compare(load_comparison(changed), copied, console=QUIET, only=["rank"])
+    assert "sft" not in result.methods
+    assert {"rank", "rloo"} <= set(result.methods)
     again = compare(load_comparison(changed), copied, console=QUIET)
-    assert "sft" in again["methods"]
+    assert "sft" in again.methods
 
 
 def test_one_answer_per_prompt_is_enough_for_a_report(
@@ -188,50 +196,51 @@ def test_one_answer_per_prompt_is_enough_for_a_report(
 ) -> None:
     monkeypatch.setattr(comparison, "write_comparison", write_comparison)
     recipe = load_comparison(recipe_file, ["evaluation.policy_samples=1"])
-    found = compare(recipe, copied, console=QUIET, only=["rank"])
-    assert found["methods"]["rank"]["self_chrf"] is None
-    assert "likeness of two answers" not in (copied / "figures/drift.svg").read_text()
+    result = compare(recipe, copied, console=QUIET, only=["rank"])
+    assert result.methods["rank"].self_chrf is None
+    assert "similarity of two answers" not in (copied / "figures/drift.svg").read_text()
 
 
 def test_a_setting_of_the_comparison_can_be_set_from_outside(
     recipe_file: Path, toy_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(toy_place), *sys.path])
-    recipe = load_comparison(recipe_file, ["compare.leader=sft", "prompts.num_train=20"])
-    assert recipe.leader == "sft"
+    recipe = load_comparison(recipe_file, ["compare.reference=sft", "prompts.num_train=20"])
+    assert recipe.reference == "sft"
     assert recipe.base.prompts.num_train == 20
 
 
-def test_costs_tell_shared_draws_from_those_of_training(found: dict[str, Any]) -> None:
-    cost, shared = found["cost"], found["cost"]["rank"]["sampled_tokens"]
+def test_costs_tell_shared_draws_from_those_of_training(result: ComparisonResult) -> None:
+    cost, shared = result.cost, result.cost["rank"]["sampled_tokens"]
     assert cost["grpo"]["sampled_tokens"] == cost["grpo"]["trained_tokens"] > 0
     assert cost["rloo"]["sampled_tokens"] == shared + cost["rloo"]["trained_tokens"]
-    assert found["compare"]["methods"]["dpo 0.5"]["training"]["beta"] == 0.5
+    compared: Any = result.compare
+    assert compared["methods"]["dpo 0.5"]["training"]["beta"] == 0.5
 
 
-def test_best_of_n_has_no_interval_where_it_is_known(found: dict[str, Any]) -> None:
+def test_best_of_n_has_no_interval_where_it_is_known(result: ComparisonResult) -> None:
     for n in (2, 4):
-        value, low, high = found["methods"][f"best-of-{n}"]["kl"]
-        assert low == value == high > 0
-    strengths = dict(zip(found["duels"]["methods"], found["duels"]["strengths"], strict=True))
-    assert strengths["base"] == [0.0, 0.0, 0.0]
-    value, low, high = strengths["rank"]
-    assert low < value < high
+        kl = result.methods[f"best-of-{n}"].kl
+        assert kl.low == kl.value == kl.high > 0
+    strengths = dict(zip(result.pairwise.methods, result.pairwise.strengths, strict=True))
+    assert strengths["base"] == Interval(0.0, 0.0, 0.0)
+    assert strengths["rank"].low < strengths["rank"].value < strengths["rank"].high
 
 
-def test_the_table_is_written_for_others_to_read(done: Path, found: dict[str, Any]) -> None:
+def test_the_table_is_written_for_others_to_read(done: Path, result: ComparisonResult) -> None:
     rows = list(csv.DictReader((done / "comparison.csv").read_text().splitlines()))
-    assert (done / "comparison.csv").read_text() == as_csv(found)
-    methods = {f"={name}": row for name, row in found["methods"].items()}
-    duels = {**found["duels"], "methods": [f"={name}" for name in found["duels"]["methods"]]}
-    _, *lines = as_csv({**found, "methods": methods, "duels": duels}).splitlines()
+    assert (done / "comparison.csv").read_text() == as_csv(result)
+    formulas = {f"={name}": row for name, row in result.methods.items()}
+    pairwise = result.pairwise.model_copy(update={"methods": list(formulas)})
+    changed = {"methods": formulas, "pairwise": pairwise}
+    _, *lines = as_csv(result.model_copy(update=changed)).splitlines()
     assert all(line.startswith("'=") for line in lines)  # no spreadsheet reckons with them
-    assert [row["method"] for row in rows] == list(found["methods"])
+    assert [row["method"] for row in rows] == list(result.methods)
     rank = next(row for row in rows if row["method"] == "rank")
-    assert float(rank["win_rate"]) == found["methods"]["rank"]["win_rate"][0]
+    assert float(rank["win_rate"]) == result.methods["rank"].win_rate.value
     assert float(rank["tokens_trained"]) > 0
     names = {path.name for path in (done / "figures").iterdir()}
-    assert {"win-rate.svg", "win-rate.pdf", "tilt.pdf", "duels.svg", "drift.pdf"} <= names
+    assert {"win-rate.svg", "win-rate.pdf", "tilt.pdf", "pairwise.svg", "drift.pdf"} <= names
     assert (done / "figures/win-rate.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -327,13 +336,15 @@ def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) 
         (("best_of: [2, 4]", "best_of: [2, 6]"), "raise evaluation.base_samples, now 6"),
         (("best_of: [2, 4]", "best_of: [1]"), "whole numbers from 2 up"),
         (("    rank: {}", "    base: {}"), "got a method called 'base'"),
-        (("    rank: {}", "    rank: {family: best-of-n}"), "rank: got the family 'best-of-n'"),
-        (("best_of: [2, 4]", "leader: rnak"), "got 'rnak', expected one of rank, dpo 0.1"),
+        (("    rank: {}", "    rank: {group: best-of-n}"), "rank: got the group 'best-of-n'"),
+        (("    rank: {}", "    rank: {family: best-of-n}"), "rank: got the group 'best-of-n'"),
+        (("best_of: [2, 4]", "reference: rnak"), "got 'rnak', expected one of rank, dpo 0.1"),
+        (("best_of: [2, 4]", "leader: rnak"), "compare.reference: got 'rnak'"),
         (("count: 2}", "count: 2}, training: {objective: rloo}"), "leave rounds out"),
         (("gold: digits:total", "gold: digits:totl"), "did you mean 'total'?"),
         (
             ("gold: digits:total", "gold: {kind: z-score, reward: digits:total}"),
-            "compare.gold: one",
+            "compare.gold: a reward that compares",
         ),
         (("{twice: digits", "{a/b: digits"), "got an attribute called 'a/b'"),
         (("{twice: digits", "{gold: digits"), "got an attribute called 'gold'"),
@@ -368,4 +379,7 @@ def test_damaged_comparisons_are_named(tmp_path: Path) -> None:
         read_comparison(tmp_path)
     (tmp_path / "comparison.json").write_text("{")
     with pytest.raises(ConfigError, match="damaged"):
+        read_comparison(tmp_path)
+    (tmp_path / "comparison.json").write_text('{"schema": 5}')
+    with pytest.raises(ConfigError, match=r"version 5, and .* reads 6; run `bonbon compare`"):
         read_comparison(tmp_path)

@@ -9,29 +9,29 @@ from bonbon.evaluation.bootstrap import (
     detectable_from,
     effective_number,
     lead_at_equal_kl,
-    measured_nearest,
+    nearest_measured,
     standard_error,
-    win_rate_along,
+    win_rate_at,
 )
 
 
 def test_lines_are_straight_in_the_root_of_the_kl() -> None:
     kls, wins = np.array([4.0, 1.0]), np.array([0.9, 0.7])
-    assert win_rate_along(kls, wins, 0.0) == 0.5
-    assert win_rate_along(kls, wins, 0.25) == pytest.approx(0.6)
-    assert win_rate_along(kls, wins, 2.25) == pytest.approx(0.8)
-    assert win_rate_along(kls, wins, 9.0) == pytest.approx(0.9)
+    assert win_rate_at(kls, wins, 0.0) == 0.5
+    assert win_rate_at(kls, wins, 0.25) == pytest.approx(0.6)
+    assert win_rate_at(kls, wins, 2.25) == pytest.approx(0.8)
+    assert win_rate_at(kls, wins, 9.0) == pytest.approx(0.9)
 
 
 def test_leads_are_taken_where_both_have_been() -> None:
-    leader, other = np.array([[1.0], [0.8]]), np.array([[4.0], [0.9]])
-    assert lead_at_equal_kl(leader, other) == pytest.approx(0.8 - 0.7)
-    assert lead_at_equal_kl(other, leader) == pytest.approx(-0.1)
+    reference, other = np.array([[1.0], [0.8]]), np.array([[4.0], [0.9]])
+    assert lead_at_equal_kl(reference, other) == pytest.approx(0.8 - 0.7)
+    assert lead_at_equal_kl(other, reference) == pytest.approx(-0.1)
 
 
 def test_the_nearest_measurement_is_by_ratio() -> None:
-    assert measured_nearest(np.array([1.0, 11.8, 4.0]), 3.0) == 4.0
-    assert measured_nearest(np.array([1.0, 11.8]), 3.0) == 1.0
+    assert nearest_measured(np.array([1.0, 11.8, 4.0]), 3.0) == 4.0
+    assert nearest_measured(np.array([1.0, 11.8]), 3.0) == 1.0
 
 
 def test_paired_differences_are_sharper_than_apart() -> None:

@@ -13,12 +13,18 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from bonbon.compare.statistics import Compared, Comparison, PromptAnswers, beaten
+from bonbon.compare.statistics import (
+    ComparisonStatistics,
+    MethodAnswers,
+    PromptAnswers,
+    beaten,
+)
 from bonbon.evaluation.bootstrap import lead_at_equal_kl
 from bonbon.models.toy import enumerate_completions, toy_policy
 from bonbon.records import Candidate, Prompt, ScoredGroup
 from bonbon.rewards.bradley_terry import bradley_terry
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.estimators import Interval
 from bonbon.theory.optimal import OptimalTilt
 
 CONTEXTS, PROMPTS, BASE_DRAWS, DRAWS, REPLICATIONS = 80, 40, 16, 4, 500
@@ -193,7 +199,7 @@ def truths(population: list[Context], others: list[Context]) -> dict[str, float]
 
 def compared(
     population: list[Context], others: list[Context], rng: np.random.Generator, seed: int
-) -> Comparison:
+) -> ComparisonStatistics:
     """Draw prompts and answers of the base, the model and the other one, and compare them."""
     base: dict[str, PromptAnswers] = {}
     own: dict[str, PromptAnswers] = {}
@@ -204,36 +210,36 @@ def compared(
         base[name] = answers_at(context, places, of_base=True, prompt=name, read=None)
         own[name] = drawn(context, "model", rng, name, read=places)
         second[name] = drawn(others[number], "other", rng, name)
-    methods = [Compared("model", "rank", own), Compared("other", "other", second)]
-    return Comparison(
+    methods = [MethodAnswers("model", "rank", own), MethodAnswers("other", "other", second)]
+    return ComparisonStatistics(
         base,
         methods,
         best_of=[4],
         goal=BestOf(4),
-        leader="model",
+        reference="model",
         num_resamples=400,
         seed=seed,
     )
 
 
-def estimates(comparison: Comparison) -> dict[str, tuple[float, float, float]]:
-    rows, duels = comparison.rows(), comparison.duels()
-    judged = comparison.over_optimisation("gold")["trained"][0]
-
-    def won(place: int, against: int) -> tuple[float, float, float]:
-        value, low, high = (duels[key][place][against] for key in ("win_rates", "low", "high"))
-        return value, low, high
-
-    of_model = ("win_rate", "kl", "kl_monte_carlo", "kl_from_goal", "length_ratio")
-    return {name: rows["model"][name] for name in of_model} | {
-        "best-of-4 reward": rows["best-of-4"]["reward"],
-        "best-of-4 win rate": rows["best-of-4"]["win_rate"],
-        "lead": comparison.leads()["other"]["lead"],
-        "gold": judged["gold"],
-        "duel of both models": won(MODEL, OTHER),
-        "duel with best-of-4": won(MODEL, BEST_OF_4),
-        "strength": duels["strengths"][MODEL],
-        "strength of best-of-4": duels["strengths"][BEST_OF_4],
+def estimates(comparison: ComparisonStatistics) -> dict[str, Interval]:
+    rows, pairwise = comparison.rows(), comparison.pairwise()
+    model = rows["model"]
+    assert model.kl_from_goal is not None
+    return {
+        "win_rate": model.win_rate,
+        "kl": model.kl,
+        "kl_monte_carlo": model.kl_monte_carlo,
+        "kl_from_goal": model.kl_from_goal,
+        "length_ratio": model.length_ratio,
+        "best-of-4 reward": rows["best-of-4"].reward,
+        "best-of-4 win rate": rows["best-of-4"].win_rate,
+        "lead": comparison.leads()["other"].lead,
+        "gold": comparison.over_optimisation("gold").trained[0].gold,
+        "duel of both models": pairwise.win_rates[MODEL][OTHER],
+        "duel with best-of-4": pairwise.win_rates[MODEL][BEST_OF_4],
+        "strength": pairwise.strengths[MODEL],
+        "strength of best-of-4": pairwise.strengths[BEST_OF_4],
     }
 
 
@@ -251,8 +257,8 @@ def covered(population: list[Context]) -> dict[str, float]:
     try:
         for replication in range(REPLICATIONS):
             comparison = compared(population, others, rng, replication)
-            for name, (_, low, high) in estimates(comparison).items():
-                hits[name] += low <= exact[name] <= high
+            for name, interval in estimates(comparison).items():
+                hits[name] += interval.low <= exact[name] <= interval.high
     finally:
         jaxtyping.config.update("jaxtyping_disable", unchecked)
     return {name: count / REPLICATIONS for name, count in hits.items()}
@@ -308,10 +314,12 @@ def test_the_kl_from_the_goal_is_counted_out() -> None:
         optimum: optimum.kl - np.mean(ranked @ optimum.rank_weights(9)),
     }
     for goal, kl in expected.items():
-        comparison = Comparison(
-            base, [Compared("model", "rank", own)], best_of=[2], goal=goal, leader="model"
+        comparison = ComparisonStatistics(
+            base, [MethodAnswers("model", "rank", own)], best_of=[2], goal=goal, reference="model"
         )
-        assert comparison.rows()["model"]["kl_from_goal"][0] == pytest.approx(kl)
+        distance = comparison.rows()["model"].kl_from_goal
+        assert distance is not None
+        assert distance.value == pytest.approx(kl)
 
 
 def test_prompts_without_a_gold_score_are_left_out_and_counted() -> None:
@@ -325,12 +333,12 @@ def test_prompts_without_a_gold_score_are_left_out_and_counted() -> None:
 
     base = {str(n): answers(np.nan if n == 0 else 0.0) for n in range(4)}
     own = {str(n): answers(np.nan if n == 1 else 4.0) for n in range(4)}
-    comparison = Comparison(
-        base, [Compared("model", "rank", own)], best_of=[2], goal=BestOf(2), leader="model"
+    comparison = ComparisonStatistics(
+        base, [MethodAnswers("model", "rank", own)], best_of=[2], goal=BestOf(2), reference="model"
     )
     assert (comparison.prompts, comparison.num_left_out) == (["2", "3"], 2)
-    trained = comparison.over_optimisation("gold")["trained"]
-    assert trained[0]["gold"] == pytest.approx((1.0, 1.0, 1.0))  # paired: no spread
+    gold = comparison.over_optimisation("gold").trained[0].gold
+    assert (gold.value, gold.low, gold.high) == pytest.approx((1.0, 1.0, 1.0))  # paired: no spread
 
 
 def test_wins_are_shares_of_pairs(population: list[Context]) -> None:
@@ -339,12 +347,13 @@ def test_wins_are_shares_of_pairs(population: list[Context]) -> None:
         {str(n): drawn(one, name, rng, str(n)) for n, one in enumerate(population[:5])}
         for name in ("base", "model")
     )
-    comparison = Comparison(
-        base, [Compared("model", "rank", own)], best_of=[2], goal=BestOf(2), leader="model"
+    comparison = ComparisonStatistics(
+        base, [MethodAnswers("model", "rank", own)], best_of=[2], goal=BestOf(2), reference="model"
     )
-    rows, duels = comparison.rows(), comparison.duels()
+    rows, pairwise = comparison.rows(), comparison.pairwise()
     by_hand = np.mean([beaten(own[key].rewards, base[key].rewards).mean() for key in base])
-    assert rows["model"]["win_rate"][0] == pytest.approx(by_hand)
-    place = duels["methods"].index("model")
-    assert duels["win_rates"][place][0] == pytest.approx(by_hand)
-    assert np.array(duels["win_rates"]) + np.array(duels["win_rates"]).T == pytest.approx(1.0)
+    assert rows["model"].win_rate.value == pytest.approx(by_hand)
+    index = pairwise.methods.index("model")
+    assert pairwise.win_rates[index][0].value == pytest.approx(by_hand)
+    matrix = np.array([[win_rate.value for win_rate in row] for row in pairwise.win_rates])
+    assert matrix + matrix.T == pytest.approx(1.0)

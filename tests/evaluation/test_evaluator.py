@@ -39,19 +39,19 @@ def continuous(num_prompts: int, num_draws: int) -> list[ScoredGroup]:
 def test_best_of_n_without_ties_is_theory() -> None:
     evaluator = Evaluator(continuous(20, 16), CONFIG)
     result = evaluator.best_of_n(8)
-    assert result.win_rate.mean == pytest.approx(BestOf(8).win_rate)
-    assert result.kl.mean == pytest.approx(BestOf(8).kl)
-    win_rate, kl = evaluator.tie_corrected(8)
-    assert win_rate.mean == pytest.approx(8 / 9)
-    assert kl.mean == pytest.approx(BestOf(8).kl)
+    assert result.win_rate.value == pytest.approx(BestOf(8).win_rate)
+    assert result.kl.value == pytest.approx(BestOf(8).kl)
+    tied = evaluator.tie_corrected(8)
+    assert tied.win_rate.value == pytest.approx(8 / 9)
+    assert tied.kl.value == pytest.approx(BestOf(8).kl)
 
 
 def test_ties_lower_both() -> None:
     rng = np.random.default_rng(0)
     coarse = [group(f"p{i}", rng.integers(0, 3, size=16).astype(float).tolist()) for i in range(9)]
     result = Evaluator(coarse, CONFIG).best_of_n(8)
-    assert result.win_rate.mean < 0.85
-    assert result.kl.mean < 1.1
+    assert result.win_rate.value < 0.85
+    assert result.kl.value < 1.1
 
 
 def test_lengths_of_best_of_n_are_those_of_the_best() -> None:
@@ -60,7 +60,7 @@ def test_lengths_of_best_of_n_are_those_of_the_best() -> None:
     result = Evaluator(groups, CONFIG).best_of_n(2)
     assert result.mean_length == pytest.approx(3 / 3 + 2 * 6 / 3)
     assert result.cut_share == pytest.approx(2 / 3)
-    assert result.mean_reward.mean == pytest.approx(0.2 / 3 + 2 * 0.3 / 3)
+    assert result.mean_reward.value == pytest.approx(0.2 / 3 + 2 * 0.3 / 3)
 
 
 def test_policy_against_base_by_hand() -> None:
@@ -69,8 +69,8 @@ def test_policy_against_base_by_hand() -> None:
     ours = [group("a", [0.5, 1.0]), group("b", [0.0, 1.0])]
     kl = PromptKL(monte_carlo=np.array([0.5, 0.1]), rao_blackwell=np.array([0.4, 0.2]))
     result = Evaluator(base, CONFIG).policy(ours, kl)
-    assert result.win_rate.mean == pytest.approx((2.5 / 4 + 0) / 2)
-    assert result.kl.mean == pytest.approx(0.3)
+    assert result.win_rate.value == pytest.approx((2.5 / 4 + 0) / 2)
+    assert result.kl.value == pytest.approx(0.3)
     assert (result.num_prompts, result.samples_per_prompt) == (2, 2)
 
 
@@ -79,8 +79,8 @@ def test_prompts_missing_on_one_side_are_left_out() -> None:
     ours = [group("alone", [5.0, 5.0]), group("a", [2.0, 2.0])]
     kl = PromptKL(monte_carlo=np.array([9.0, 0.1]), rao_blackwell=np.array([9.0, 0.2]))
     result = Evaluator(base, CONFIG).policy(ours, kl)
-    assert result.win_rate.mean == 1.0
-    assert result.kl.mean == pytest.approx(0.2)
+    assert result.win_rate.value == 1.0
+    assert result.kl.value == pytest.approx(0.2)
     assert result.num_prompts == 1
 
 

@@ -146,7 +146,7 @@ def test_more_answers_of_the_base_redo_only_those(
     assert {name for name in before if before[name] != after[name]} == {
         "eval-base-00000-of-00001.parquet"
     }
-    assert told.metrics["methods"]["best-of-4"]["samples_per_prompt"] == 7
+    assert told.metrics.methods["best-of-4"].samples_per_prompt == 7
 
 
 def test_another_name_reaches_the_metrics(
@@ -154,7 +154,7 @@ def test_another_name_reaches_the_metrics(
 ) -> None:
     told = bonbon_run(changed("name=warmer"), run_directory)
 
-    assert told.metrics["name"] == "warmer"
+    assert told.metrics.name == "warmer"
     assert work == {"sample": 0, "score": 0, "train": 0, "kl": 1}
 
 
@@ -175,7 +175,7 @@ def test_another_reward_scores_afresh_and_draws_nothing_of_the_base(
     after = files(run_directory, "candidates")
     assert all(before[name] == after[name] for name in before if "bonbon" not in name)
     assert (run_directory / "rewards" / "train.total.parquet").is_file()
-    assert told.metrics["reward"] == "score"
+    assert told.metrics.reward == "score"
 
 
 def test_a_changed_reward_function_is_noticed(

@@ -19,6 +19,6 @@ def test_z_scores_give_the_win_rates_of_the_reward_itself(
     """Scored apart, every method would have mean 0 and win half the time."""
     override = "reward={kind: z-score, reward: 'digits:total'}"
     told = bonbon_run(load_recipe(toy_place / "recipe.yaml", [override]), tmp_path / "run")
-    plain = read_metrics(finished_run)["methods"]
-    for name, method in told.metrics["methods"].items():
-        assert method["win_rate"] == pytest.approx(plain[name]["win_rate"])
+    plain = read_metrics(finished_run).methods
+    for name, method in told.metrics.methods.items():
+        assert method.win_rate.value == pytest.approx(plain[name].win_rate.value)

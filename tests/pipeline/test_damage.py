@@ -81,7 +81,7 @@ def test_a_deleted_shard_is_drawn_again_as_it_was(
 
     ours, theirs = CandidateStore(run_directory), CandidateStore(finished_run)
     assert ours.read(set_name) == theirs.read(set_name)
-    assert read_metrics(run_directory)["methods"] == read_metrics(finished_run)["methods"]
+    assert read_metrics(run_directory).methods == read_metrics(finished_run).methods
 
 
 @pytest.mark.parametrize("lost", ["model", "metrics.json", "rewards/train.total.parquet"])
@@ -96,7 +96,7 @@ def test_what_is_lost_is_made_again(
     bonbon_run(recipe, run_directory)
 
     assert (path / "config.json" if lost == "model" else path).is_file()
-    assert read_metrics(run_directory)["methods"] == read_metrics(finished_run)["methods"]
+    assert read_metrics(run_directory).methods == read_metrics(finished_run).methods
     assert not (run_directory / "superseded").exists()
 
 
@@ -224,7 +224,7 @@ def assert_same_contents(directory: Path, whole: Path) -> None:
         same = (directory / "model" / path.name).read_bytes() == path.read_bytes()
         assert same or path.suffix == ".md"
     assert (directory / "kl.json").read_bytes() == (whole / "kl.json").read_bytes()
-    assert read_metrics(directory)["methods"] == read_metrics(whole)["methods"]
+    assert read_metrics(directory).methods == read_metrics(whole).methods
     load_run_recipe(directory)
 
 

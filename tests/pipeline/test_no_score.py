@@ -28,20 +28,24 @@ def test_a_run_counts_them_and_ranks_without_them(
     told = bonbon_run(recipe, tmp_path / "run")
 
     store = CandidateStore(tmp_path / "run")
-    for name, count in told.metrics["no_score"].items():
+    for name, count in told.metrics.no_score.items():
         candidates = store.read(name)
         assert count == sum(candidate.text.startswith("0") for candidate in candidates)
         ranked = [c for group in store.groups(name, "score") for c in group.candidates]
         assert len(ranked) == len(candidates) - count
         if count:
             assert f"{count} of {len(candidates)} candidates have no score" in told.text
-    assert told.metrics["num_held_out"] >= told.metrics["methods"]["bonbon"]["num_prompts"]
-    assert told.metrics["training"]["num_prompts"] > 0
-    assert told.metrics["training"]["learning_rate"] == recipe.training.peak_learning_rate
-    assert told.metrics["training"]["alpha"] == recipe.training.sft_weight
-    assert set(told.metrics["no_score"]) == {"train", "eval-base", "eval-bonbon"}
-    assert told.metrics["no_score"]["train"] > 0
-    assert told.metrics["methods"]["base"]["mean_reward"] > 0
+    assert told.metrics.num_held_out is not None
+    assert told.metrics.num_held_out >= told.metrics.methods["bonbon"].num_prompts
+    training = told.metrics.training
+    assert training is not None
+    assert training.num_prompts is not None
+    assert training.num_prompts > 0
+    assert training.learning_rate == recipe.training.peak_learning_rate
+    assert training.alpha == recipe.training.sft_weight
+    assert set(told.metrics.no_score) == {"train", "eval-base", "eval-bonbon"}
+    assert told.metrics.no_score["train"] > 0
+    assert told.metrics.methods["base"].mean_reward.value > 0
 
 
 @pytest.mark.usefixtures("rewards_importable", "without_pictures")

@@ -41,12 +41,12 @@ def test_training_raises_the_reward(
     recipe = load_recipe(toy_place / "recipe.yaml", ["training.learning_rate=2e-3", *overrides])
     told = bonbon_run(recipe, tmp_path / "run")
 
-    methods = told.metrics["methods"]
-    assert methods["bonbon"]["mean_reward"] > methods["base"]["mean_reward"]
-    assert methods["bonbon"]["kl"] > 0.01
-    assert told.metrics["tilt"] == recipe.goal.name
-    assert told.metrics["objective"] == recipe.training.objective
-    assert told.metrics["theory"]["kl"] == pytest.approx(recipe.goal.kl)
+    methods = told.metrics.methods
+    assert methods["bonbon"].mean_reward.value > methods["base"].mean_reward.value
+    assert methods["bonbon"].kl.value > 0.01
+    assert told.metrics.tilt == recipe.goal.name
+    assert told.metrics.objective == recipe.training.objective
+    assert told.metrics.theory.kl == pytest.approx(recipe.goal.kl)
 
 
 def test_the_model_is_saved_in_the_policy_s_precision(
@@ -79,15 +79,17 @@ def test_adapters_that_stay_apart_are_what_is_saved_and_evaluated(
     apart = load_recipe(
         toy_place / "recipe.yaml", ["training.lora.r=4", "training.lora.merge=false"]
     )
-    merged = bonbon_run(together, tmp_path / "merged").metrics["methods"]["bonbon"]
-    told = bonbon_run(apart, tmp_path / "apart").metrics["methods"]["bonbon"]
+    merged = bonbon_run(together, tmp_path / "merged").metrics.methods["bonbon"]
+    told = bonbon_run(apart, tmp_path / "apart").metrics.methods["bonbon"]
 
     model = tmp_path / "apart" / "model"
     names = {path.name for path in model.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= names
     assert "model.safetensors" not in names
-    for number in ("win_rate", "kl", "mean_reward", "mean_length"):
-        assert told[number] == pytest.approx(merged[number], rel=1e-3)
+    for number in ("win_rate", "kl", "mean_reward"):
+        value = getattr(merged, number).value
+        assert getattr(told, number).value == pytest.approx(value, rel=1e-3)
+    assert told.mean_length == pytest.approx(merged.mean_length, rel=1e-3)
     assert GenerationConfig.from_pretrained(model).temperature == 0.9
     assert "measured" in (model / "README.md").read_text()
     # It loads from anywhere, so the base is not named by a relative path.
@@ -107,6 +109,6 @@ def test_a_trained_model_is_a_policy_for_the_next_run(
 
     assert load_policy(PolicyConfig(model=str(model))).eos_token_ids == (8,)
     first = json.loads((finished_run / "metrics.json").read_text())["methods"]["bonbon"]
-    assert told.metrics["methods"]["base"]["mean_reward"] == pytest.approx(
-        first["mean_reward"], rel=0.15
+    assert told.metrics.methods["base"].mean_reward.value == pytest.approx(
+        first["mean_reward"]["value"], rel=0.15
     )

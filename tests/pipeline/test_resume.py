@@ -138,7 +138,7 @@ def assert_same_run(directory: Path, uninterrupted: Path) -> None:
     weights = load_file(directory / "model" / "model.safetensors")
     for name, expected in load_file(uninterrupted / "model" / "model.safetensors").items():
         torch.testing.assert_close(weights[name], expected)
-    assert read_metrics(directory)["methods"] == read_metrics(uninterrupted)["methods"]
+    assert read_metrics(directory).methods == read_metrics(uninterrupted).methods
     leftovers = [path.name for path in directory.rglob("*partial*")]
     assert leftovers == []
     assert not (directory / "checkpoints").exists()
@@ -296,7 +296,7 @@ def test_the_time_spent_before_a_kill_counts(
     monkeypatch.setattr(trained_model, "SECONDS_BETWEEN_COUNTS", 0.0)
     kill_run(bonbon_run, recipe, tmp_path / "run", PLACES["training, after a checkpoint"])
     killed = recorded_counts(tmp_path / "run", "train")
-    timing = bonbon_run(recipe, tmp_path / "run").metrics["timing"]
+    timing = bonbon_run(recipe, tmp_path / "run").metrics.timing
 
     assert killed["work"] > 0
     assert timing["train_seconds"] > killed["seconds"] > 0

@@ -72,9 +72,9 @@ def two_rounds(
 def test_on_policy_rounds_keep_the_goal(toy_place: Path, two_rounds: TwoRounds) -> None:
     recipe, told = recipe_of(toy_place), two_rounds.told
 
-    methods = told.metrics["methods"]
-    assert methods["bonbon"]["mean_reward"] > methods["base"]["mean_reward"]
-    assert told.metrics["tilt"] == recipe.goal.name
+    methods = told.metrics.methods
+    assert methods["bonbon"].mean_reward.value > methods["base"].mean_reward.value
+    assert told.metrics.tilt == recipe.goal.name
     assert "Round 2 of 2." in told.text
     store = CandidateStore(two_rounds.directory)
     drawn = store.read("train-2")
@@ -94,8 +94,8 @@ def test_compounding_rounds_aim_at_a_power_of_n(
 ) -> None:
     recipe = recipe_of(toy_place, "rounds.kind=compounding", "sampling.n=4")
     told = bonbon_run(recipe, tmp_path / "run")
-    assert told.metrics["tilt"] == "best-of-16"
-    assert told.metrics["methods"]["bonbon"]["kl"] > 0.01
+    assert told.metrics.tilt == "best-of-16"
+    assert told.metrics.methods["bonbon"].kl.value > 0.01
 
 
 def test_a_run_killed_between_rounds_goes_on_there(
@@ -120,7 +120,7 @@ def test_a_run_killed_between_rounds_goes_on_there(
         bonbon_run(recipe, tmp_path / "broken")
     told = bonbon_run(recipe, tmp_path / "broken")
     assert fitted == [1, -2, 2]
-    assert told.metrics["methods"] == whole["methods"]
+    assert told.metrics.methods == whole.methods
     again = bonbon_run(recipe, tmp_path / "broken")
     assert fitted == [1, -2, 2]
     assert "Evaluated already." in again.text
@@ -145,17 +145,17 @@ def test_fewer_rounds_give_the_model_of_the_fewer(
     run, alone = tmp_path / "run", tmp_path / "alone"
     one, two = recipe_of(toy_place, "rounds.count=1"), recipe_of(toy_place)
     shutil.copytree(two_rounds.directory, run)
-    both = two_rounds.told.metrics["methods"]
+    both = two_rounds.told.metrics.methods
     of_two = weights(run)
     told = bonbon_run(one, run)
     assert fits == []
     assert "Trained already." in told.text
     assert "The report on round 2 is kept in" in told.text
-    assert told.metrics["methods"] == bonbon_run(one, alone).metrics["methods"]
-    assert told.metrics["methods"]["bonbon"] != both["bonbon"]
+    assert told.metrics.methods == bonbon_run(one, alone).metrics.methods
+    assert told.metrics.methods["bonbon"] != both["bonbon"]
     assert same(weights(run), weights(alone))
     assert (run / "training.jsonl").read_text() != (run / "rounds/2/training.jsonl").read_text()
-    assert bonbon_run(two, run).metrics["methods"] == both
+    assert bonbon_run(two, run).metrics.methods == both
     assert same(weights(run), of_two)
     assert [number for number, _ in fits] == [1]  # that of `alone`
 
@@ -173,7 +173,7 @@ def test_one_more_round_trains_that_round_only(
     told = bonbon_run(recipe_of(toy_place), run)
     assert [number for number, _ in fits] == [1, 2]
     assert same(weights(run / "rounds/1"), of_one)
-    assert told.metrics["methods"] == two_rounds.told.metrics["methods"]
+    assert told.metrics.methods == two_rounds.told.metrics.methods
     assert same(weights(run), weights(two_rounds.directory))
 
 

@@ -115,7 +115,7 @@ def test_the_card_says_what_was_done_and_measured(finished_run: Path) -> None:
     card = (finished_run / "model" / "README.md").read_text()
     metrics = read_metrics(finished_run)
 
-    assert f"{metrics['methods']['bonbon']['win_rate']:.3f}" in card
+    assert f"{metrics.methods['bonbon'].win_rate.value:.3f}" in card
     assert "learning_rate: 0.001" in card
     assert "2406.00832" in card
 
@@ -123,21 +123,20 @@ def test_the_card_says_what_was_done_and_measured(finished_run: Path) -> None:
 def test_metrics_follow_the_schema(finished_run: Path) -> None:
     metrics = json.loads((finished_run / "metrics.json").read_text())
 
-    assert metrics["schema"] == 1
+    assert metrics["schema_version"] == 2
     assert metrics["theory"]["win_rate"] == pytest.approx(4 / 5)
     assert list(metrics["methods"]) == ["base", "best-of-4", "bonbon"]
     for method in metrics["methods"].values():
-        low, high = method["win_rate_ci"]
-        assert low <= method["win_rate"] <= high
-        assert method["kl_ci"][0] <= method["kl"] <= method["kl_ci"][1]
+        for estimate in (method["win_rate"], method["kl"]):
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
         assert method["num_prompts"] == 12
-    assert metrics["methods"]["base"]["win_rate"] == 0.5
+    assert metrics["methods"]["base"]["win_rate"]["value"] == 0.5
     assert metrics["methods"]["bonbon"]["samples_per_prompt"] == 3
     assert {"bonbon", "torch", "transformers", "python"} <= set(metrics["versions"])
 
 
 def test_timing_counts_what_was_drawn_and_trained_on(finished_run: Path) -> None:
-    timing = read_metrics(finished_run)["timing"]
+    timing = read_metrics(finished_run).timing
     drawn = CandidateStore(finished_run).read("train")
 
     assert timing["sampled_tokens"] == sum(len(candidate.token_ids) for candidate in drawn)
@@ -154,11 +153,11 @@ def test_timing_counts_what_was_drawn_and_trained_on(finished_run: Path) -> None
 
 
 def test_training_improves_on_the_base(finished_run: Path) -> None:
-    methods = read_metrics(finished_run)["methods"]
+    methods = read_metrics(finished_run).methods
 
-    assert methods["bonbon"]["win_rate"] > 0.55
-    assert methods["bonbon"]["mean_reward"] > methods["base"]["mean_reward"]
-    assert methods["best-of-4"]["win_rate"] > 0.7
+    assert methods["bonbon"].win_rate.value > 0.55
+    assert methods["bonbon"].mean_reward.value > methods["base"].mean_reward.value
+    assert methods["best-of-4"].win_rate.value > 0.7
 
 
 def test_the_training_log_is_one_object_a_line(finished_run: Path) -> None:

@@ -72,7 +72,7 @@ def test_text_alone_is_rescored_and_trains(
     stored = CandidateStore(tmp_path / "run").read("train")
     assert len(stored) == 160
     assert all(-1e4 < candidate.logprob < 0 for candidate in stored)
-    assert set(told.metrics.get("unanswered", {}).values()) == {0}
+    assert set(told.metrics.unanswered.values()) == {0}
     assert "NaN" not in (tmp_path / "run" / "metrics.json").read_text()
 
 
@@ -83,7 +83,7 @@ def test_prompts_without_an_answer_are_left_out_counted_and_not_paid_for_again(
     odd = [of_split(recipe, "train")[3], of_split(recipe, "eval")[0]]
     recipe, name = serve({"only": {str(prompt.text): "content_filter" for prompt in odd}})
     told = bonbon_run(recipe, tmp_path / "run")
-    unanswered = told.metrics.get("unanswered", {})
+    unanswered = told.metrics.unanswered
     texts = [prompt.text for prompt in odd]
     left = {
         split: [each.id for each in of_split(recipe, split) if each.text in texts]

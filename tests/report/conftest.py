@@ -11,6 +11,7 @@ import pytest
 from bonbon.data.store import CandidateStore
 from bonbon.evaluation.metrics import Metrics, read_metrics
 from bonbon.records import Candidate
+from bonbon.theory.estimators import Interval
 
 NUM_DRAWS = 8
 NUM_EVAL_DRAWS = 16
@@ -151,13 +152,13 @@ def fake_metrics(*, base: np.ndarray, trained: np.ndarray) -> dict[str, object]:
     """Summarise the rewards by formulas good enough to look at; the KLs are invented."""
     best = base[:, :NUM_DRAWS].max(axis=1, keepdims=True)
     methods = {
-        "base": _method(base, base, (0.0, 0.0, 0.0)) | {"win_rate": 0.5, "win_rate_ci": [0.5, 0.5]},
+        "base": _method(base, base, (0.0, 0.0, 0.0)) | {"win_rate": _interval(0.5, 0.5, 0.5)},
         "best-of-8": _method(best, base[:, NUM_DRAWS:], (1.13, 1.09, 1.16)),
         "bonbon": _method(trained, base, (0.86, 0.79, 0.93)),
     }
-    tied = {"win_rate": 0.872, "win_rate_ci": [0.866, 0.878], "kl": 1.142, "kl_ci": [1.1, 1.17]}
+    tied = {"win_rate": _interval(0.872, 0.866, 0.878), "kl": _interval(1.142, 1.1, 1.17)}
     return {
-        "schema": 1,
+        "schema_version": 2,
         "name": "quickstart",
         "policy": "SmolLM2-135M-Instruct",
         "reward": REWARD,
@@ -189,17 +190,25 @@ def _method(
     win_rate, margin = float((wins + ties / 2).mean()), 1.96 * float(wins.std()) / len(wins) ** 0.5
     mean, spread = float(rewards.mean()), 1.96 * float(rewards.mean(1).std()) / len(rewards) ** 0.5
     return {
-        "win_rate": win_rate,
-        "win_rate_ci": [win_rate - margin, win_rate + margin],
-        "kl": kl[0],
-        "kl_ci": [kl[1], kl[2]],
-        "mean_reward": mean,
-        "mean_reward_ci": [mean - spread, mean + spread],
+        "win_rate": _interval(win_rate, win_rate - margin, win_rate + margin),
+        "kl": _interval(*kl),
+        "mean_reward": _interval(mean, mean - spread, mean + spread),
         "mean_length": 33.7,
         "cut_share": 0.21,
         "num_prompts": len(rewards),
         "samples_per_prompt": rewards.shape[1],
     }
+
+
+def _interval(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
+def with_method(metrics: Metrics, method: str, **numbers: Interval) -> Metrics:
+    """Return the metrics with other numbers of a method, which is added if it is new."""
+    row = metrics.methods.get(method, metrics.methods["bonbon"])
+    changed = {**metrics.methods, method: row.model_copy(update=numbers)}
+    return metrics.model_copy(update={"methods": changed})
 
 
 RECIPE = """\
@@ -235,5 +244,5 @@ def own_run_directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def metrics(run_directory: Path) -> Metrics:
-    """The small run's metrics, for the test to change."""
+    """The small run's metrics."""
     return read_metrics(run_directory)

@@ -3,7 +3,7 @@ from bonbon.report.page import StageCost, stage_costs
 
 
 def test_stages_come_with_their_tokens(metrics: Metrics) -> None:
-    metrics["timing"] = {
+    timing = {
         "sample_seconds": 200.0,
         "sampled_tokens": 100_000,
         "score_seconds": 2.04,
@@ -12,8 +12,8 @@ def test_stages_come_with_their_tokens(metrics: Metrics) -> None:
         "evaluate_seconds": 0.0,
         "evaluated_tokens": 5,
     }
-    metrics["timing"] |= {"scored_completions": 80, "convert_seconds": 3.0}
-    assert stage_costs(metrics) == [
+    timing |= {"scored_completions": 80, "convert_seconds": 3.0}
+    assert stage_costs(metrics.model_copy(update={"timing": timing})) == [
         StageCost("sample", 200.0, 100_000, "tokens"),
         StageCost("score", 2.04, 80, "completions"),
         StageCost("train", 61.0, 6_100, "tokens"),

@@ -4,13 +4,16 @@ from itertools import product
 
 import pytest
 
-from bonbon.evaluation.metrics import Interval, Training
+from bonbon.evaluation.metrics import TrainingSettings
 from bonbon.report.diagnosis import Diagnosis, Measured, diagnose
 from bonbon.report.summary import FINDINGS, REMEDIES, finding, remedy
 from bonbon.theory.best_of import BestOf, WorstOf
+from bonbon.theory.estimators import Interval
 
 GOAL = BestOf(8)
-TRAINING = Training(learning_rate=5e-4, epochs=1.0, tilt="best-of-8", num_prompts=64, alpha=0.05)
+TRAINING = TrainingSettings(
+    learning_rate=5e-4, epochs=1.0, tilt="best-of-8", num_prompts=64, alpha=0.05
+)
 
 Span = tuple[float, float, float]
 """Low, value and high."""
@@ -39,6 +42,10 @@ KLS: dict[str, Span] = {
 NO_GAIN_IN = {"less", "even", "open", "even for sure"}
 
 
+def interval(span: Span) -> Interval:
+    return Interval(span[1], span[0], span[2])
+
+
 def measured(
     win_rate: Span,
     kl: Span,
@@ -50,14 +57,11 @@ def measured(
     with_ties: float = 1.14,
 ) -> Measured:
     return Measured(
-        win_rate=win_rate[1],
-        win_rate_ci=(win_rate[0], win_rate[2]),
-        kl=kl[1],
-        kl_ci=(kl[0], kl[2]),
+        win_rate=interval(win_rate),
+        kl=interval(kl),
         num_prompts=num_prompts,
         goal=goal,
-        goal_win_rate=goal_win_rate[1],
-        goal_win_rate_ci=(goal_win_rate[0], goal_win_rate[2]),
+        goal_win_rate=interval(goal_win_rate),
         goal_kl=goal_kl,
         goal_kl_with_ties=with_ties,
     )
@@ -111,15 +115,15 @@ GRID = [
 def test_no_sentence_claims_what_its_numbers_deny(
     win_rate: str, kl: str, num_prompts: int, with_ties: float
 ) -> None:
-    one = measured(WIN_RATES[win_rate], KLS[kl], num_prompts=num_prompts, with_ties=with_ties)
-    said, advice = plain(finding(one)), plain(remedy(one, TRAINING))
+    numbers = measured(WIN_RATES[win_rate], KLS[kl], num_prompts=num_prompts, with_ties=with_ties)
+    said, advice = plain(finding(numbers)), plain(remedy(numbers, TRAINING))
     assert said.endswith(".")
     assert "goal: 1.20 nats" in said
-    assert f"{100 * one.win_rate:.0f} % [" in said
+    assert f"{100 * numbers.win_rate.value:.0f} % [" in said
     assert "{" not in said + advice
     assert "nan" not in (said + advice).lower()
     assert "-0.00" not in said
-    case = diagnose(one)
+    case = diagnose(numbers)
     if kl in {"far", "diverged"}:
         assert "lower training.learning_rate (used: 5e-4)" in advice.lower()
         assert case in {Diagnosis.DIVERGED, Diagnosis.OVERSHOT}
@@ -146,25 +150,25 @@ def test_the_grid_meets_every_case() -> None:
 
 
 def test_a_diverged_model_is_said_to_be_one_with_the_setting_to_change() -> None:
-    one = measured(WIN_RATES["even"], KLS["diverged"])
-    assert plain(finding(one)) == (
+    numbers = measured(WIN_RATES["even"], KLS["diverged"])
+    assert plain(finding(numbers)) == (
         "The trained model is 56 nats from its base (goal: 1.20 nats) and wins 51 % [45, 57] of "
         "comparisons: training has diverged."
     )
-    assert remedy(one, TRAINING) == "Lower training.learning_rate (used: 5e-4)."
-    assert remedy(one, None) == "Lower training.learning_rate."
+    assert remedy(numbers, TRAINING) == "Lower training.learning_rate (used: 5e-4)."
+    assert remedy(numbers, None) == "Lower training.learning_rate."
 
 
 def test_a_model_that_did_not_move_is_said_to_be_its_base() -> None:
-    one = measured(WIN_RATES["even"], KLS["zero"])
-    assert plain(finding(one)) == (
+    numbers = measured(WIN_RATES["even"], KLS["zero"])
+    assert plain(finding(numbers)) == (
         "Training did not move the model: it is 0.00 nats from its base (goal: 1.20 nats) and "
         "wins 51 % [45, 57] of comparisons."
     )
-    with_beta = Training(
+    with_beta = TrainingSettings(
         learning_rate=2e-5, epochs=1.0, tilt="best-of-8", num_prompts=None, beta=0.1
     )
-    assert remedy(one, with_beta) == (
+    assert remedy(numbers, with_beta) == (
         "Raise training.learning_rate (used: 2e-5) or training.epochs (used: 1), or lower "
         "training.beta (used: 0.1)."
     )
@@ -176,10 +180,10 @@ def test_the_goal_s_win_rate_at_twelve_times_its_kl_is_no_success() -> None:
 
 
 def test_one_prompt_shows_nothing_but_that_training_diverged() -> None:
-    one = measured(WIN_RATES["always"], KLS["near"], num_prompts=1)
-    assert diagnose(one) is Diagnosis.TOO_FEW_PROMPTS
-    assert finding(one).startswith("One held-out prompt is too few to tell")
-    assert "prompts (used: 1" in plain(remedy(one, TRAINING))
+    numbers = measured(WIN_RATES["always"], KLS["near"], num_prompts=1)
+    assert diagnose(numbers) is Diagnosis.TOO_FEW_PROMPTS
+    assert finding(numbers).startswith("One held-out prompt is too few to tell")
+    assert "prompts (used: 1" in plain(remedy(numbers, TRAINING))
     assert diagnose(measured(WIN_RATES["even"], KLS["diverged"], num_prompts=1)) is (
         Diagnosis.DIVERGED
     )
@@ -209,7 +213,7 @@ def test_a_goal_that_wins_less_is_read_the_other_way_round(
     win_rate: Span, diagnosis: Diagnosis, words: str
 ) -> None:
     goal = WorstOf(4)
-    one = measured(
+    numbers = measured(
         win_rate,
         (0.5, 0.64, 0.7),
         goal=goal.name,
@@ -217,15 +221,14 @@ def test_a_goal_that_wins_less_is_read_the_other_way_round(
         goal_kl=goal.kl,
         with_ties=goal.kl,
     )
-    assert diagnose(one) is diagnosis
-    assert words in plain(finding(one))
+    assert diagnose(numbers) is diagnosis
+    assert words in plain(finding(numbers))
 
 
 @pytest.mark.parametrize("goal_kl", [0.0, 1e-4, 0.05, 6.0, 20.0])
 def test_any_goal_can_be_compared_with(goal_kl: float) -> None:
     for win_rate, kl in product(WIN_RATES.values(), KLS.values()):
-        one = measured(win_rate, kl, goal_kl=goal_kl, with_ties=goal_kl)
-        assert finding(one)
-        interval: Interval = one.win_rate_ci
-        if interval[0] <= 0.5:
-            assert "beats" not in finding(one)
+        numbers = measured(win_rate, kl, goal_kl=goal_kl, with_ties=goal_kl)
+        assert finding(numbers)
+        if numbers.win_rate.low <= 0.5:
+            assert "beats" not in finding(numbers)

@@ -58,8 +58,8 @@ def test_the_card_holds_what_was_done_and_measured(metrics: Metrics) -> None:
     card = model_card(RECIPE, metrics)
     recipe = card.split("```yaml\n")[1].split("\n```")[0]
     assert yaml.safe_load(recipe) == RECIPE
-    for name, row in metrics["methods"].items():
-        assert f"| {name} | {row['win_rate']:.3f} |" in card
+    for name, row in metrics.methods.items():
+        assert f"| {name} | {row.win_rate.value:.3f} |" in card
     assert "| best-of-8 in theory | 0.889 |" in card
     assert "temperature 0.7" in card
     assert "torch 2.13.0+cpu" in card
@@ -67,7 +67,7 @@ def test_the_card_holds_what_was_done_and_measured(metrics: Metrics) -> None:
 
 def test_tables_are_rectangular(metrics: Metrics) -> None:
     rows = [line for line in model_card(RECIPE, metrics).splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + len(metrics["methods"]) + 2
+    assert len(rows) == 2 + len(metrics.methods) + 2
     assert len({row.count("|") for row in rows}) == 1
 
 
@@ -76,9 +76,9 @@ HOSTILE = "a | b\n---\n# *c* <script>d</script> [x](http://e) ![y](z) `f` &amp; 
 
 def test_names_are_text_in_the_card(metrics: Metrics) -> None:
     plain = model_card(RECIPE, metrics)
-    metrics["name"] = metrics["policy"] = metrics["reward"] = HOSTILE
+    names = {"name": HOSTILE, "policy": HOSTILE, "reward": HOSTILE}
     recipe = {**RECIPE, "prompts": {"system": f"{HOSTILE}\n```\n# not a title\n````\n<b>"}}
-    card = model_card(recipe, metrics)
+    card = model_card(recipe, metrics.model_copy(update=names))
     assert front_matter(card) == front_matter(plain)
 
     markdown = MarkdownIt("commonmark").enable("table")

@@ -8,11 +8,14 @@ from bonbon.report.summary import (
     setting,
     with_interval,
 )
+from bonbon.theory.estimators import Interval
 
 
 def test_shares_are_whole_percent() -> None:
     assert percent(0.216) == "22\N{NO-BREAK SPACE}%"
-    assert percent_with_interval(0.51, (0.449, 0.57)).replace("\xa0", " ") == "51 % [45, 57]"
+    assert (
+        percent_with_interval(Interval(0.51, 0.449, 0.57)).replace("\xa0", " ") == "51 % [45, 57]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -24,8 +27,10 @@ def test_nats_have_the_digits_that_matter(kl: float, text: str) -> None:
 
 
 def test_zero_has_no_sign() -> None:
-    assert interval_text((-0.0001, 0.0001)).replace("\xa0", " ") == "[0.000, 0.000]"
-    assert with_interval(-0.0001, (-0.1, 0.1)).replace("\xa0", " ") == "0.000 [-0.100, 0.100]"
+    assert interval_text(Interval(0.0, -0.0001, 0.0001)).replace("\xa0", " ") == "[0.000, 0.000]"
+    assert (
+        with_interval(Interval(-0.0001, -0.1, 0.1)).replace("\xa0", " ") == "0.000 [-0.100, 0.100]"
+    )
 
 
 @pytest.mark.parametrize(

@@ -120,11 +120,10 @@ def test_the_table_holds_the_metrics(report: str, run_directory: Path) -> None:
     metrics = json.loads((run_directory / "metrics.json").read_text())
     for name, row in metrics["methods"].items():
         cells = report.split(f'data-method="{name}"')[1].split("</tr>")[0]
-        assert f">{row['win_rate']:.3f}" in cells
-        assert f">{row['kl']:.3f}" in cells
-        assert f">{row['mean_reward']:.3f}" in cells
+        for key in ("win_rate", "kl", "mean_reward"):
+            assert f">{row[key]['value']:.3f}" in cells
         if name != "base":
-            low, high = row["win_rate_ci"]
+            low, high = row["win_rate"]["low"], row["win_rate"]["high"]
             assert f"[{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]" in cells
 
 

@@ -3,9 +3,9 @@
 import io
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+from tests.compare.results import comparison_result
 
 from bonbon.compare.summary import comparison_table
 from bonbon.console import Console, shown, shown_json
@@ -68,19 +68,12 @@ def test_names_in_tables_are_text(
 ) -> None:
     console, sent = terminal
     name = ":smile: [red]\x1b[2J"
-    metrics["tilt"] = metrics["reward"] = name
-    metrics["methods"][name] = metrics["methods"]["best-of-8"]
-    console.show(summary_table(metrics))
-    estimate = (0.5, 0.4, 0.6)
-    row: dict[str, Any] = {"win_rate": estimate, "kl": estimate, "length_ratio": estimate}
-    found = {
-        "tilt": name,
-        "reward": name,
-        "num_prompts": 2,
-        "leader": name,
-        "methods": {name: row | {"kl_from_goal": None}},
-    }
-    console.show(comparison_table(found))
+    run = metrics.model_copy(update={"tilt": name, "reward": name})
+    row = metrics.methods["best-of-8"]
+    methods = {**metrics.methods, name: row}
+    console.show(summary_table(run.model_copy(update={"methods": methods})))
+    result = comparison_result(name=name, tilt=name, reward=name)
+    console.show(comparison_table(result))
     text = sent()
     assert text.count(r":smile: [red]\x1b[2J") == 7
     assert "\x1b[2J" not in text

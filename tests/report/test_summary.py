@@ -1,26 +1,31 @@
-import pytest
+from typing import Any
 
-from bonbon.evaluation.metrics import Metrics
+import pytest
+from tests.report.conftest import with_method
+
+from bonbon.evaluation.metrics import Metrics, TrainingSettings
 from bonbon.report.summary import (
     aim,
     draws_text,
     equivalent_draws,
     headline,
+    highest_at_this_kl,
     method_note,
     outcome,
     replaces_best_of,
-    room,
     tied_name,
     worth,
 )
+from bonbon.theory.estimators import Interval
 
 
 def with_win_rate(metrics: Metrics, low: float, value: float, high: float) -> Metrics:
-    row = metrics["methods"]["bonbon"]
-    row["win_rate"], row["win_rate_ci"] = value, (low, high)
-    best = metrics["methods"]["best-of-8"]
-    best["win_rate"], best["win_rate_ci"] = 0.875, (0.86, 0.89)
-    return metrics
+    best = with_method(metrics, "best-of-8", win_rate=Interval(0.875, 0.86, 0.89))
+    return with_method(best, "bonbon", win_rate=Interval(value, low, high))
+
+
+def changed(metrics: Metrics, **fields: Any) -> Metrics:  # noqa: ANN401
+    return metrics.model_copy(update=fields)
 
 
 def plain(text: str) -> str:
@@ -34,8 +39,8 @@ def test_a_win_is_claimed_with_its_price(metrics: Metrics) -> None:
         "(goal: 1.20 nats); best-of-8 reaches 88 %."
     )
     assert "the best of 3.0 draws of the base (95 % interval 2.0 to 4.0)" in worth(run)
-    assert "Best-of-8 itself wins 0.875, at 8 times the sampling cost" in worth(run)
-    assert "has 67 % of that gain over 0.5" in plain(worth(run))
+    assert "Best-of-8 itself has a win rate of 0.875, at 8 times the sampling cost" in worth(run)
+    assert "has 67 % of its gain over 0.5" in plain(worth(run))
 
 
 def test_equality_with_best_of_n_is_said_when_the_intervals_meet(metrics: Metrics) -> None:
@@ -43,24 +48,23 @@ def test_equality_with_best_of_n_is_said_when_the_intervals_meet(metrics: Metric
     assert as_often in worth(with_win_rate(metrics, 0.83, 0.845, 0.865))
     assert as_often not in worth(with_win_rate(metrics, 0.80, 0.81, 0.82))
     run = with_win_rate(metrics, 0.895, 0.90, 0.92)
-    run["methods"]["bonbon"]["kl_ci"] = (1.5, 1.7)
+    run = with_method(run, "bonbon", kl=Interval(1.6, 1.5, 1.7))
     assert "the trained model wins more often" in worth(run)
 
 
 def test_best_of_n_is_not_equalled_from_afar(metrics: Metrics) -> None:
     run = with_win_rate(metrics, 0.84, 0.86, 0.88)
-    row = run["methods"]["bonbon"]
-    row["kl"], row["kl_ci"] = 14.0, (13.0, 15.0)
+    run = with_method(run, "bonbon", kl=Interval(14.0, 13.0, 15.0))
     assert "12 times as far as best-of-8" in headline(run)
     assert "as often" not in worth(run)
     assert "draws" not in worth(run)
-    assert room(run) is None
+    assert highest_at_this_kl(run) is None
     assert not replaces_best_of(run)
 
 
 def test_an_interval_around_one_half_claims_nothing(metrics: Metrics) -> None:
     run = with_win_rate(metrics, 0.49, 0.53, 0.57)
-    assert "has moved without a gain" in headline(run)
+    assert "has moved from its base without a gain" in headline(run)
     assert "does not show that training helped" in worth(run)
     assert "draws" not in worth(run)
 
@@ -68,19 +72,17 @@ def test_an_interval_around_one_half_claims_nothing(metrics: Metrics) -> None:
 def test_a_loss_is_called_a_loss(metrics: Metrics) -> None:
     run = with_win_rate(metrics, 0.30, 0.35, 0.40)
     assert "worse" in headline(run)
-    assert "wrong way" in worth(run)
+    assert "wrong direction" in worth(run)
 
 
 def test_the_settings_in_force_are_told_where_they_are_known(metrics: Metrics) -> None:
     assert "‘rank’ on 8 draws" in aim(metrics)
-    metrics["training"] = {
-        "learning_rate": 2.5e-4,
-        "epochs": 2.0,
-        "tilt": "best-of-8",
-        "num_prompts": 12,
-        "alpha": 0.05,
-    }
-    assert "‘rank’ (learning rate 2.5e-4, α = 0.05, epochs = 2) on 8 draws" in aim(metrics)
+    training = TrainingSettings(
+        learning_rate=2.5e-4, epochs=2.0, tilt="best-of-8", num_prompts=12, alpha=0.05
+    )
+    assert "‘rank’ (learning rate 2.5e-4, α = 0.05, epochs = 2) on 8 draws" in aim(
+        changed(metrics, training=training)
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,50 +96,49 @@ def test_the_settings_in_force_are_told_where_they_are_known(metrics: Metrics) -
 def test_what_a_beta_leads_has_a_yardstick_and_no_goal(
     metrics: Metrics, objective: str, num_prompts: int | None, end: str
 ) -> None:
-    metrics["objective"] = objective
-    metrics["training"] = {
-        "learning_rate": 2e-5,
-        "epochs": 1.0,
-        "tilt": "best-of-8",
-        "num_prompts": num_prompts,
-        "beta": 0.1,
-    }
-    assert aim(metrics).endswith(f"‘{objective}’ (learning rate 2e-5, β = 0.1, epochs = 1) {end}")
-    assert "The aim" not in aim(metrics)
-    assert "(best-of-8: 1.20 nats)" in headline(metrics)
-    assert "goal" not in headline(metrics)
+    training = TrainingSettings(
+        learning_rate=2e-5, epochs=1.0, tilt="best-of-8", num_prompts=num_prompts, beta=0.1
+    )
+    run = changed(metrics, objective=objective, training=training)
+    assert aim(run).endswith(f"‘{objective}’ (learning rate 2e-5, β = 0.1, epochs = 1) {end}")
+    assert "goal" not in aim(run)
+    assert "(best-of-8: 1.20 nats)" in headline(run)
+    assert "goal" not in headline(run)
 
 
 def test_prompts_that_were_left_out_are_counted(metrics: Metrics) -> None:
     assert "left out" not in outcome(metrics)
-    metrics["num_held_out"] = 9
-    assert outcome(metrics).startswith("On 6 of 9 held-out prompts")
-    assert outcome(metrics).endswith("too few scored answers, and are left out.")
+    run = changed(metrics, num_held_out=9)
+    assert outcome(run).startswith("On 6 of 9 held-out prompts")
+    assert outcome(run).endswith("too few scored answers and are left out.")
 
 
 def test_only_a_best_of_n_has_its_ties_known(metrics: Metrics) -> None:
-    metrics["tilt"] = "best-of-poisson(7)"
-    assert tied_name(metrics) == "best-of-8"
+    assert tied_name(changed(metrics, tilt="best-of-poisson(7)")) == "best-of-8"
 
 
 def test_a_run_without_best_of_n_compares_with_nothing(metrics: Metrics) -> None:
     run = with_win_rate(metrics, 0.6, 0.65, 0.7)
-    del run["methods"]["best-of-8"]
-    assert "itself wins" not in worth(run)
+    del run.methods["best-of-8"]
+    assert "Best-of-8 itself" not in worth(run)
 
 
 def test_the_bound_is_the_optimal_tilt_s(metrics: Metrics) -> None:
     run = with_win_rate(metrics, 0.6, 0.65, 0.7)
-    run["methods"]["bonbon"]["kl"] = 1.204442
-    assert "No policy 1.20 nats from its base can win more than 0.890: the 0.240" in str(room(run))
-    run["methods"]["bonbon"]["win_rate_ci"] = (0.82, 0.9)
-    assert str(room(run)).endswith("more than 0.890.")
+    run = with_method(run, "bonbon", kl=Interval(1.204442, 0.79, 1.3))
+    assert highest_at_this_kl(run) == (
+        "No policy at 1.20 nats from its base can have a win rate above 0.890. Better training can "
+        "still gain 0.240 at this KL."
+    )
+    run = with_method(run, "bonbon", win_rate=Interval(0.85, 0.82, 0.9))
+    assert str(highest_at_this_kl(run)).endswith("above 0.890.")
 
 
 @pytest.mark.parametrize("kl", [-0.02, 0.0, 1e-9, 40.0, 900.0])
 def test_any_measured_kl_has_a_bound(metrics: Metrics, kl: float) -> None:
-    metrics["methods"]["bonbon"]["kl"] = kl
-    assert "can win more than" in str(room(metrics))
+    ends = metrics.methods["bonbon"].kl
+    run = with_method(metrics, "bonbon", kl=Interval(kl, ends.low, ends.high))
+    assert "can have a win rate above" in str(highest_at_this_kl(run))
 
 
 def test_the_outcome_names_sample_sizes_and_intervals(metrics: Metrics) -> None:

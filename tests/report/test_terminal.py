@@ -5,6 +5,7 @@ from rich.console import Console
 from bonbon.evaluation.metrics import Metrics
 from bonbon.report.summary import interval_text
 from bonbon.report.terminal import summary_lines, summary_table
+from bonbon.theory.estimators import Interval
 
 
 def printed(metrics: Metrics, width: int = 80) -> str:
@@ -18,14 +19,14 @@ def test_every_number_fits_eighty_columns(metrics: Metrics) -> None:
     text = printed(metrics)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
-    for row in metrics["methods"].values():
-        assert f"{row['win_rate']:.3f}" in text
-        assert f"{row['kl']:.2f}" in text
-        assert f"{row['mean_reward']:.2f}" in text
-        assert interval_text(row["mean_reward_ci"], digits=2) in text
+    for row in metrics.methods.values():
+        assert f"{row.win_rate.value:.3f}" in text
+        assert f"{row.kl.value:.2f}" in text
+        assert f"{row.mean_reward.value:.2f}" in text
+        assert interval_text(row.mean_reward, digits=2) in text
     for name in ("bonbon", "best-of-8"):
-        assert interval_text(metrics["methods"][name]["win_rate_ci"]) in text
-        assert interval_text(metrics["methods"][name]["kl_ci"], digits=2) in text
+        assert interval_text(metrics.methods[name].win_rate) in text
+        assert interval_text(metrics.methods[name].kl, digits=2) in text
 
 
 def test_theory_stands_below_the_methods(metrics: Metrics) -> None:
@@ -35,11 +36,11 @@ def test_theory_stands_below_the_methods(metrics: Metrics) -> None:
     assert places[-1] < text.index("with ties")
     assert "0.889" in text
     assert "1.20" in text
-    assert f"{metrics['theory']['tie_corrected']['win_rate']:.3f}" in text
+    assert f"{metrics.theory.tie_corrected.win_rate.value:.3f}" in text
 
 
 def test_the_base_has_no_interval_against_itself(metrics: Metrics) -> None:
-    assert interval_text((0.5, 0.5)) not in printed(metrics)
+    assert interval_text(Interval(0.5, 0.5, 0.5)) not in printed(metrics)
 
 
 def test_lines_say_what_the_numbers_mean(metrics: Metrics) -> None:
@@ -50,7 +51,6 @@ def test_lines_say_what_the_numbers_mean(metrics: Metrics) -> None:
 
 
 def test_ties_are_corrected_for_best_of_n_whatever_the_tilt(metrics: Metrics) -> None:
-    metrics["tilt"] = "optimal(kl=1)"
-    text = printed(metrics)
+    text = printed(metrics.model_copy(update={"tilt": "optimal(kl=1)"}))
     assert " ".join(text.split("optimal(kl=1)")[-1].split()).startswith("0.889 1.20 in theory")
     assert text.index("with ties") > text.rindex("best-of-8")

@@ -13,8 +13,8 @@ from bonbon.report.terminal import summary_lines
 
 COUNTS = {"train": 3, "eval-base": 0, "eval-bonbon": 12}
 SENTENCE = (
-    "The reward gave no score to 3 of the set train, 12 of the set eval-bonbon: those answers are "
-    "in no ranking and no mean."
+    "The reward gave no score to some answers (3 of the set train, 12 of the set eval-bonbon). "
+    "They are in no ranking and no mean."
 )
 RECIPE = {"policy": {"model": "m"}, "sampling": {"temperature": 1.0}}
 
@@ -34,7 +34,7 @@ def test_where_all_have_a_score_nothing_is_said(
     metrics: Metrics, counts: dict[str, int] | None
 ) -> None:
     if counts is not None:
-        metrics["no_score"] = counts
+        metrics = metrics.model_copy(update={"no_score": counts})
     assert unscored(metrics) is None
     assert len(summary_lines(metrics)) == 4
     assert "no score" not in model_card(RECIPE, metrics)

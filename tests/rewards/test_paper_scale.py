@@ -55,12 +55,12 @@ def test_every_stage_of_the_paper_s_comparison_runs(
         ],
     )
     console = Console(quiet=True)
-    found = compare(recipe, tmp_path / "run", console=console)
+    result = compare(recipe, tmp_path / "run", console=console)
 
-    assert list(found["methods"]) == [
+    assert list(result.methods) == [
         "base", "best-of-2", "best-of-4", "best-of-8", "best-of-16", *recipe.methods
     ]  # fmt: skip
     assert len(recipe.methods) == 9
-    assert all(found["methods"][name]["kl"][0] > 0 for name in recipe.methods)
-    assert found["methods"]["rank"]["extra"].keys() == recipe.compare.off_target.keys()
+    assert all(result.methods[name].kl.value > 0 for name in recipe.methods)
+    assert result.methods["rank"].extra.keys() == recipe.compare.off_target.keys()
     assert (tmp_path / "run" / "comparison.html").is_file()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bonbon.theory.estimators import (
-    Estimate,
+    Interval,
     best_of_n_mean,
     best_of_n_weights,
     best_of_n_win_rate,
@@ -113,7 +113,7 @@ def test_bootstrap_mean_covers_its_mean() -> None:
     for seed in range(200):
         values = np.random.default_rng(seed).random(60)
         estimate = bootstrap_mean(values, seed=seed, num_resamples=400)
-        assert estimate.mean == values.mean()
+        assert estimate.value == values.mean()
         covered += estimate.low <= 0.5 <= estimate.high
     assert 0.90 <= covered / 200 <= 0.985
 
@@ -137,13 +137,13 @@ def test_bootstrap_in_parts_resamples_as_often_as_asked() -> None:
     values = np.random.default_rng(0).random(900_000)  # so many that four resamples fit at once
     estimate = bootstrap_mean(values, seed=0, num_resamples=9)
     error = values.std() / math.sqrt(values.size)
-    assert estimate.low < estimate.mean + 2 * error
-    assert estimate.high > estimate.mean - 2 * error
+    assert estimate.low < estimate.value + 2 * error
+    assert estimate.high > estimate.value - 2 * error
     assert 0 < estimate.high - estimate.low < 8 * error
 
 
 def test_one_prompt_leaves_nothing_to_resample() -> None:
-    assert bootstrap_mean(np.array([0.3]), seed=0) == Estimate(0.3, 0.3, 0.3)
+    assert bootstrap_mean(np.array([0.3]), seed=0) == Interval(0.3, 0.3, 0.3)
 
 
 NAN = np.array([[1.0, math.nan]])

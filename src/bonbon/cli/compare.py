@@ -46,11 +46,9 @@ def compare(
     directory = out or Path("runs") / name
     console = Console()
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
-        comparison = run_comparison(
-            loaded, directory, console=console, seeds=seeds, only=only or []
-        )
+        result = run_comparison(loaded, directory, console=console, seeds=seeds, only=only or [])
     console.say("")
-    console.show(comparison_table(comparison))
-    for line in comparison_lines(comparison):
+    console.show(comparison_table(result))
+    for line in comparison_lines(result):
         console.say(line)
     console.say(f"\nReport: {directory / 'comparison.html'}")

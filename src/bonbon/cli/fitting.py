@@ -23,9 +23,10 @@ from bonbon.data.labelled_texts import (
 from bonbon.errors import ConfigError
 from bonbon.models.bundled import cache_directory
 from bonbon.recipe_io import one_line
-from bonbon.reward_fitting.agreement import Agreement, Estimate
+from bonbon.reward_fitting.agreement import Agreement
 from bonbon.reward_fitting.config import ClassifierFitConfig
 from bonbon.reward_fitting.fit import FittedReward, fit_reward
+from bonbon.theory.estimators import Interval
 
 MEND_MEMORY = "lower --batch-size or --max-length"
 
@@ -76,7 +77,7 @@ def agreement_table(fitted: FittedReward) -> Table:
     return table
 
 
-def _estimate(estimate: Estimate) -> str:
+def _estimate(estimate: Interval) -> str:
     if math.isnan(estimate.value):
         return "not defined"
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"

@@ -1,1 +1,1 @@
-"""Comparing training methods on the same candidates and held-out prompts."""
+"""Comparison of training methods on the same candidates and held-out prompts."""

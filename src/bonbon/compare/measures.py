@@ -1,4 +1,4 @@
-"""What a comparison measures on a method besides its own run, and whether all of that is done."""
+"""Measurements of a comparison besides the methods' runs, and whether they are finished."""
 
 import json
 import math
@@ -14,9 +14,10 @@ from bonbon.compare.schema import GOLD
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.fingerprint import digest
 from bonbon.data.prompts import load_prompts
+from bonbon.evaluation.metrics import METRICS_FILE
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.pipeline.cache_keys import scoring_settings
-from bonbon.pipeline.evaluate import group_logprobs
+from bonbon.pipeline.evaluate import KL_FILE, group_logprobs
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.score import add_scores, load_told
 from bonbon.pipeline.stage import Stage, recorded_settings, stage_file
@@ -26,10 +27,10 @@ from bonbon.rewards.base import RewardConfig
 from bonbon.theory.best_of import BestOf
 
 SHARED = "shared"
-"""The directory, beside those of the methods, of the candidates that all share."""
+"""The directory of the candidates that all methods share."""
 
 COMPARED = "compared"
-"""The stage of a method that is finished when everything of it can be compared."""
+"""The stage that is finished when a method can be compared."""
 
 LOG_RATIOS = "log_ratios.json"
 
@@ -37,11 +38,11 @@ LOGPROBS = "base-logprobs"
 """The stage that reads some of the base's held-out draws with a model."""
 
 FEWEST_READ = 16
-"""How many of a prompt's held-out draws of the base are read at least, for KL(goal ‖ π)."""
+"""At least so many of a prompt's held-out draws of the base are read, for KL(goal ‖ π)."""
 
 
 def method_directory(directory: Path, name: str, seed: int) -> Path:
-    """Return where a method's run is; it is an ordinary run directory."""
+    """Return a method's run directory."""
     return directory / "methods" / (name if seed == 0 else f"{name} seed {seed}")
 
 
@@ -52,7 +53,7 @@ def seeded(recipe: Recipe, seed: int) -> Recipe:
 
 
 def compared_stage(directory: Path, recipe: ComparisonRecipe, name: str, seed: int) -> Stage:
-    """Return the record of a method's being comparable: with this recipe, on these answers."""
+    """Return the stage that records with which recipe and answers a method can be compared."""
     shared = directory / SHARED
     answers = recorded_settings(shared, "sample-eval-base")
     rewards = {"": recipe.base.reward, **extra_rewards(recipe)}
@@ -60,7 +61,7 @@ def compared_stage(directory: Path, recipe: ComparisonRecipe, name: str, seed: i
         "recipe": digest(dump_recipe(seeded(recipe.methods[name], seed))),
         "candidates": digest(recorded_settings(shared, "sample-train")),
         "answers": digest(answers),
-        "draws read": _num_read(recipe.base),
+        "draws_read": _num_read(recipe.base),
         "rewards": {
             score: digest(scoring_settings(_with_reward(recipe.base, reward), answers, prompts=()))
             for score, reward in rewards.items()
@@ -70,27 +71,29 @@ def compared_stage(directory: Path, recipe: ComparisonRecipe, name: str, seed: i
 
 
 def is_compared(directory: Path, recipe: ComparisonRecipe, name: str, seed: int) -> bool:
-    """Return whether a method has run to its end with what is wanted now, and all is there."""
-    own = method_directory(directory, name, seed)
+    """Return whether a method has finished with the present settings, and all files exist."""
+    run_directory = method_directory(directory, name, seed)
     return compared_stage(directory, recipe, name, seed).finished and all(
-        (own / file).is_file() for file in ("metrics.json", "kl.json", LOG_RATIOS)
+        (run_directory / file).is_file() for file in (METRICS_FILE, KL_FILE, LOG_RATIOS)
     )
 
 
 def extra_rewards(recipe: ComparisonRecipe) -> dict[str, RewardConfig]:
-    """Return the rewards besides the recipe's that answers are scored with, by name."""
+    """Return the gold reward and the off-target attributes by name."""
     gold = {GOLD: recipe.compare.gold} if recipe.compare.gold is not None else {}
     return {**gold, **recipe.compare.off_target}
 
 
 def extra_table(name: str) -> str:
-    """Return what the table of another reward's scores is called."""
+    """Return the name of the table with an extra reward's scores."""
     return f"compare {name}"
 
 
 def add_extra_scores(run_directory: RunDirectory, recipe: ComparisonRecipe, set_name: str) -> None:
     """Score a set of held-out answers with the gold reward and the off-target attributes."""
-    prompts = [one for one in load_prompts(run_directory.recipe.prompts) if one.split == "eval"]
+    prompts = [
+        prompt for prompt in load_prompts(run_directory.recipe.prompts) if prompt.split == "eval"
+    ]
     sampling = recorded_settings(run_directory.path, f"sample-{set_name}")
     for name, reward in extra_rewards(recipe).items():
         with_reward = _with_reward(run_directory.recipe, reward)
@@ -100,14 +103,15 @@ def add_extra_scores(run_directory: RunDirectory, recipe: ComparisonRecipe, set_
 
 
 def measure_log_ratios(shared: RunDirectory, run_directory: RunDirectory) -> None:
-    """Keep log π_θ/π0 of the base's held-out draws, both read in the same precision."""
+    """Write log π_θ/π0 of the base's held-out draws; both models compute in the same precision."""
     policy = run_directory.recipe.policy
-    place = {"model": str(run_directory.model_directory), "revision": None}
+    trained_model = {"model": str(run_directory.model_directory), "revision": None}
     model = recorded_settings(run_directory.path, "sample-eval-bonbon")
     base = _base_logprobs(shared, shared, policy, {})
-    trained = _base_logprobs(shared, run_directory, policy.model_copy(update=place), model)
+    trained = _base_logprobs(shared, run_directory, policy.model_copy(update=trained_model), model)
     ratios = {
-        prompt: (np.array(trained[prompt]) - np.array(own)).tolist() for prompt, own in base.items()
+        prompt: (np.array(trained[prompt]) - np.array(logprobs)).tolist()
+        for prompt, logprobs in base.items()
     }
     replace_text(run_directory.path / LOG_RATIOS, json.dumps(ratios) + "\n")
 
@@ -118,7 +122,7 @@ def _base_logprobs(
     policy: PolicyConfig,
     model: Mapping[str, Any],
 ) -> dict[str, list[float]]:
-    """Return log-probabilities of the base's held-out draws by prompt, computed once and stored."""
+    """Return log-probabilities of the base's held-out draws by prompt; they are stored."""
     num_read = _num_read(shared.recipe)
     answers = recorded_settings(shared.path, "sample-eval-base")
     scores = recorded_settings(shared.path, "score-eval-base")
@@ -154,7 +158,7 @@ def _base_logprobs(
 
 
 def _num_read(recipe: Recipe) -> int:
-    """Return how many draws are read: for best-of-n at least 2n, whose weights are unbiased."""
+    """Return how many draws are read; for best-of-n 2n or more, so that weights are unbiased."""
     goal = recipe.final_goal
     return max(FEWEST_READ, math.ceil(2 * goal.n)) if isinstance(goal, BestOf) else FEWEST_READ
 

@@ -1,4 +1,4 @@
-"""The recipe of a comparison: a run's recipe, and the methods that change something of it."""
+"""The recipe of a comparison: a run's recipe, and methods that change some of its settings."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 
 from bonbon.config import Config, Several
 from bonbon.errors import ConfigError
@@ -17,21 +17,21 @@ from bonbon.rewards.base import RewardConfig
 
 
 class MethodConfig(Config):
-    """One trained method: what it changes of the recipe."""
+    """One trained method: the settings that it changes."""
 
     training: dict[str, Any] = Field(default_factory=dict)
     """Settings of `training` that differ from the recipe's."""
     rounds: dict[str, Any] = Field(default_factory=dict)
     """Settings of `rounds` that differ from the recipe's."""
     tilt: str | None = None
-    """What to train towards; by default the recipe's."""
-    family: str | None = None
-    """Methods of one family are points along one dial, and joined by a line; by default the
-    objective."""
+    """The tilt to train towards; by default the recipe's."""
+    group: str | None = Field(default=None, validation_alias=AliasChoices("group", "family"))
+    """Methods of one group differ in how far they go from the base, and are joined by a line; by
+    default the objective."""
 
 
 RESERVED = frozenset({"gold", "reward", "length", "kl", "win_rate"})
-"""What a comparison's table has columns for already."""
+"""Names of columns that the table of a comparison has already."""
 
 
 class CompareConfig(Config):
@@ -41,12 +41,14 @@ class CompareConfig(Config):
     """Trained methods by name."""
     best_of: Several[int] = (2, 4, 8, 16)
     """Best-of-n at inference, all from the base's held-out draws, without bias."""
-    leader: str | None = None
-    """The method whose lead over each other one is tested; by default the first."""
+    reference: str | None = Field(
+        default=None, validation_alias=AliasChoices("reference", "leader")
+    )
+    """The method that is tested against each other group at equal KL; by default the first."""
     off_target: dict[str, RewardConfig] = Field(default_factory=dict)
-    """Attributes that should stay as they are, by name; each a reward."""
+    """Attributes that should not change, by name; each is a reward."""
     gold: RewardConfig | None = None
-    """The reward that is really meant; the recipe's is its proxy."""
+    """The true objective; the recipe's reward is its proxy."""
     fast: Several[str] = ()
     """Overrides such as `prompts.num_train=64` that `--fast` applies."""
 
@@ -59,9 +61,9 @@ class CompareConfig(Config):
                     f"got a method called {name!r}; expected letters, digits, spaces and "
                     "`. + - _`, other than base, best-of-… and … seed 1"
                 )
-            if method.family and _is_taken(method.family):
+            if method.group and _is_taken(method.group):
                 raise ValueError(
-                    f"{name}: got the family {method.family!r}; expected another name than base, "
+                    f"{name}: got the group {method.group!r}; expected another name than base, "
                     "best-of-… and … seed 1"
                 )
         return methods
@@ -95,12 +97,12 @@ def _is_folder(name: str) -> bool:
 
 @dataclass(frozen=True)
 class ComparisonRecipe:
-    """What is compared.
+    """A checked comparison.
 
     Attributes:
-        base: what all methods share.
-        compare: the methods, and what else is measured.
-        methods: each method's whole recipe, by name.
+        base: the recipe that all methods share.
+        compare: the methods, and what is measured besides.
+        methods: the complete recipe of each method, by name.
     """
 
     base: Recipe
@@ -108,13 +110,13 @@ class ComparisonRecipe:
     methods: dict[str, Recipe]
 
     @property
-    def leader(self) -> str:
-        """The method whose lead is tested."""
-        return self.compare.leader or next(iter(self.methods))
+    def reference(self) -> str:
+        """The method that is tested against the others."""
+        return self.compare.reference or next(iter(self.methods))
 
-    def family(self, method: str) -> str:
-        """Return the family that a method is of."""
-        return self.compare.methods[method].family or self.methods[method].training.objective
+    def group(self, method: str) -> str:
+        """Return the group of a method."""
+        return self.compare.methods[method].group or self.methods[method].training.objective
 
 
 def load_comparison(
@@ -123,12 +125,12 @@ def load_comparison(
     """Read the recipe of a comparison from YAML: a run's recipe with a section `compare`.
 
     Args:
-        path: the file.
-        overrides: `a.b=c` each, for what the methods share or for `compare`.
+        path: the YAML file.
+        overrides: `a.b=c` each, for the shared recipe or for `compare`.
         fast: apply `compare.fast` first.
 
     Raises:
-        ConfigError: it cannot be used; the message names the key.
+        ConfigError: the recipe is not valid; the message names the key.
     """
     values = read_yaml(path)
     if not isinstance(values.get("compare"), dict):
@@ -138,12 +140,12 @@ def load_comparison(
         )
     where = f"recipe {path}: "
     section = {"compare": values.pop("compare")}
-    own = [one for one in overrides if one.startswith("compare.")]
-    for override in own:
-        apply_override(section, override)
+    for override in overrides:
+        if override.startswith("compare."):
+            apply_override(section, override)
     compare = _compare_config(section, where)
     first = compare.fast if fast else ()
-    shared = [one for one in overrides if one not in own]
+    shared = [override for override in overrides if not override.startswith("compare.")]
     base = make_recipe(values, [*first, *shared], where=where)
     methods = {
         name: _method_recipe(base, name, method, where) for name, method in compare.methods.items()
@@ -175,11 +177,11 @@ def _method_recipe(base: Recipe, name: str, method: MethodConfig, where: str) ->
 
 
 def _check(recipe: ComparisonRecipe, where: str) -> None:
-    """Find what would keep the comparison from its end before anything is paid for."""
+    """Refuse a comparison that could not finish, before anything is computed."""
     compare, base = recipe.compare, recipe.base
-    if compare.leader is not None and compare.leader not in recipe.methods:
+    if compare.reference is not None and compare.reference not in recipe.methods:
         raise ConfigError(
-            f"{where}compare.leader: got {compare.leader!r}, expected one of "
+            f"{where}compare.reference: got {compare.reference!r}, expected one of "
             f"{', '.join(recipe.methods)}"
         )
     most = max(compare.best_of, default=1)
@@ -201,7 +203,7 @@ def _check(recipe: ComparisonRecipe, where: str) -> None:
 def _check_reward(reward: RewardConfig, where: str) -> None:
     if reward.compares_candidates:
         raise ConfigError(
-            f"{where}one that compares candidates with each other gives scores that differ between "
-            "methods; use one that rates each answer by itself"
+            f"{where}a reward that compares candidates with each other gives scores that differ "
+            "between methods; use a reward that scores each answer by itself"
         )
     reward.check()

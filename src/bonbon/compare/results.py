@@ -1,10 +1,8 @@
-"""The numbers of a comparison, from what its methods have stored."""
+"""The numbers of a comparison, computed from the files of its methods."""
 
 import json
-from collections.abc import Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,10 +14,10 @@ from bonbon.compare.measures import (
     method_directory,
 )
 from bonbon.compare.recipe import ComparisonRecipe
-from bonbon.compare.schema import GOLD, SCHEMA
-from bonbon.compare.statistics import Compared, Comparison, PromptAnswers
+from bonbon.compare.schema import GOLD, ComparisonResult
+from bonbon.compare.statistics import ComparisonStatistics, MethodAnswers, PromptAnswers
 from bonbon.data.store import CandidateStore
-from bonbon.evaluation.metrics import read_metrics
+from bonbon.evaluation.metrics import Metrics, Point, read_metrics
 from bonbon.models.policy import policy_name
 from bonbon.pipeline.environment import circumstances, versions
 from bonbon.pipeline.evaluate import read_kl
@@ -30,77 +28,61 @@ from bonbon.theory.best_of import BestOf
 from bonbon.theory.tilt import Tilt
 
 
-def comparison_numbers(shared: RunDirectory, recipe: ComparisonRecipe) -> dict[str, Any]:
-    """Return everything of `comparison.json`."""
-    root, goal = shared.path.parent, recipe.base.final_goal
-    reward = recipe.base.reward.score_name
-    base = _answers(shared.store, "eval-base", reward, recipe, None)
+def comparison_result(shared: RunDirectory, recipe: ComparisonRecipe) -> ComparisonResult:
+    """Return everything in `comparison.json`."""
+    root, base, goal = shared.path.parent, recipe.base, recipe.base.final_goal
+    reward = base.reward.score_name
     finished = [name for name in recipe.methods if is_compared(root, recipe, name, 0)]
     for name in recipe.methods.keys() - set(finished):
         shared.console.say(f"  {name} is not in the report: it has not run with these settings.")
-    methods = [_compared_method(root, recipe, name, 0) for name in finished]
-    leader = recipe.leader if recipe.leader in finished else finished[0]
-    comparison = _comparison(recipe, base, methods, leader)
-    return {
-        "schema": SCHEMA,
-        "name": recipe.base.name,
-        "policy": policy_name(recipe.base.policy),
-        "reward": reward,
-        "n": _shown_n(goal, recipe.base.sampling.n),
-        "tilt": goal.name,
-        "aims": {name: recipe.methods[name].final_goal.name for name in finished},
-        "training": {
-            name: read_metrics(method_directory(root, name, 0)).get("training") for name in finished
-        },
-        "temperature": recipe.base.sampling.temperature,
-        "seed": recipe.base.seed,
-        "leader": leader,
-        "num_prompts": len(comparison.prompts),
-        "base_draws": min(len(one.rewards) for one in comparison.base),
-        "num_left_out": comparison.num_left_out,
-        "theory": {
-            "win_rate": goal.win_rate,
-            "kl": goal.kl,
-        },
-        "goal_density": _density(goal),
-        "methods": comparison.rows(),
-        "quantiles": comparison.quantiles(),
-        "leads": comparison.leads(),
-        "duels": comparison.duels(),
-        "tied_curve": comparison.tied_curve(),
-        "over_optimisation": comparison.over_optimisation(GOLD) if recipe.compare.gold else None,
-        "seeds": _spread(root, recipe, comparison),
-        "cost": {
-            name: _cost(method_directory(root, name, 0), recipe.methods[name]) for name in finished
-        },
-        "compare": recipe.compare.model_dump(mode="json", exclude_unset=True),
-        "versions": versions(),
-        "made": circumstances(),
-    }
-
-
-def _comparison(
-    recipe: ComparisonRecipe,
-    base: Mapping[str, PromptAnswers],
-    methods: Sequence[Compared],
-    leader: str,
-) -> Comparison:
-    return Comparison(
-        base,
-        methods,
+    reference = recipe.reference if recipe.reference in finished else finished[0]
+    statistics = ComparisonStatistics(
+        _answers(shared.store, "eval-base", reward, recipe, None),
+        [_method_answers(root, recipe, name, 0) for name in finished],
         best_of=recipe.compare.best_of,
-        goal=recipe.base.final_goal,
-        leader=leader,
-        num_resamples=recipe.base.evaluation.num_resamples,
-        seed=recipe.base.seed,
+        goal=goal,
+        reference=reference,
+        num_resamples=base.evaluation.num_resamples,
+        seed=base.seed,
+    )
+    made = circumstances()
+    runs = {name: read_metrics(method_directory(root, name, 0)) for name in finished}
+    return ComparisonResult(
+        name=base.name,
+        policy=policy_name(base.policy),
+        reward=reward,
+        n=_shown_n(goal, base.sampling.n),
+        tilt=goal.name,
+        goals={name: recipe.methods[name].final_goal.name for name in finished},
+        training={name: metrics.training for name, metrics in runs.items()},
+        temperature=base.sampling.temperature,
+        seed=base.seed,
+        reference=reference,
+        num_prompts=len(statistics.prompts),
+        base_draws=min(len(answers.rewards) for answers in statistics.base),
+        num_left_out=statistics.num_left_out,
+        theory=Point(win_rate=goal.win_rate, kl=goal.kl),
+        goal_density=_density(goal),
+        methods=statistics.rows(),
+        quantiles=statistics.quantiles(),
+        leads=statistics.leads(),
+        pairwise=statistics.pairwise(),
+        tied_curve=statistics.tied_curve(),
+        over_optimisation=statistics.over_optimisation(GOLD) if recipe.compare.gold else None,
+        training_seeds=_training_seeds(root, recipe, statistics),
+        cost={name: _cost(metrics, recipe.methods[name]) for name, metrics in runs.items()},
+        compare=recipe.compare.model_dump(mode="json", exclude_unset=True),
+        versions=versions(),
+        date=made["date"],
+        machine=made["machine"],
     )
 
 
-def _compared_method(root: Path, recipe: ComparisonRecipe, name: str, seed: int) -> Compared:
+def _method_answers(root: Path, recipe: ComparisonRecipe, name: str, seed: int) -> MethodAnswers:
     directory = method_directory(root, name, seed)
     reward = recipe.base.reward.score_name
     answers = _answers(CandidateStore(directory), "eval-bonbon", reward, recipe, directory)
-    return Compared(name, recipe.family(name), answers)
+    return MethodAnswers(name, recipe.group(name), answers)
 
 
 def _answers(
@@ -110,7 +92,7 @@ def _answers(
     recipe: ComparisonRecipe,
     directory: Path | None,
 ) -> dict[str, PromptAnswers]:
-    """Return one method's answers by prompt, with every other score and distance of them."""
+    """Return one method's answers by prompt, with their other scores and KLs."""
     names = extra_rewards(recipe)
     tables = {name: store.read_scores(set_name, extra_table(name)) or {} for name in names}
     kls = read_kl(directory) if directory else {}
@@ -120,7 +102,7 @@ def _answers(
         return float("nan") if value is None else value
 
     def answers(group: ScoredGroup) -> PromptAnswers:
-        keys = [(one.prompt_id, one.sample_index) for one in group.candidates]
+        keys = [(candidate.prompt_id, candidate.sample_index) for candidate in group.candidates]
         kl = kls.get(group.prompt_id, {"rao_blackwell": 0.0, "monte_carlo": 0.0})
         ratio = ratios.get(group.prompt_id)
         return PromptAnswers(
@@ -137,23 +119,23 @@ def _answers(
     return {group.prompt_id: answers(group) for group in store.groups(set_name, reward)}
 
 
-def _spread(
-    root: Path, recipe: ComparisonRecipe, comparison: Comparison
-) -> dict[str, list[tuple[float, float]]]:
-    """Return KL and win rate of each method by training seed, where several have run."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for method in comparison.methods:
+def _training_seeds(
+    root: Path, recipe: ComparisonRecipe, statistics: ComparisonStatistics
+) -> dict[str, list[Point]]:
+    """Return KL and win rate of each training run of the methods that have several."""
+    runs: dict[str, list[Point]] = {}
+    for method in statistics.methods:
         done = takewhile(lambda seed: is_compared(root, recipe, method.name, seed), count())  # noqa: B023 - read at once
         points = [
-            comparison.point(_compared_method(root, recipe, method.name, seed)) for seed in done
+            statistics.point(_method_answers(root, recipe, method.name, seed)) for seed in done
         ]
         if len(points) > 1:
-            found[method.name] = points
-    return found
+            runs[method.name] = points
+    return runs
 
 
 def _shown_n(goal: Tilt, drawn: int) -> int:
-    """Return the n of best-of-n beside the methods: the goal's, if it is one that can be drawn."""
+    """Return the n of the best-of-n beside the methods: the goal's if it is a whole number."""
     return goal.n if isinstance(goal, BestOf) and isinstance(goal.n, int) else drawn
 
 
@@ -162,9 +144,9 @@ def _density(goal: Tilt) -> list[tuple[float, float]]:
     return list(zip(u.tolist(), goal.density(u).tolist(), strict=True))
 
 
-def _cost(directory: Path, recipe: Recipe) -> dict[str, float]:
-    """Return tokens and seconds; methods that draw as they train pay for those draws alone."""
-    cost = dict(read_metrics(directory)["timing"])
+def _cost(metrics: Metrics, recipe: Recipe) -> dict[str, float]:
+    """Return seconds and work; methods that draw while they train pay only for those draws."""
+    cost = dict(metrics.timing)
     if recipe.training.build_objective().online:
         ranks_among_draws = recipe.training.rlhf_reward == "quantile"
         shared = cost["sampled_tokens"] if ranks_among_draws else 0

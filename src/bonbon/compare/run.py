@@ -1,10 +1,8 @@
-"""The comparison job: one set of candidates, a run per method, and the numbers of all of them."""
+"""`compare`: one set of candidates, a run per method, and the statistics of all of them."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bonbon.compare.measures import (
     LOG_RATIOS,
@@ -18,11 +16,11 @@ from bonbon.compare.measures import (
 )
 from bonbon.compare.page import write_comparison
 from bonbon.compare.recipe import ComparisonRecipe
-from bonbon.compare.results import comparison_numbers
-from bonbon.compare.schema import COMPARISON_FILE
+from bonbon.compare.results import comparison_result
+from bonbon.compare.schema import COMPARISON_FILE, ComparisonResult
 from bonbon.console import Console
-from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
+from bonbon.evaluation.metrics import write_result
 from bonbon.pipeline.run import Run, run
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import same_record
@@ -35,18 +33,18 @@ def compare(
     console: Console | None = None,
     seeds: int = 1,
     only: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Run every method, or what is left of it, and return and report the comparison.
+) -> ComparisonResult:
+    """Run every method, or what is left of it, then write the report and return the results.
 
     Args:
-        recipe: what is compared.
-        directory: holds everything; give the same one again to resume, or to add a method.
-        console: tells the user what happens.
-        seeds: how many times each method is trained now, on the same candidates.
-        only: methods to run now; the report shows all that are finished.
+        recipe: the methods and what they share.
+        directory: holds everything. The same directory again resumes, or adds a method.
+        console: shows progress.
+        seeds: how many times to train each method, on the same candidates.
+        only: methods to run now. The report shows all finished methods.
 
     Raises:
-        BonbonError: something the user can mend; what is done already stays done.
+        BonbonError: something that the user can fix; finished stages are kept.
     """
     console = console or Console()
     shared = RunDirectory.at(directory / SHARED, recipe.base, console)
@@ -63,32 +61,32 @@ def compare(
         for seed in range(seeds):
             if not only or name in only:
                 _run_method(shared, recipe, name, seed)
-    found = comparison_numbers(shared, recipe)
-    replace_text(directory / COMPARISON_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    result = comparison_result(shared, recipe)
+    write_result(directory / COMPARISON_FILE, result)
     write_comparison(directory)
-    return found
+    return result
 
 
 def _run_method(shared: RunDirectory, recipe: ComparisonRecipe, name: str, seed: int) -> None:
     root = shared.path.parent
-    own, method = method_directory(root, name, seed), seeded(recipe.methods[name], seed)
+    directory, method = method_directory(root, name, seed), seeded(recipe.methods[name], seed)
     shared.console.heading(f"Method: {name}" + (f", seed {seed}" if seed else ""))
     stage = compared_stage(root, recipe, name, seed)
-    if not stage.finished:  # until it is, nothing of the method may be compared
+    if not stage.finished:  # a method that is killed half-way must not be compared
         stage.begin()
-    _share(shared.path, own)
-    run(method, own, console=shared.console)
-    run_directory = RunDirectory.at(own, method, shared.console)
+    _share(shared.path, directory)
+    run(method, directory, console=shared.console)
+    run_directory = RunDirectory.at(directory, method, shared.console)
     add_extra_scores(run_directory, recipe, "eval-bonbon")
     measure_log_ratios(shared, run_directory)
-    stage.finish(own / LOG_RATIOS)
+    stage.finish(directory / LOG_RATIOS)
 
 
 def _share(source: Path, target: Path) -> None:
-    """Give a method the candidates that all share, scored, and again when those have changed."""
+    """Copy the shared candidates and scores to a method, unless it has the same ones."""
     for set_name in ("train", "eval-base"):
         stages = (f"sample-{set_name}", f"score-{set_name}")
-        if all(same_record(target, source, one) for one in stages):
+        if all(same_record(target, source, stage) for stage in stages):
             continue
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / "recipe.yaml", target)
@@ -100,6 +98,6 @@ def _share(source: Path, target: Path) -> None:
             "stages/sample-{}.json",
         ):
             for file in source.glob(pattern.format(set_name)):
-                place = target / file.relative_to(source)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, place)  # with its time, which its seal knows
+                copy = target / file.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, copy)  # with its time of change, which the stage's record holds

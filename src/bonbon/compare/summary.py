@@ -1,248 +1,229 @@
-"""What a comparison's numbers say, in sentences."""
+"""Sentences about the numbers of a comparison, and its table in a terminal."""
 
-from collections.abc import Mapping
 from enum import Enum
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from bonbon.compare.schema import ComparisonResult, Lead
 from bonbon.console import shown
-from bonbon.evaluation.metrics import Training
 from bonbon.report.diagnosis import Measured
-from bonbon.report.summary import finding, interval_text, nats, remedy
+from bonbon.report.summary import finding, nats, remedy, with_interval
 from bonbon.report.terminal import as_title
+from bonbon.theory.estimators import Interval
 from bonbon.theory.parse import parse_tilt
 
-Found = Mapping[str, Any]
-
-SIGHT = 4.0
-"""How many times the largest KL measured a fit is believed in."""
+TRUSTED_RANGE = 4.0
+"""A fit is trusted up to so many times the largest measured KL."""
 
 NEAR = 1.5
-"""Within which factor of a KL a method was measured at it."""
+"""A method counts as measured at a KL if one of its points is within this factor of it."""
 
 
-def headline(found: Found) -> str:
-    """Say what became of the leading method, and whom it beats at equal KL."""
-    verdict = finding(measured(found, found["leader"]), name=found["leader"])
-    return " ".join([verdict, *_standing(found)])
+def headline(result: ComparisonResult) -> str:
+    """Say what training did to the reference method, and which groups it beats at equal KL."""
+    sentence = finding(measured(result, result.reference), name=result.reference)
+    groups: dict[Verdict, list[str]] = {}
+    for group, lead in result.leads.items():
+        groups.setdefault(verdict_of(lead), []).append(group)
+    parts = [
+        f"{verdict.value} {', '.join(groups[verdict])}" for verdict in Verdict if verdict in groups
+    ]
+    return f"{sentence} At equal KL {'; '.join(parts)}." if parts else sentence
 
 
-def advice(found: Found) -> str | None:
-    """Say which of the leader's settings to change, None where nothing is amiss."""
-    return remedy(measured(found, found["leader"]), _training(found, found["leader"]))
+def advice(result: ComparisonResult) -> str | None:
+    """Say which setting of the reference method to change, None if nothing is wrong."""
+    name = result.reference
+    return remedy(measured(result, name), result.training.get(name))
 
 
-def _training(found: Found, name: str) -> Training | None:
-    """Return the settings of a method; comparisons of earlier versions do not tell them."""
-    return found.get("training", {}).get(name)
-
-
-def measured(found: Found, name: str) -> Measured:
-    """Return what a trained method's diagnosis rests on."""
-    row, aim = found["methods"][name], found["aims"][name]
-    goal = parse_tilt(aim)
-    win_rate, low, high = (goal.win_rate,) * 3
-    with_ties = goal.kl
-    if aim in found["methods"]:
-        win_rate, low, high = found["methods"][aim]["win_rate"]
-        with_ties = min(goal.kl, found["methods"][aim]["kl"][0])
+def measured(result: ComparisonResult, name: str) -> Measured:
+    """Return the numbers that a trained method's diagnosis rests on."""
+    row, goal_name = result.methods[name], result.goals[name]
+    goal, training = parse_tilt(goal_name), result.training.get(name)
+    win_rate = Interval(goal.win_rate, goal.win_rate, goal.win_rate)
+    kl_with_ties = goal.kl
+    if goal_name in result.methods:
+        win_rate = result.methods[goal_name].win_rate
+        kl_with_ties = min(goal.kl, result.methods[goal_name].kl.value)
     return Measured(
-        win_rate=row["win_rate"][0],
-        win_rate_ci=tuple(row["win_rate"][1:]),
-        kl=row["kl"][0],
-        kl_ci=tuple(row["kl"][1:]),
-        num_prompts=found["num_prompts"],
-        goal=aim,
+        win_rate=row.win_rate,
+        kl=row.kl,
+        num_prompts=result.num_prompts,
+        goal=goal_name,
         goal_win_rate=win_rate,
-        goal_win_rate_ci=(low, high),
         goal_kl=goal.kl,
-        goal_kl_with_ties=with_ties,
-        aimed="beta" not in (_training(found, name) or {}),
+        goal_kl_with_ties=kl_with_ties,
+        trained_to_goal=training is None or training.beta is None,
     )
 
 
-class Lead(Enum):
-    """What the interval of a lead at equal KL says."""
+class Verdict(Enum):
+    """What the interval of a lead at equal KL says of the reference method."""
 
     AHEAD = "it beats"
     BEHIND = "it is beaten by"
-    EVEN = "it cannot be told apart from"
-    UNMEASURED = "there is no verdict against"
+    EVEN = "it does not differ significantly from"
+    UNMEASURED = "it cannot be compared reliably with"
 
 
-def lead_of(one: Mapping[str, Any]) -> Lead:
-    """Read one lead: its interval, and whether who is behind was measured near that KL."""
-    value, low, high = one["lead"]
-    nearest = one["nearest"]["leader" if value < 0 else "other"]
-    if one["kl"] <= 0 or not one["kl"] / NEAR <= nearest <= one["kl"] * NEAR:
-        return Lead.UNMEASURED
-    if low <= 0 <= high:
-        return Lead.EVEN
-    return Lead.AHEAD if value > 0 else Lead.BEHIND
+def verdict_of(lead: Lead) -> Verdict:
+    """Read a lead: its interval, and whether the method that is behind was measured near that KL.
+
+    Interpolated win rates are lower bounds, so only the one that is behind must be measured there.
+    """
+    nearest = lead.nearest.reference if lead.lead.value < 0 else lead.nearest.other
+    if lead.kl <= 0 or not lead.kl / NEAR <= nearest <= lead.kl * NEAR:
+        return Verdict.UNMEASURED
+    if lead.lead.low <= 0 <= lead.lead.high:
+        return Verdict.EVEN
+    return Verdict.AHEAD if lead.lead.value > 0 else Verdict.BEHIND
 
 
-def _standing(found: Found) -> list[str]:
-    """Say in a sentence whom the leader beats at equal KL and who beats it."""
-    families: dict[Lead, list[str]] = {}
-    for family, one in found["leads"].items():
-        families.setdefault(lead_of(one), []).append(family)
-    said = [f"{lead.value} {', '.join(families[lead])}" for lead in Lead if lead in families]
-    return [f"At equal KL {'; '.join(said)}."] if said else []
-
-
-def lede(found: Found) -> str:
+def introduction(result: ComparisonResult) -> str:
     """Say what was compared, and on what."""
-    trained = sum(row["family"] not in {"base", "best-of-n"} for row in found["methods"].values())
-    goal = found["theory"]
-    return (
-        f"{trained} trained methods and best-of-n at inference, on the same candidates of "
-        f"{found['policy']} and the same {found['num_prompts']} held-out prompts. The goal, "
-        f"{found['tilt']} by {found['reward']}, wins {goal['win_rate']:.1%} at {goal['kl']:.2f} "
-        f"nats.{_aim(found)}"
+    goal, reference = result.theory, result.reference
+    own_goal = result.goals[reference]
+    text = (
+        f"{len(result.goals)} trained methods and best-of-n at inference were compared on the same "
+        f"candidates of {result.policy} and the same {result.num_prompts} held-out prompts. The "
+        f"goal is {result.tilt} by {result.reward}, which has a win rate of {goal.win_rate:.1%} at "
+        f"{goal.kl:.2f} nats."
     )
+    return text if own_goal == result.tilt else f"{text} {reference} is trained towards {own_goal}."
 
 
-def _aim(found: Found) -> str:
-    """Say what the leader is trained towards, if it is not the goal."""
-    leader = found["leader"]
-    aim = found["aims"][leader]
-    return "" if aim == found["tilt"] else f" {leader} is trained towards {aim}."
+def lead_lines(result: ComparisonResult) -> list[str]:
+    """Say for every other group whether the reference method beats it at equal KL."""
+    return [_lead_line(result.reference, group, lead) for group, lead in result.leads.items()]
 
 
-def lead_lines(found: Found) -> list[str]:
-    """Say of every other family whether the leader beats it at equal KL, and by how much."""
-    return [_lead_line(found["leader"], *item) for item in found["leads"].items()]
+def _lead_line(reference: str, group: str, lead: Lead) -> str:
+    """Name the method that is ahead first; the interval is of its lead."""
+    margin, (ahead, behind) = lead.lead, (reference, group)
+    nearest = lead.nearest.other
+    if margin.value < 0:
+        margin = Interval(-margin.value, -margin.high, -margin.low)
+        (ahead, behind), nearest = (group, reference), lead.nearest.reference
+    verdict, kl, by = verdict_of(lead), nats(lead.kl), with_interval(margin)
+    if verdict is Verdict.UNMEASURED and lead.kl <= 0:
+        return f"{reference} and {group} cannot be compared: one of them is still the base."
+    if verdict is Verdict.UNMEASURED:
+        return (
+            f"At {kl} {ahead} is ahead of {behind} by {by}, but only by interpolation: the nearest "
+            f"{behind} run is at {nats(nearest)}, so this comparison is not reliable."
+        )
+    if verdict is Verdict.EVEN:
+        return f"At {kl} {ahead} is ahead of {behind} by {by}, which is within noise."
+    return f"At {kl} {ahead} beats {behind} by {by}."
 
 
-def _lead_line(leader: str, family: str, one: Mapping[str, Any]) -> str:
-    """Name first who is ahead; the interval is of the lead of that one."""
-    value, low, high = one["lead"]
-    ahead, behind = leader, family
-    if value < 0:
-        ahead, behind, value, low, high = family, leader, -value, -high, -low
-    lead = f"{value:.3f} {interval_text((low, high))}"
-    match lead_of(one):
-        case Lead.UNMEASURED if one["kl"] <= 0:
-            return f"{leader} and {family} cannot be compared: one of them is still the base."
-        case Lead.UNMEASURED:
-            nearest = one["nearest"]["other" if behind == family else "leader"]
-            return (
-                f"At {nats(one['kl'])} {ahead} is ahead of {behind} by {lead} on straight lines, "
-                f"which is no verdict: {behind} was measured at {nats(nearest)} at the nearest, "
-                "and its line lies below what it wins between."
-            )
-        case Lead.EVEN:
-            return f"At {nats(one['kl'])} {ahead} is ahead of {behind} by {lead}: within noise."
-        case _:
-            return f"At {nats(one['kl'])} {ahead} beats {behind} by {lead}."
-
-
-def seed_lines(found: Found) -> list[str]:
-    """Say how far training seeds spread, or that nothing here tells."""
-    if not found["seeds"]:
+def seed_lines(result: ComparisonResult) -> list[str]:
+    """Say how much training seeds differ, or that each method was trained once."""
+    if not result.training_seeds:
         return [
-            "Each method was trained once: intervals say what other prompts would change, not what "
-            "another training run would; `--seeds 3` tells."
+            "Each method was trained once. The intervals show the variation between prompts, not "
+            "between training runs; `--seeds 3` measures that."
         ]
-    return [
-        f"{name}: win rate {min(w for _, w in points):.3f} to {max(w for _, w in points):.3f}, KL "
-        f"{min(k for k, _ in points):.2f} to {max(k for k, _ in points):.2f} over {len(points)} "
-        "training seeds."
-        for name, points in found["seeds"].items()
-    ]
+    lines: list[str] = []
+    for name, points in result.training_seeds.items():
+        wins, kls = [point.win_rate for point in points], [point.kl for point in points]
+        lines.append(
+            f"{name}: win rate {min(wins):.3f} to {max(wins):.3f}, KL {min(kls):.2f} to "
+            f"{max(kls):.2f} over {len(points)} training seeds."
+        )
+    return lines
 
 
-def precision(found: Found) -> str:
-    """Say what differences these prompts can show."""
-    row = found["methods"][found["leader"]]
-    if row["effective_prompts"] is None:
-        return f"{found['leader']} wins as often on every prompt."
+def precision(result: ComparisonResult) -> str:
+    """Say which differences these prompts can show."""
+    row = result.methods[result.reference]
+    if row.effective_prompts is None:
+        return f"{result.reference} has the same win rate on every prompt."
+    leads = ""
+    if result.leads:
+        needed = [lead.detectable for lead in result.leads.values()]
+        low, high = f"{min(needed):.3f}", f"{max(needed):.3f}"
+        leads = f", and so is a lead of {low if low == high else f'{low} to {high}'}"
     return (
-        f"For {found['leader']} the {found['num_prompts']} prompts are worth "
-        f"{row['effective_prompts']:.0f} single comparisons: a win rate {row['detectable']:.3f} "
-        f"away from a given number would be found 8 times of 10{_detectable_leads(found)}."
+        f"For {result.reference} the {result.num_prompts} prompts are as precise as "
+        f"{row.effective_prompts:.0f} independent comparisons. A true difference of "
+        f"{row.detectable:.3f} from a fixed win rate is detected with a probability of 0.8{leads}."
     )
 
 
-def _detectable_leads(found: Found) -> str:
-    needed = [one["detectable"] for one in found["leads"].values()]
-    if not needed:
-        return ""
-    low, high = f"{min(needed):.3f}", f"{max(needed):.3f}"
-    return f", and a lead of {low if low == high else f'{low} to {high}'} over another method"
-
-
-def left_out(found: Found) -> str | None:
+def left_out(result: ComparisonResult) -> str | None:
     """Say how many prompts could not be compared on, None if all could."""
-    if not found["num_left_out"]:
+    if not result.num_left_out:
         return None
     return (
-        f"{found['num_left_out']} more held-out prompts are left out: too few scored answers, or "
-        "an answer without one of the scores."
+        f"{result.num_left_out} more held-out prompts are left out: they have too few scored "
+        "answers, or an answer without one of the scores."
     )
 
 
-def kl_check(found: Found) -> str:
+def kl_check(result: ComparisonResult) -> str:
     """Say whether the two estimators of KL agree."""
-    apart = [
+    differ = [
         name
-        for name, row in found["methods"].items()
-        if row["kl"][1] > row["kl_monte_carlo"][2] or row["kl_monte_carlo"][1] > row["kl"][2]
+        for name, row in result.methods.items()
+        if row.kl.low > row.kl_monte_carlo.high or row.kl_monte_carlo.low > row.kl.high
     ]
-    if not apart:
+    if not differ:
         return "Both estimators of KL, Monte Carlo and Rao-Blackwell, agree within their intervals."
-    return f"The two estimators of KL disagree for {', '.join(apart)}: draw more answers."
+    return f"The two estimators of KL disagree for {', '.join(differ)}: draw more answers."
 
 
-def over_optimisation(found: Found) -> str:
-    """Say where the fits turn."""
-    data = found["over_optimisation"]
+def over_optimisation(result: ComparisonResult) -> str:
+    """Give the fits of the gold reward, and where they turn."""
+    data = result.over_optimisation
+    assert data is not None, "asked only with a gold reward"
     parts: list[str] = []
-    for form, name, points in (
-        ("best-of-n", "best-of-n", data["best_of"]),
-        ("rl", "all trained models together", data["trained"]),
+    for name, fit, points in (
+        ("best-of-n", data.fits.best_of_n, data.best_of),
+        ("all trained methods together", data.fits.trained, data.trained),
     ):
-        fit = data["fits"][form]
         if fit is not None:
-            farthest = max(point["kl"] for point in points)
-            turn = "no turn in sight"
-            if fit["b"] > 0 and fit["peak_kl"] < SIGHT * farthest:
-                turn = f"a turn at {fit['peak_kl']:.1f} nats"
-            parts.append(f"{name}: a = {fit['a']:.3f}, b = {fit['b']:.3f}, {turn}")
-    return "; ".join(parts) + "." if parts else "Too few points to fit."
+            farthest = max(point.kl for point in points)
+            turn = "no maximum in range"
+            if fit.b > 0 and fit.peak_kl < TRUSTED_RANGE * farthest:
+                turn = f"maximum at {fit.peak_kl:.1f} nats"
+            parts.append(f"{name}: a = {fit.a:.3f}, b = {fit.b:.3f}, {turn}")
+    return "; ".join(parts) + "." if parts else "There are too few points for a fit."
 
 
-def comparison_table(found: Mapping[str, Any]) -> Table:
+def comparison_table(result: ComparisonResult) -> Table:
     """Return the methods as rows, estimates with 95 % intervals."""
-    title = f"Towards {found['tilt']} by {found['reward']}: {found['num_prompts']} held-out prompts"
+    title = f"{result.tilt} by {result.reward}: {result.num_prompts} held-out prompts"
     table = Table(title=as_title(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in ("win rate", "KL, nats", "KL(goal ‖ π)", "length"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name, row in found["methods"].items():
+    for name, row in result.methods.items():
         table.add_row(
             Text(shown(name)),
-            _cell(row["win_rate"], 3),
-            _cell(row["kl"], 2),
-            _cell(row["kl_from_goal"], 2),
-            f"{row['length_ratio'][0]:.2f} ×",
-            style="bold" if name == found["leader"] else None,
+            _cell(row.win_rate, 3),
+            _cell(row.kl, 2),
+            _cell(row.kl_from_goal, 2),
+            f"{row.length_ratio.value:.2f} ×",
+            style="bold" if name == result.reference else None,
         )
     return table
 
 
-def comparison_lines(found: Mapping[str, Any]) -> list[str]:
+def comparison_lines(result: ComparisonResult) -> list[str]:
     """Return what the comparison shows, a line each."""
-    said = [headline(found), advice(found), *lead_lines(found), *seed_lines(found)]
-    said += [left_out(found), kl_check(found)]
-    return [line for line in said if line]
+    lines = [headline(result), advice(result), *lead_lines(result), *seed_lines(result)]
+    lines += [left_out(result), kl_check(result)]
+    return [line for line in lines if line]
 
 
-def _cell(estimate: tuple[float, float, float] | None, digits: int) -> str:
+def _cell(estimate: Interval | None, digits: int) -> str:
     if estimate is None:
         return ""
-    value, low, high = (f"{number:.{digits}f}" for number in estimate)
-    return f"{value}\n[{low}, {high}]" if estimate[2] > estimate[1] else value
+    value = f"{estimate.value:.{digits}f}"
+    if estimate.high <= estimate.low:  # known, not estimated
+        return value
+    return f"{value}\n[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"

@@ -1,1 +1,1 @@
-"""How often the trained model wins, and how far it moved: methods, win rate and KL."""
+"""Evaluation on held-out prompts: win rate, KL, intervals and `metrics.json`."""

@@ -1,25 +1,31 @@
-"""Intervals from resampling prompts, the same prompts for every quantity at once."""
+"""Bootstrap intervals of several quantities on the same resampled prompts."""
 
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.theory.estimators import Estimate, bootstrap_tail
+from bonbon.theory.estimators import Interval, bootstrap_bounds
 
 NORMAL_975 = 1.959964
 POWER_FACTOR = NORMAL_975 + 0.841621
-"""Standard errors that a difference must have to be found 8 times of 10 at the 5 % level."""
+"""A difference of so many standard errors is detected with power 0.8 at the 5 % level."""
 
 ROUNDING = 1e-9
-"""Standard errors below it are rounding."""
+"""Standard errors below this are rounding errors."""
 
 
 class Resampler:
-    """Resamples prompts: quantities of methods that share prompts are resampled together."""
+    """Resamples prompts; quantities that share prompts share the resamples, so they stay paired."""
 
     def __init__(self, num_prompts: int, *, num_resamples: int, seed: int) -> None:
-        """Draw the resamples once."""
+        """Draw the resamples.
+
+        Args:
+            num_prompts: the independent units.
+            num_resamples: how many resamples to draw.
+            seed: of the random numbers.
+        """
         rng = np.random.default_rng(seed)
         draws = rng.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), num_resamples)
         self.weights = draws / num_prompts
@@ -28,27 +34,26 @@ class Resampler:
         """Return the mean over each resample of prompts: shape (resamples, *rows)."""
         return np.moveaxis(np.asarray(values) @ self.weights.T, -1, 0)
 
-    def mean(self, values: Float[np.ndarray, " prompts"]) -> Estimate:
+    def mean(self, values: Float[np.ndarray, " prompts"]) -> Interval:
         """Return the mean over prompts with its expanded percentile interval."""
         return self.estimate(float(np.mean(values)), self.means(values))
 
-    def estimate(self, value: float, resampled: Float[np.ndarray, " resamples"]) -> Estimate:
-        """Return a value with the expanded percentile interval of its resampled ones."""
+    def estimate(self, value: float, resampled: Float[np.ndarray, " resamples"]) -> Interval:
+        """Return a value with the expanded percentile interval of its resampled values."""
         low, high = self.bounds(resampled)
-        return Estimate(value, float(low), float(high))
+        return Interval(value, float(low), float(high))
 
     def bounds(
         self, resampled: Float[np.ndarray, "resamples *rows"]
     ) -> Float[np.ndarray, "2 *rows"]:
         """Return the expanded percentile bounds of resampled values, the lower one first."""
-        tail = bootstrap_tail(self.weights.shape[1])
-        return np.quantile(resampled, [tail, 1 - tail], axis=0)
+        return bootstrap_bounds(resampled, self.weights.shape[1])
 
     def statistic(
         self,
         values: Float[np.ndarray, "*rows prompts"],
         of_means: Callable[[Float[np.ndarray, "*rows"]], float],
-    ) -> Estimate:
+    ) -> Interval:
         """Return a function of means over prompts, with its expanded percentile interval."""
         resampled = np.array([of_means(row) for row in self.means(values)])
         return self.estimate(of_means(values.mean(axis=-1)), resampled)
@@ -60,36 +65,36 @@ def standard_error(values: Float[np.ndarray, " prompts"]) -> float:
 
 
 def effective_number(values: Float[np.ndarray, " prompts"]) -> float | None:
-    """Return how many single comparisons on fresh prompts give a win rate this precisely.
+    """Return how many independent comparisons would give a win rate of the same precision.
 
-    None where the win rate is the same on every prompt, so that no number would do.
+    None where the win rate is the same on every prompt: its standard error is zero.
     """
     mean, error = float(np.mean(values)), standard_error(values)
     return mean * (1 - mean) / error**2 if error > ROUNDING else None
 
 
 def detectable_difference(values: Float[np.ndarray, " prompts"]) -> float:
-    """Return the smallest true difference from a fixed number found 8 times of 10 at 5 %."""
+    """Return the smallest true difference from a fixed number that is detected with power 0.8."""
     return POWER_FACTOR * standard_error(values)
 
 
-def detectable_from(estimate: Estimate) -> float:
-    """Return the same for a difference that is estimated with this interval."""
-    return POWER_FACTOR * (estimate.high - estimate.low) / (2 * NORMAL_975)
+def detectable_from(interval: Interval) -> float:
+    """Return the smallest true difference that is detected with power 0.8, from its interval."""
+    return POWER_FACTOR * (interval.high - interval.low) / (2 * NORMAL_975)
 
 
-def measured_nearest(kls: Float[np.ndarray, " points"], kl: float) -> float:
-    """Return which of the measured KLs is nearest to one, by their ratio."""
-    return float(min(kls, key=lambda own: abs(np.log(max(own, 1e-9) / max(kl, 1e-9)))))
+def nearest_measured(kls: Float[np.ndarray, " points"], kl: float) -> float:
+    """Return the measured KL that is nearest to `kl` by ratio."""
+    return float(min(kls, key=lambda measured: abs(np.log(max(measured, 1e-9) / max(kl, 1e-9)))))
 
 
-def win_rate_along(
+def win_rate_at(
     kls: Float[np.ndarray, " points"], win_rates: Float[np.ndarray, " points"], kl: float
 ) -> float:
-    """Return the win rate at a KL on the line through the base and a method's points.
+    """Return a method's win rate at a KL, interpolated between the base and its measured points.
 
-    The line is straight in √KL, as win rates near the base are. Farther out they bend down, so
-    that between two measured points the line is a lower bound.
+    The interpolation is linear in √KL, as win rates near the base are. Farther out the true curve
+    is concave, so that between two measured points the line is a lower bound.
 
     Args:
         kls: of the points, in nats.
@@ -97,18 +102,19 @@ def win_rate_along(
         kl: at most the largest of `kls`, beyond which the last point's win rate is returned.
     """
     order = np.argsort(kls)
-    at = np.sqrt(np.maximum(np.concatenate([[0.0], kls[order]]), 0.0))
-    return float(np.interp(np.sqrt(max(kl, 0.0)), at, np.concatenate([[0.5], win_rates[order]])))
+    roots = np.sqrt(np.maximum(np.concatenate([[0.0], kls[order]]), 0.0))
+    return float(np.interp(np.sqrt(max(kl, 0.0)), roots, np.concatenate([[0.5], win_rates[order]])))
 
 
 def lead_at_equal_kl(
-    leader: Float[np.ndarray, "2 points"], other: Float[np.ndarray, "2 others"]
+    reference: Float[np.ndarray, "2 points"], other: Float[np.ndarray, "2 others"]
 ) -> float:
-    """Return how much more the leader wins at the largest KL that both lines reach.
+    """Return the reference's win rate minus the other's, at the largest KL that both reach.
 
     Args:
-        leader: KLs and win rates of the points along its dial.
-        other: the same of the other method.
+        reference: KLs and win rates of the reference method's points.
+        other: KLs and win rates of the other method's points.
     """
-    kl = float(min(leader[0].max(), other[0].max()))
-    return win_rate_along(leader[0], leader[1], kl) - win_rate_along(other[0], other[1], kl)
+    kl = float(min(reference[0].max(), other[0].max()))
+    ahead = win_rate_at(reference[0], reference[1], kl)
+    return ahead - win_rate_at(other[0], other[1], kl)

@@ -1,4 +1,4 @@
-"""How methods are compared on the held-out prompts."""
+"""Settings of the evaluation on held-out prompts."""
 
 from pydantic import Field
 
@@ -6,14 +6,14 @@ from bonbon.config import Config
 
 
 class EvaluationConfig(Config):
-    """How much is drawn per held-out prompt."""
+    """How many answers are drawn per held-out prompt, and how they are evaluated."""
 
     base_samples: int = Field(default=16, ge=2, le=2_000_000)
-    """Answers of the base per prompt; more than n, so that best-of-n has an opponent left. A
-    recipe with a larger n draws 2n unless it says how many."""
+    """Answers of the base per prompt. It must be more than n, so that best-of-n has an opponent
+    left. A recipe with a larger n draws 2n unless it sets a number."""
     policy_samples: int = Field(default=8, ge=1, le=1_000_000)
-    """Answers of the trained model per prompt, each on its own: it answers once."""
+    """Answers of the trained model per prompt. They are independent: the model answers once."""
     num_resamples: int = Field(default=2000, ge=100, le=1_000_000)
-    """Bootstrap resamples of the prompts behind every interval."""
+    """Bootstrap resamples of the prompts for every interval."""
     groups_per_batch: int = Field(default=4, ge=1, le=100_000)
     """Prompts per forward pass when measuring the KL."""

@@ -1,7 +1,6 @@
-"""What each method gains and what it costs, on held-out prompts."""
+"""Win rate, KL and reward of each method on held-out prompts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -9,9 +8,10 @@ from jaxtyping import Float
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
 from bonbon.evaluation.kl import PromptKL
+from bonbon.evaluation.metrics import MethodMetrics, WinRateAndKL
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.theory.estimators import (
-    Estimate,
+    Interval,
     best_of_n_mean,
     best_of_n_win_rate,
     bootstrap_mean,
@@ -20,29 +20,6 @@ from bonbon.theory.estimators import (
 from bonbon.theory.ties import tie_corrected
 
 Rewards = Float[np.ndarray, "1 draws"]
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """One method on the held-out prompts.
-
-    Attributes:
-        win_rate: against one draw of the base, ties one half.
-        kl: KL(method ‖ base) in nats.
-        mean_reward: of its answers.
-        mean_length: of its answers, in tokens.
-        cut_share: share of its answers that the length limit cut.
-        num_prompts: the independent units behind the intervals.
-        samples_per_prompt: draws each prompt's numbers rest on.
-    """
-
-    win_rate: Estimate
-    kl: Estimate
-    mean_reward: Estimate
-    mean_length: float
-    cut_share: float
-    num_prompts: int
-    samples_per_prompt: int
 
 
 class Evaluator:
@@ -54,7 +31,12 @@ class Evaluator:
     def __init__(
         self, base_groups: Sequence[ScoredGroup], config: EvaluationConfig, *, seed: int = 0
     ) -> None:
-        """Take the base's scored draws; prompts with a single scored draw are left out.
+        """Take the base's scored draws; prompts with fewer than two scored draws are left out.
+
+        Args:
+            base_groups: the base's scored draws by prompt.
+            config: how many resamples of the prompts intervals use.
+            seed: of the resampling.
 
         Raises:
             ConfigError: no prompt is left.
@@ -65,20 +47,20 @@ class Evaluator:
         if not self.base_groups:
             raise ConfigError(
                 f"got {len(base_groups)} held-out prompts with scored answers of the base, none "
-                "with two; raise evaluation.base_samples or mend the reward"
+                "with two; raise evaluation.base_samples or fix the reward"
             )
         self.config = config
         self.seed = seed
 
-    def base(self) -> MethodResult:
-        """Return the base against itself: even by symmetry, and no distance."""
+    def base(self) -> MethodMetrics:
+        """Return the base against itself: win rate one half by symmetry, KL 0."""
         groups = list(self.base_groups.values())
         return self._result(groups, win=np.full(len(groups), 0.5), kl=np.zeros(len(groups)))
 
-    def best_of_n(self, n: int) -> MethodResult:
+    def best_of_n(self, n: int) -> MethodMetrics:
         """Return best-of-n at inference, estimated without bias from the base's draws.
 
-        Its KL needs no model: it is the exact one for this reward's ties.
+        Its KL follows from n and the ties of the rewards, without a model.
 
         Raises:
             ConfigError: no prompt has more than n draws.
@@ -97,7 +79,7 @@ class Evaluator:
             return float(np.mean(means))
 
         reward = [best_of_n_mean(_rewards(group), _rewards(group), n)[0] for group in groups]
-        return MethodResult(
+        return MethodMetrics(
             win_rate=self.mean([best_of_n_win_rate(_rewards(group), n)[0] for group in groups]),
             kl=self.mean([tie_corrected(_rewards(group), n)[1][0] for group in groups]),
             mean_reward=self.mean(reward),
@@ -107,7 +89,7 @@ class Evaluator:
             samples_per_prompt=max(len(group.rewards) for group in groups),
         )
 
-    def policy(self, groups: Sequence[ScoredGroup], kl: PromptKL) -> MethodResult:
+    def policy(self, groups: Sequence[ScoredGroup], kl: PromptKL) -> MethodMetrics:
         """Return a model that answers once, from several independent answers per prompt.
 
         Args:
@@ -117,22 +99,22 @@ class Evaluator:
         Raises:
             ConfigError: no prompt has scored answers of both.
         """
-        known = self.base_groups
-        shared = [place for place, group in enumerate(groups) if group.prompt_id in known]
-        if not shared:
+        base = self.base_groups
+        indices = [index for index, group in enumerate(groups) if group.prompt_id in base]
+        if not indices:
             raise ConfigError(
-                f"got {len(known)} held-out prompts with scored answers of the base and "
+                f"got {len(base)} held-out prompts with scored answers of the base and "
                 f"{len(groups)} with scored answers of the trained model, none of them with both; "
-                "mend the reward, or raise prompts.num_eval"
+                "fix the reward, or raise prompts.num_eval"
             )
-        kept = [groups[place] for place in shared]
-        win = [win_rate(_rewards(group), _rewards(known[group.prompt_id]))[0] for group in kept]
-        return self._result(kept, win=np.array(win), kl=kl.rao_blackwell[shared])
+        kept = [groups[index] for index in indices]
+        win = [win_rate(_rewards(group), _rewards(base[group.prompt_id]))[0] for group in kept]
+        return self._result(kept, win=np.array(win), kl=kl.rao_blackwell[indices])
 
-    def tie_corrected(self, n: int | float) -> tuple[Estimate, Estimate]:
-        """Return win rate and KL of best-of-n that theory gives for this reward with its ties.
+    def tie_corrected(self, n: int | float) -> WinRateAndKL:
+        """Return win rate and KL of best-of-n in theory, with the ties of this reward.
 
-        The win rate is the unbiased one wherever more than n draws are at hand.
+        The win rate is the unbiased estimate of every prompt that has more than n draws.
         """
         wins: list[float] = []
         kls: list[float] = []
@@ -142,9 +124,9 @@ class Evaluator:
             unbiased = n == int(n) and n < rewards.shape[1]
             wins.append((best_of_n_win_rate(rewards, int(n)) if unbiased else win)[0])
             kls.append(kl[0])
-        return self.mean(wins), self.mean(kls)
+        return WinRateAndKL(win_rate=self.mean(wins), kl=self.mean(kls))
 
-    def mean(self, per_prompt: Sequence[float] | Float[np.ndarray, " prompts"]) -> Estimate:
+    def mean(self, per_prompt: Sequence[float] | Float[np.ndarray, " prompts"]) -> Interval:
         """Return the mean over prompts with its 95 % interval."""
         return bootstrap_mean(
             np.asarray(per_prompt, dtype=float),
@@ -158,8 +140,8 @@ class Evaluator:
         *,
         win: Float[np.ndarray, " prompts"],
         kl: Float[np.ndarray, " prompts"],
-    ) -> MethodResult:
-        return MethodResult(
+    ) -> MethodMetrics:
+        return MethodMetrics(
             win_rate=self.mean(win),
             kl=self.mean(kl),
             mean_reward=self.mean([float(np.mean(group.rewards)) for group in groups]),

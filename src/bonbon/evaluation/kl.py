@@ -1,4 +1,4 @@
-"""How far a policy has moved from its base, estimated from its own samples."""
+"""KL of a policy from its base, estimated from samples of the policy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,9 +56,9 @@ def kl_from_samples(
         for start in range(0, len(groups), groups_per_batch):
             batch = packed[start : start + groups_per_batch]
             sequences = _sequence_estimates(policy, base, batch, temperature, layout)
-            here = groups[start : start + groups_per_batch]
-            named = ", ".join(repr(group.prompt_id) for group in here)
-            require_finite(sequences.flatten().tolist(), f"measuring KL on the prompts {named}")
+            prompts = [group.prompt_id for group in groups[start : start + groups_per_batch]]
+            names = ", ".join(map(repr, prompts))
+            require_finite(sequences.flatten().tolist(), f"measuring KL on the prompts {names}")
             sizes = [len(group.completions) for group in batch]
             estimates.extend(part.mean(dim=1) for part in sequences.split(sizes, dim=1))
             if on_progress is not None:
@@ -81,10 +81,12 @@ def _sequence_estimates(
     chunks = zip(*(part.split(size) for part in states), batch.target.split(size), strict=True)
     tokens: list[Tensor] = []
     for policy_states, base_states, target in chunks:
-        ours = vocabulary_logits(policy, policy_states, temperature).log_softmax(dim=-1)
-        ratio = ours - vocabulary_logits(base, base_states, temperature).log_softmax(dim=-1)
+        policy_logprobs = vocabulary_logits(policy, policy_states, temperature).log_softmax(dim=-1)
+        ratio = policy_logprobs - vocabulary_logits(base, base_states, temperature).log_softmax(
+            dim=-1
+        )
         drawn = ratio.gather(1, target[:, None])[:, 0]
-        tokens.append(torch.stack([drawn, (ours.exp() * ratio).sum(dim=-1)]))
+        tokens.append(torch.stack([drawn, (policy_logprobs.exp() * ratio).sum(dim=-1)]))
     per_token = torch.cat(tokens, dim=1)
     sums = per_token.new_zeros(2, batch.num_sequences)
     return sums.index_add(1, batch.sequence, per_token)

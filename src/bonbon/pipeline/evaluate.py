@@ -3,16 +3,23 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import UnansweredPrompts
 from bonbon.errors import ConfigError
-from bonbon.evaluation.evaluator import Evaluator, MethodResult
+from bonbon.evaluation.evaluator import Evaluator
 from bonbon.evaluation.kl import PromptKL, kl_from_samples
-from bonbon.evaluation.metrics import BASE, TRAINED
+from bonbon.evaluation.metrics import (
+    BASE,
+    METRICS_FILE,
+    TRAINED,
+    Metrics,
+    RunTheory,
+    TrainingSettings,
+    write_result,
+)
 from bonbon.models.packed.layout import PromptGroup, pack
 from bonbon.models.packed.logprobs import completion_logprobs, require_finite
 from bonbon.models.packed.probe import packed_layout
@@ -24,7 +31,6 @@ from bonbon.pipeline.stage import recorded_counts, stage_file
 from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup, Split
 from bonbon.theory.best_of import BestOf
-from bonbon.theory.estimators import Estimate
 
 KL_FILE = "kl.json"
 
@@ -145,28 +151,32 @@ def compare_methods(
         f"best-of-{n}": evaluator.best_of_n(n),
         TRAINED: evaluator.policy(run_directory.store.groups("eval-bonbon", reward_name), kl),
     }
-    metrics = {
-        "schema": 1,
-        "name": recipe.name,
-        "policy": policy_name(recipe.policy),
-        "reward": reward_name,
-        "objective": recipe.training.objective,
-        "tilt": recipe.final_goal.name,
-        "n": n,
-        "temperature": recipe.sampling.temperature,
-        "seed": recipe.seed,
-        "theory": _theory(run_directory, evaluator),
-        "training": _training(recipe, num_prompts["train"]),
-        "num_held_out": num_prompts["eval"],
-        "no_score": {name: num_unscored(run_directory.store, name, reward_name) for name in SPLITS},
-        "unanswered": {
+    goal = recipe.final_goal
+    metrics = Metrics(
+        name=recipe.name,
+        policy=policy_name(recipe.policy),
+        reward=reward_name,
+        objective=recipe.training.objective,
+        tilt=goal.name,
+        n=n,
+        temperature=recipe.sampling.temperature,
+        seed=recipe.seed,
+        theory=RunTheory(
+            win_rate=goal.win_rate,
+            kl=goal.kl,
+            tie_corrected=evaluator.tie_corrected(goal.n if isinstance(goal, BestOf) else n),
+        ),
+        training=_training(recipe, num_prompts["train"]),
+        num_held_out=num_prompts["eval"],
+        no_score={name: num_unscored(run_directory.store, name, reward_name) for name in SPLITS},
+        unanswered={
             name: len(UnansweredPrompts(run_directory.path, name).read()) for name in SPLITS
         },
-        "methods": {name: _row(result) for name, result in methods.items()},
-        "timing": timing(run_directory),
-        "versions": versions(),
-    }
-    replace_text(run_directory.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        methods=methods,
+        timing=timing(run_directory),
+        versions=versions(),
+    )
+    write_result(run_directory.path / METRICS_FILE, metrics)
     return result_files(run_directory.path)
 
 
@@ -179,7 +189,7 @@ def scored_answers(run_directory: RunDirectory, reward_name: str) -> list[Path]:
 
 def result_files(directory: Path) -> list[Path]:
     """Return where an evaluation's results are."""
-    return [directory / "metrics.json", directory / KL_FILE]
+    return [directory / METRICS_FILE, directory / KL_FILE]
 
 
 def has_results(run_directory: RunDirectory) -> bool:
@@ -187,9 +197,9 @@ def has_results(run_directory: RunDirectory) -> bool:
     return all(path.is_file() for path in result_files(run_directory.path))
 
 
-def timing(run_directory: RunDirectory) -> dict[str, int | float]:
+def timing(run_directory: RunDirectory) -> dict[str, float]:
     """Return seconds and work of every stage, added up over interrupted runs."""
-    spent: dict[str, int | float] = {}
+    spent: dict[str, float] = {}
     for (seconds, work), stages in TIMED_STAGES.items():
         counts = [
             recorded_counts(run_directory.path, path.stem)
@@ -202,41 +212,13 @@ def timing(run_directory: RunDirectory) -> dict[str, int | float]:
     return spent
 
 
-def _training(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
-    """Return what training went by, defaults worked out."""
+def _training(recipe: Recipe, num_prompts: int) -> TrainingSettings:
     settings, objective = recipe.training, recipe.training.build_objective()
-    return {
-        "learning_rate": settings.peak_learning_rate,
-        "epochs": settings.epochs,
-        "tilt": recipe.goal.name,
-        "num_prompts": None if settings.preferences is not None else num_prompts,
-        **({} if objective.default_alpha is None else {"alpha": objective.sft_weight}),
-        **({"beta": objective.beta} if objective.has_beta else {}),
-    }
-
-
-def _theory(run_directory: RunDirectory, evaluator: Evaluator) -> dict[str, Any]:
-    goal = run_directory.recipe.final_goal
-    n = goal.n if isinstance(goal, BestOf) else run_directory.recipe.sampling.n
-    win_rate, kl = evaluator.tie_corrected(n)
-    return {
-        "win_rate": goal.win_rate,
-        "kl": goal.kl,
-        "tie_corrected": {**_named("win_rate", win_rate), **_named("kl", kl)},
-    }
-
-
-def _row(result: MethodResult) -> dict[str, Any]:
-    return {
-        **_named("win_rate", result.win_rate),
-        **_named("kl", result.kl),
-        **_named("mean_reward", result.mean_reward),
-        "mean_length": result.mean_length,
-        "cut_share": result.cut_share,
-        "num_prompts": result.num_prompts,
-        "samples_per_prompt": result.samples_per_prompt,
-    }
-
-
-def _named(name: str, estimate: Estimate) -> dict[str, Any]:
-    return {name: estimate.mean, f"{name}_ci": [estimate.low, estimate.high]}
+    return TrainingSettings(
+        learning_rate=settings.peak_learning_rate,
+        epochs=settings.epochs,
+        tilt=recipe.goal.name,
+        num_prompts=None if settings.preferences is not None else num_prompts,
+        alpha=None if objective.default_alpha is None else objective.sft_weight,
+        beta=objective.beta if objective.has_beta else None,
+    )

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from bonbon.evaluation.metrics import FRONTIER_FILE, METRICS_FILE, REPORT_FILE
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.pipeline.evaluate import KL_FILE
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import recorded_settings
 from bonbon.recipe import Recipe
-from bonbon.report.page import FRONTIER_NAME, REPORT_NAME
 from bonbon.training.callbacks import TENSORBOARD
 from bonbon.training.references import REFERENCE_FILE
 
@@ -21,7 +21,7 @@ IN_PLACE = "last-round"
 TRAINED = ("model", "training.jsonl", TENSORBOARD)
 """What training makes."""
 
-REPORTS = ("metrics.json", KL_FILE, REPORT_NAME, FRONTIER_NAME)
+REPORTS = (METRICS_FILE, KL_FILE, REPORT_FILE, FRONTIER_FILE)
 """What is said of the run's model."""
 
 

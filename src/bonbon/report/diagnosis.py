@@ -1,86 +1,87 @@
-"""What became of a trained model: its win rate and its KL read together, against its goal."""
+"""The diagnosis of a trained model: its win rate and KL read together, against its goal."""
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from bonbon.evaluation.metrics import Interval
+from bonbon.theory.estimators import Interval
 from bonbon.theory.optimal import OptimalTilt
 
-_MAX_KL = 33.0  # beyond, 1 − W is below the precision of a float
+_MAX_KL = 33.0  # beyond it, 1 − W is below the precision of a float
 
 
 def highest_win_rate(kl: float) -> float:
-    """Return the bound for any KL in nats; an estimate at or below 0 gets the base's one half."""
+    """Return the highest win rate that any policy can have at a KL, in nats.
+
+    An estimate of the KL at or below 0 has the base's one half.
+    """
     return OptimalTilt.from_kl(min(kl, _MAX_KL)).win_rate if kl > 0 else 0.5
 
 
-STILL = 0.01
-"""Nats below which a model has not moved; a tenth of the goal's, where that is less."""
+UNMOVED_KL = 0.01
+"""A model below so many nats has not moved; a tenth of the goal's KL, where that is less."""
 
 SHORT, OVER, FAR = 0.5, 2.0, 4.0
-"""How many times the goal's KL is short of it, over it, and far from it."""
+"""Multiples of the goal's KL: below the first a model is short of it, above the others over it."""
 
-DIVERGING = 3.0
-"""Nats that are not far, however near the goal is."""
+DIVERGED_KL = 3.0
+"""A model below so many nats has not diverged, however small the goal's KL is."""
 
 TIED = 0.02
-"""Share of the goal's KL that ties have to leave for there to be something to learn."""
+"""There is nothing to learn where ties leave less than this share of the goal's KL."""
 
-SURE = 10
-"""Prompts from which on intervals are wide enough to contradict each other."""
+MIN_PROMPTS = 10
+"""Intervals from fewer prompts can have width zero by chance, so they contradict nothing."""
 
 _ROUNDING = 0.01
-"""By how much a win rate may seem to exceed what its KL allows."""
+"""By how much an estimated win rate may exceed what its KL allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a diagnosis rests on; intervals are 95 % over prompts, KL is in nats.
+    """The numbers that a diagnosis rests on; intervals are 95 % over prompts, KL is in nats.
 
     Attributes:
-        goal: what the model is held against, such as `best-of-8`.
-        goal_win_rate: the goal's, measured where it could be; below one half it aims down.
-        goal_win_rate_ci: its interval, of width zero where it is theory's.
+        win_rate: the trained model's.
+        kl: the trained model's.
+        num_prompts: the independent units behind the intervals.
+        goal: what the model is compared with, such as `best-of-8`.
+        goal_win_rate: the goal's, measured where possible, else from theory with width zero. Below
+            one half the goal is to win less.
         goal_kl: the goal's, on a reward without ties.
-        goal_kl_with_ties: the same with the ties of this reward, which leave less to move for.
-        aimed: training aimed at the goal, and was not led by a β of its own.
+        goal_kl_with_ties: the goal's with the ties of this reward, which lower it.
+        trained_to_goal: whether training aimed at the goal; with a β, the β sets the distance.
     """
 
-    win_rate: float
-    win_rate_ci: Interval
-    kl: float
-    kl_ci: Interval
+    win_rate: Interval
+    kl: Interval
     num_prompts: int
     goal: str
-    goal_win_rate: float
-    goal_win_rate_ci: Interval
+    goal_win_rate: Interval
     goal_kl: float
     goal_kl_with_ties: float
-    aimed: bool = True
+    trained_to_goal: bool = True
 
     @property
     def aims_down(self) -> bool:
-        """Whether the goal is to win less, as worst-of-n does."""
-        return self.goal_win_rate < 0.5
+        """Whether the goal is to win less, as with worst-of-n."""
+        return self.goal_win_rate.value < 0.5
 
-    def turned(self) -> "Measured":
-        """Return the same with the base and the model in each other's place."""
+    def mirrored(self) -> "Measured":
+        """Return the same numbers with the base and the model exchanged."""
         return replace(
             self,
-            win_rate=1 - self.win_rate,
-            win_rate_ci=_turned(self.win_rate_ci),
-            goal_win_rate=1 - self.goal_win_rate,
-            goal_win_rate_ci=_turned(self.goal_win_rate_ci),
+            win_rate=_complement(self.win_rate),
+            goal_win_rate=_complement(self.goal_win_rate),
         )
 
 
 class Diagnosis(Enum):
-    """What became of a trained model."""
+    """What training did to a model."""
 
     IMPOSSIBLE = auto()
-    """It wins more, or less, than any policy so near its base can."""
+    """It wins more often, or less often, than any policy at its KL can."""
     NOTHING_TO_LEARN = auto()
-    """The rewards tie so often that the goal is all but the base."""
+    """The rewards tie so often that the goal is almost the base."""
     UNMOVED = auto()
     """It is still its base."""
     TOO_FEW_PROMPTS = auto()
@@ -88,22 +89,22 @@ class Diagnosis(Enum):
     WORSE = auto()
     """It wins less often than its base."""
     UNFINISHED = auto()
-    """It has moved a little of the way, and gains nothing yet."""
+    """It has moved less than the goal, and gains nothing yet."""
     NO_GAIN = auto()
     """It has moved as far as the goal, and gains nothing."""
     DIVERGED = auto()
     """It has moved many times as far as the goal, and gains nothing."""
     ON_THE_WAY = auto()
-    """It beats its base after a little of the way."""
+    """It beats its base, and has moved less than the goal."""
     BELOW = auto()
     """It beats its base, but less often than the goal does, at about the goal's KL."""
     OVERSHOT = auto()
     """It beats its base, but has moved much farther than the goal."""
     REACHED = auto()
-    """It wins as often as the goal, not much farther from its base."""
+    """It wins as often as the goal, at about the goal's KL or less."""
 
 
-class _Won(Enum):
+class _WinRate(Enum):
     """Where the win rate's interval lies."""
 
     LESS = "below one half"
@@ -113,10 +114,10 @@ class _Won(Enum):
     GOAL = "above one half, reaching the goal's"
 
 
-class _Moved(Enum):
+class _KL(Enum):
     """Where the KL's interval lies."""
 
-    STILL = "at zero"
+    ZERO = "at zero"
     SHORT = "below half of the goal's"
     NEAR = "around the goal's"
     OVER = "above twice the goal's"
@@ -124,49 +125,49 @@ class _Moved(Enum):
 
 
 _D = Diagnosis
-_TABLE: dict[_Moved, tuple[Diagnosis, ...]] = {
-    # in the order of _Won: less, even, open, more, goal
-    _Moved.STILL: (_D.UNMOVED, _D.UNMOVED, _D.UNMOVED, _D.UNMOVED, _D.UNMOVED),
-    _Moved.SHORT: (_D.WORSE, _D.UNFINISHED, _D.TOO_FEW_PROMPTS, _D.ON_THE_WAY, _D.REACHED),
-    _Moved.NEAR: (_D.WORSE, _D.NO_GAIN, _D.TOO_FEW_PROMPTS, _D.BELOW, _D.REACHED),
-    _Moved.OVER: (_D.WORSE, _D.NO_GAIN, _D.TOO_FEW_PROMPTS, _D.OVERSHOT, _D.OVERSHOT),
-    _Moved.FAR: (_D.DIVERGED, _D.DIVERGED, _D.DIVERGED, _D.OVERSHOT, _D.OVERSHOT),
+_TABLE: dict[_KL, tuple[Diagnosis, ...]] = {
+    # in the order of _WinRate: less, even, open, more, goal
+    _KL.ZERO: (_D.UNMOVED, _D.UNMOVED, _D.UNMOVED, _D.UNMOVED, _D.UNMOVED),
+    _KL.SHORT: (_D.WORSE, _D.UNFINISHED, _D.TOO_FEW_PROMPTS, _D.ON_THE_WAY, _D.REACHED),
+    _KL.NEAR: (_D.WORSE, _D.NO_GAIN, _D.TOO_FEW_PROMPTS, _D.BELOW, _D.REACHED),
+    _KL.OVER: (_D.WORSE, _D.NO_GAIN, _D.TOO_FEW_PROMPTS, _D.OVERSHOT, _D.OVERSHOT),
+    _KL.FAR: (_D.DIVERGED, _D.DIVERGED, _D.DIVERGED, _D.OVERSHOT, _D.OVERSHOT),
 }
 
 
 def diagnose(measured: Measured) -> Diagnosis:
-    """Name the case that win rate, KL, their intervals and the goal make together."""
+    """Return the case that win rate, KL, their intervals and the goal make together."""
     if measured.aims_down:
-        return diagnose(measured.turned())
-    moved, (low, high) = _moved(measured), measured.win_rate_ci
-    most = highest_win_rate(measured.kl_ci[1]) + _ROUNDING
-    if measured.num_prompts >= SURE and (low > most or high < 1 - most):
+        return diagnose(measured.mirrored())
+    kl, win_rate = _kl_case(measured), measured.win_rate
+    most = highest_win_rate(measured.kl.high) + _ROUNDING
+    if measured.num_prompts >= MIN_PROMPTS and (win_rate.low > most or win_rate.high < 1 - most):
         return Diagnosis.IMPOSSIBLE
-    if moved is not _Moved.FAR and measured.goal_kl_with_ties <= TIED * measured.goal_kl:
+    if kl is not _KL.FAR and measured.goal_kl_with_ties <= TIED * measured.goal_kl:
         return Diagnosis.NOTHING_TO_LEARN
-    return _TABLE[moved][[*_Won].index(_won(measured))]
+    return _TABLE[kl][[*_WinRate].index(_win_rate_case(measured))]
 
 
-def _won(measured: Measured) -> _Won:
-    low, high = measured.win_rate_ci
-    reaches = high >= measured.goal_win_rate_ci[0]
+def _win_rate_case(measured: Measured) -> _WinRate:
+    low, high = measured.win_rate.low, measured.win_rate.high
+    reaches = high >= measured.goal_win_rate.low
     if measured.num_prompts < 2 or (low <= 0.5 <= high and reaches):
-        return _Won.OPEN
+        return _WinRate.OPEN
     if low > 0.5:
-        return _Won.GOAL if reaches else _Won.MORE
-    return _Won.LESS if high < 0.5 else _Won.EVEN
+        return _WinRate.GOAL if reaches else _WinRate.MORE
+    return _WinRate.LESS if high < 0.5 else _WinRate.EVEN
 
 
-def _moved(measured: Measured) -> _Moved:
-    (low, high), goal = measured.kl_ci, measured.goal_kl
-    if high < min(STILL, goal / 10):
-        return _Moved.STILL
-    if low > max(FAR * goal, DIVERGING):
-        return _Moved.FAR
-    if low > OVER * goal:
-        return _Moved.OVER
-    return _Moved.SHORT if high < SHORT * measured.goal_kl_with_ties else _Moved.NEAR
+def _kl_case(measured: Measured) -> _KL:
+    kl, goal = measured.kl, measured.goal_kl
+    if kl.high < min(UNMOVED_KL, goal / 10):
+        return _KL.ZERO
+    if kl.low > max(FAR * goal, DIVERGED_KL):
+        return _KL.FAR
+    if kl.low > OVER * goal:
+        return _KL.OVER
+    return _KL.SHORT if kl.high < SHORT * measured.goal_kl_with_ties else _KL.NEAR
 
 
-def _turned(interval: Interval) -> Interval:
-    return 1 - interval[1], 1 - interval[0]
+def _complement(win_rate: Interval) -> Interval:
+    return Interval(1 - win_rate.value, 1 - win_rate.high, 1 - win_rate.low)

@@ -1,9 +1,9 @@
-"""The model card: what was done to a model, and what was measured, for whoever downloads it."""
+"""The model card: how a model was trained and what was measured."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from bonbon.console import shown
 from bonbon.evaluation.metrics import Metrics
@@ -12,18 +12,18 @@ from bonbon.report.summary import (
     GLOSSARY,
     aim,
     headline,
+    highest_at_this_kl,
     interval_text,
     outcome,
     percent,
     replaces_best_of,
-    room,
     tied_name,
     unscored,
     worth,
 )
 
 HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Where the embedded policy comes from, since its short name says nothing on the hub."""
+"""Where a bundled policy comes from; its short name means nothing on the hub."""
 
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]#|~!$]")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -41,22 +41,22 @@ def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
     metrics = _as_markdown(metrics)
     sections = [
         f"---\n{front_matter}\n---",
-        f"# {metrics['name']}: {metrics['policy']} towards {metrics['tilt']}",
+        f"# {metrics.name}: {metrics.policy} towards {metrics.tilt}",
         f"{headline(metrics)} {aim(metrics)}",
         f"## What was measured\n\n{_measured(metrics)}",
         _table(metrics),
         "\n".join(f"- *{term}*: {meaning}" for term, meaning in GLOSSARY.items()),
         f"## How to sample from it\n\n{_sampling(metrics)}",
-        f"## How it was made\n\nWith {_versions(metrics)}.\n\n{_fenced(settings)}",
+        f"## How it was trained\n\nWith {_versions(metrics)}.\n\n{_fenced(settings)}",
         f"## The method\n\n{_METHOD}",
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _as_markdown(metrics: Metrics) -> Metrics:
-    """Return metrics whose names stand for themselves in Markdown; a tilt has no other form."""
-    names = {key: _escaped(metrics[key]) for key in ("name", "policy", "reward")}
-    return cast("Metrics", {**metrics, **names})
+    """Return metrics whose names are plain text in Markdown; a tilt's name always is."""
+    names = {"name": metrics.name, "policy": metrics.policy, "reward": metrics.reward}
+    return metrics.model_copy(update={key: _escaped(text) for key, text in names.items()})
 
 
 def _escaped(text: str) -> str:
@@ -66,15 +66,15 @@ def _escaped(text: str) -> str:
 
 
 def _fenced(settings: str) -> str:
-    """Return YAML as a code block that no row of backticks inside can end."""
+    """Return YAML as a code block that no backticks inside it can end."""
     longest = max((len(row) for row in re.findall("`+", settings)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}yaml\n{settings}\n{fence}"
 
 
 def _measured(metrics: Metrics) -> str:
-    said = [outcome(metrics), worth(metrics), room(metrics), unscored(metrics)]
-    return " ".join(sentence for sentence in said if sentence)
+    parts = (outcome, worth, highest_at_this_kl, unscored)
+    return " ".join(filter(None, (part(metrics) for part in parts)))
 
 
 _METHOD = (
@@ -89,51 +89,50 @@ def _front_matter(recipe: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         **({"base_model": base} if base else {}),
-        "tags": ["bonbon", "best-of-n", "alignment", metrics["objective"]],
+        "tags": ["bonbon", "best-of-n", "alignment", metrics.objective],
     }
 
 
 def _base_model(policy: str) -> str | None:
-    """Name the base only where its name means something to others: a local directory does not."""
+    """Name the base only if its name means something to others; a local directory does not."""
     name = HUB_NAMES.get(policy, policy)
     return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
 
 
 def _table(metrics: Metrics) -> str:
-    theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
+    theory, tied = metrics.theory, metrics.theory.tie_corrected
     header = (
         "| | win rate | 95 % | KL, nats | 95 % | mean reward | mean tokens | cut |\n"
         "|---|---|---|---|---|---|---|---|"
     )
     rows = [
-        f"| {name} | {row['win_rate']:.3f} | {interval_text(row['win_rate_ci'])} "
-        f"| {row['kl']:.3f} | {interval_text(row['kl_ci'])} | {row['mean_reward']:.3f} "
-        f"| {row['mean_length']:.1f} | {percent(row['cut_share'])} |"
-        for name, row in metrics["methods"].items()
+        f"| {name} | {row.win_rate.value:.3f} | {interval_text(row.win_rate)} "
+        f"| {row.kl.value:.3f} | {interval_text(row.kl)} | {row.mean_reward.value:.3f} "
+        f"| {row.mean_length:.1f} | {percent(row.cut_share)} |"
+        for name, row in metrics.methods.items()
     ]
-    tilt, tied_tilt = metrics["tilt"], tied_name(metrics)
     return "\n".join(
         [
             header,
             *rows,
-            f"| {tilt} in theory | {theory['win_rate']:.3f} | | {theory['kl']:.3f} | | | | |",
-            f"| {tied_tilt} with ties "
-            f"| {tied['win_rate']:.3f} | {interval_text(tied['win_rate_ci'])} "
-            f"| {tied['kl']:.3f} | {interval_text(tied['kl_ci'])} | | | |",
+            f"| {metrics.tilt} in theory | {theory.win_rate:.3f} | | {theory.kl:.3f} | | | | |",
+            f"| {tied_name(metrics)} with ties "
+            f"| {tied.win_rate.value:.3f} | {interval_text(tied.win_rate)} "
+            f"| {tied.kl.value:.3f} | {interval_text(tied.kl)} | | | |",
         ]
     )
 
 
 def _sampling(metrics: Metrics) -> str:
-    no_need = f"There is no need to draw {metrics['n']} and choose. "
+    single = f"Drawing {metrics.n} answers and choosing the best is not needed. "
     return (
-        f"One plain draw at temperature {metrics['temperature']:g}, without top-k or top-p, as the "
-        "generation config says: temperature is part of the policy that was trained and measured. "
-        f"{no_need if replaces_best_of(metrics) else ''}It was trained for one reward, "
-        f"{metrics['reward']}: what that reward does not see was not asked for, and where it is "
-        "wrong, the model has learnt to be wrong too."
+        f"Sample one answer at temperature {metrics.temperature:g}, without top-k or top-p. The "
+        "generation config is set to this; the temperature is part of the policy that was trained "
+        f"and measured. {single if replaces_best_of(metrics) else ''}The model was trained for one "
+        f"reward, {metrics.reward}. It was not trained for qualities that this reward does not "
+        "measure, and it has learnt the reward's errors too."
     )
 
 
 def _versions(metrics: Metrics) -> str:
-    return ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
+    return ", ".join(f"{name} {version}" for name, version in metrics.versions.items())

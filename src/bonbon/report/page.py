@@ -1,4 +1,4 @@
-"""The report page: one file that needs nothing but a browser."""
+"""The report page of a run: one HTML file without external resources."""
 
 import base64
 import hashlib
@@ -13,10 +13,16 @@ from matplotlib.figure import Figure
 
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
-from bonbon.evaluation.metrics import BASE, TRAINED, Metrics, read_metrics
+from bonbon.evaluation.metrics import (
+    BASE,
+    FRONTIER_FILE,
+    REPORT_FILE,
+    TRAINED,
+    Metrics,
+    read_metrics,
+)
 from bonbon.records import ScoredGroup
-from bonbon.report import summary as numbers
-from bonbon.report import summary as wording
+from bonbon.report import summary
 from bonbon.report.figures.frontier import frontier
 from bonbon.report.figures.rewards import (
     RewardSample,
@@ -39,7 +45,7 @@ _UNITS = ("tokens", "completions")
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """One stage; `amount` of `unit` was worked through, or None where nothing was counted."""
+    """Time and work of one stage; `amount` counts `unit`, and is None where nothing was counted."""
 
     stage: str
     seconds: float
@@ -48,13 +54,13 @@ class StageCost:
 
     @property
     def time(self) -> str:
-        """Duration as people say it."""
+        """Duration in minutes and seconds."""
         minutes, seconds = divmod(round(self.seconds), 60)
         return f"{minutes} min {seconds} s" if minutes else f"{self.seconds:.1f} s"
 
     @property
     def work(self) -> str:
-        """Amount with its rate, or nothing."""
+        """Amount with its rate, or an empty text."""
         if self.amount is None:
             return ""
         rate = f", {self.amount / self.seconds:,.0f} per second" if self.seconds > 0 else ""
@@ -63,7 +69,7 @@ class StageCost:
 
 def stage_costs(metrics: Metrics) -> list[StageCost]:
     """Read `<stage>_seconds` and, where there is one, the `<stage>ed_<unit>` beside it."""
-    timing, suffix = metrics["timing"], "_seconds"
+    timing, suffix = metrics.timing, "_seconds"
     stages = [key.removesuffix(suffix) for key in timing if key.endswith(suffix)]
     return [_stage_cost(timing, stage, timing[stage + suffix]) for stage in stages]
 
@@ -76,13 +82,9 @@ def _stage_cost(timing: dict[str, float], stage: str, seconds: float) -> StageCo
     return StageCost(stage, seconds)
 
 
-REPORT_NAME = "report.html"
-FRONTIER_NAME = "frontier.svg"
-
-
 @dataclass(frozen=True)
 class RunContents:
-    """Everything of a run directory that its report shows; what is not there is empty."""
+    """What a run directory holds for its report; what is missing is empty."""
 
     metrics: Metrics
     recipe: str
@@ -94,15 +96,15 @@ class RunContents:
 def write_report(run_directory: Path) -> Path:
     """Write `report.html` from what the run directory holds, and return its path.
 
-    Its first figure is also written on its own, as `frontier.svg`.
+    The first figure is also written to `frontier.svg`.
 
     Raises:
         ConfigError: there are no metrics yet, or they cannot be read.
         BonbonError: candidates are damaged or not scored.
     """
-    path, run = run_directory / REPORT_NAME, read_run(run_directory)
-    picture = svg_document(frontier(run.metrics), description=_frontier_text(run))
-    replace_text(run_directory / FRONTIER_NAME, picture)
+    path, run = run_directory / REPORT_FILE, read_run(run_directory)
+    drawing = svg_document(frontier(run.metrics), description=_frontier_text(run))
+    replace_text(run_directory / FRONTIER_FILE, drawing)
     replace_text(path, report_html(run))
     return path
 
@@ -124,20 +126,19 @@ def read_run(run_directory: Path) -> RunContents:
 
 def _groups(store: CandidateStore, set_name: str, metrics: Metrics) -> list[ScoredGroup]:
     drawn = bool(store.finished_shards(set_name))
-    return store.groups(set_name, metrics["reward"]) if drawn else []
+    return store.groups(set_name, metrics.reward) if drawn else []
 
 
 def report_html(run: RunContents) -> str:
     """Return the page."""
-    data = browser_data(run.train, run.held_out, seed=run.metrics["seed"])
-    styles = method_styles(list(run.metrics["methods"]))
+    data = browser_data(run.train, run.held_out, seed=run.metrics.seed)
+    styles = method_styles(list(run.metrics.methods))
     colours = {name: style.colour.name for name, style in styles.items()}
     return render_page(
         "report.html.j2",
         metrics=run.metrics,
         recipe=run.recipe,
-        wording=wording,
-        numbers=numbers,
+        summary=summary,
         costs=stage_costs(run.metrics),
         colours=colours,
         figures=_figures(run),
@@ -150,7 +151,7 @@ def report_html(run: RunContents) -> str:
 
 
 def render_page(template: str, **values: object) -> str:
-    """Fill a template, given besides its values what all pages share: style, themes, script."""
+    """Fill a template with its values and with what all pages share: style, themes, script."""
     environment = Environment(
         loader=PackageLoader("bonbon.report"),
         autoescape=True,
@@ -174,12 +175,12 @@ def _asset(name: str) -> str:
 
 
 def _sha256(script: str) -> str:
-    """Return the hash by which the page's policy allows this one script and no other."""
+    """Return the hash by which the page's content security policy allows this script only."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _figures(run: RunContents) -> dict[str, Markup]:
-    """Draw what there is data for, each figure for wide and for narrow screens."""
+    """Draw every figure that there is data for, for wide and for narrow screens."""
     figures = {"frontier": both_sheets("frontier", _frontier_text(run), _frontiers(run))}
     if run.held_out:
         figures["rewards"] = both_sheets("rewards", _REWARDS_TEXT, _histograms(run))
@@ -189,13 +190,15 @@ def _figures(run: RunContents) -> dict[str, Markup]:
 
 
 _REWARDS_TEXT = "Histograms of rewards: base, best-of-n and the trained model, one above the other."
-_TRAINING_TEXT = "Training curves by step: fit of the objective, and log-ratios of best and worst."
+_TRAINING_TEXT = (
+    "Training curves by step: fit of the objective, and log-ratios of the best and the worst."
+)
 
 
 def _frontier_text(run: RunContents) -> str:
     points = [
-        f"{name}: win rate {row['win_rate']:.3f} at KL {row['kl']:.2f}"
-        for name, row in run.metrics["methods"].items()
+        f"{name}: win rate {row.win_rate.value:.3f} at KL {row.kl.value:.2f}"
+        for name, row in run.metrics.methods.items()
     ]
     return f"Win rate against KL. {'; '.join(points)}."
 
@@ -220,13 +223,13 @@ def reward_samples(run: RunContents) -> dict[str, RewardSample]:
     samples = {name: drawn_rewards(groups) for name, groups in run.held_out.items()}
     if BASE not in run.held_out:
         return samples
-    n = run.metrics["n"]
+    n = run.metrics.n
     best = best_of_rewards(run.held_out[BASE], n)
     return {BASE: samples.pop(BASE), f"best-of-{n}": best, **samples}
 
 
 def both_sheets(name: str, description: str, figures: Sequence[Figure]) -> Markup:
-    """Set the wide and the narrow drawing side by side; the style sheet shows one of them."""
+    """Put the wide and the narrow drawing side by side; the style sheet shows one of them."""
     drawings = [
         (size, inline_svg(figure, name=f"{name}-{size}", description=description))
         for size, figure in zip(("wide", "narrow"), figures, strict=True)

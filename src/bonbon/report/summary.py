@@ -1,12 +1,12 @@
-"""What the numbers mean, in sentences that claim no more than the intervals allow."""
+"""Sentences about the numbers of a run; they claim no more than the intervals allow."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from bonbon.evaluation.metrics import BASE, TRAINED, Interval, Metrics, Training
+from bonbon.evaluation.metrics import BASE, TRAINED, Metrics, TrainingSettings
 from bonbon.report.diagnosis import Diagnosis, Measured, diagnose, highest_win_rate
 from bonbon.report.figures.style import is_best_of
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.estimators import Interval
 from bonbon.theory.parse import parse_tilt
 from bonbon.training.objectives import is_online
 
@@ -14,14 +14,14 @@ MAX_PLAIN_NATS = 10
 
 
 def percent(share: float) -> str:
-    """Write a share as whole percent, the sign kept on the number's line."""
+    """Write a share as whole percent; the sign stays on the number's line."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
-def percent_with_interval(share: float, interval: Interval) -> str:
-    """Write a share and its 95 % interval as whole percent."""
-    low, high = (f"{100 * end:.0f}" for end in interval)
-    return f"{percent(share)} [{low},\N{NO-BREAK SPACE}{high}]"
+def percent_with_interval(share: Interval) -> str:
+    """Write a share and its interval as whole percent."""
+    low, high = (f"{100 * end:.0f}" for end in (share.low, share.high))
+    return f"{percent(share.value)} [{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def nats(kl: float) -> str:
@@ -31,21 +31,22 @@ def nats(kl: float) -> str:
 
 
 def setting(value: float | int) -> str:
-    """Write a setting's value: 0.05, 3, 2e-5."""
+    """Write the value of a setting: 0.05, 3, 2e-5."""
     if value == 0 or 0.001 <= abs(value) < 1e6:
         return f"{value:g}"
     mantissa, exponent = f"{value:e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def with_interval(value: float, interval: Interval, *, digits: int = 3) -> str:
-    """Write an estimate and its 95 % interval."""
-    return f"{round(value, digits) + 0.0:.{digits}f} {interval_text(interval, digits=digits)}"
+def with_interval(estimate: Interval, *, digits: int = 3) -> str:
+    """Write an estimate and its interval."""
+    value = round(estimate.value, digits) + 0.0  # no sign on zero
+    return f"{value:.{digits}f} {interval_text(estimate, digits=digits)}"
 
 
-def interval_text(interval: Interval, *, digits: int = 3) -> str:
+def interval_text(estimate: Interval, *, digits: int = 3) -> str:
     """Write an interval in brackets, kept on one line."""
-    low, high = (round(end, digits) + 0.0 for end in interval)
+    low, high = (round(end, digits) + 0.0 for end in (estimate.low, estimate.high))
     return f"[{low:.{digits}f},\N{NO-BREAK SPACE}{high:.{digits}f}]"
 
 
@@ -53,23 +54,24 @@ MODEL = "The trained model"
 
 FINDINGS = {
     Diagnosis.IMPOSSIBLE: (
-        "{name} is {place} and {wins}, which contradict each other: no policy within {reach} of "
-        "its base can win {bound} of comparisons."
+        "{name} is {place} and {wins}. These numbers contradict each other: no policy within "
+        "{reach} of its base can win {bound} of comparisons."
     ),
     Diagnosis.NOTHING_TO_LEARN: (
-        "The rewards of the held-out answers tie so often that there is next to nothing to learn: "
-        "with these ties, {goal} is {tied_goal_kl} from the base. {name} is {place} and {wins}."
+        "The rewards of the held-out answers tie so often that there is almost nothing to learn: "
+        "with these ties, {goal} is only {tied_goal_kl} from the base. {name} is {place} and "
+        "{wins}."
     ),
     Diagnosis.UNMOVED: "Training did not move {model}: it is {place} and {wins}.",
     Diagnosis.TOO_FEW_PROMPTS: (
         "{prompts} to tell whether training helped: {model} is {place} and {wins}."
     ),
     Diagnosis.WORSE: "{name} answers {worse} than before training: it is {place} and {wins}.",
-    Diagnosis.UNFINISHED: "{name} gains nothing yet: it is only {place} and {wins}.",
-    Diagnosis.NO_GAIN: "{name} has moved without a gain: it is {place} and {wins}.",
+    Diagnosis.UNFINISHED: "{name} shows no gain yet: it is only {place} and {wins}.",
+    Diagnosis.NO_GAIN: "{name} has moved from its base without a gain: it is {place} and {wins}.",
     Diagnosis.DIVERGED: "{name} is {place} and {wins}: training has diverged.",
     Diagnosis.ON_THE_WAY: (
-        "{name} {beats} its base {share} of the time, short of {goal}: it is only {place}."
+        "{name} {beats} its base {share} of the time, less often than {goal}: it is only {place}."
     ),
     Diagnosis.BELOW: (
         "{name} {beats} its base {share} of the time and is {place}; {goal} reaches {goal_share}."
@@ -79,16 +81,19 @@ FINDINGS = {
         "{goal}, which reaches {goal_share}."
     ),
     Diagnosis.REACHED: (
-        "{name} {beats} its base {share} of the time, like {goal} ({goal_share}): it is {place}."
+        "{name} {beats} its base {share} of the time, about as often as {goal} ({goal_share}), and "
+        "is {place}."
     ),
 }
 
 REMEDIES = {
     Diagnosis.IMPOSSIBLE: (
-        "check that the reward scores the answers of both models alike, and evaluate again."
+        "check that the reward scores the answers of both models in the same way, and evaluate "
+        "again."
     ),
     Diagnosis.NOTHING_TO_LEARN: (
-        "take a reward that tells answers apart, or raise sampling.temperature so that they differ."
+        "use a reward that distinguishes the answers, or raise sampling.temperature so that they "
+        "differ more."
     ),
     Diagnosis.UNMOVED: "{more}.",
     Diagnosis.TOO_FEW_PROMPTS: (
@@ -96,212 +101,200 @@ REMEDIES = {
         "{num_prompts}; see prompts.num_eval and prompts.eval_fraction)."
     ),
     Diagnosis.WORSE: (
-        "training moved it the wrong way: look at the training curves before anything else, and "
+        "training moved the model in the wrong direction: check the training curves first, and "
         "{less}."
     ),
     Diagnosis.UNFINISHED: "this run does not show that training helped: {more}.",
     Diagnosis.NO_GAIN: (
-        "this run does not show that training helped: look at the training curves, {less}, or "
+        "this run does not show that training helped: check the training curves, {less}, or "
         "train on more prompts{num_train}."
     ),
     Diagnosis.DIVERGED: "{less}.",
-    Diagnosis.ON_THE_WAY: "to come closer, {more}.",
-    Diagnosis.BELOW: "to come closer, train on more prompts{num_train}{or_alpha}.",
-    Diagnosis.OVERSHOT: "what the reward does not see drifts at such a distance: {less}.",
+    Diagnosis.ON_THE_WAY: "to come closer to the goal, {more}.",
+    Diagnosis.BELOW: ("to come closer to the goal, train on more prompts{num_train}{or_alpha}."),
+    Diagnosis.OVERSHOT: (
+        "this far from the base, qualities that the reward does not measure change too: {less}."
+    ),
 }
-"""What to do about a case; one that is as it should be has none."""
+"""What to do about a case; a model that reached its goal needs nothing."""
 
 
 def finding(measured: Measured, *, name: str = MODEL) -> str:
-    """Say in a sentence what became of a model, with the numbers that tell."""
-    towards = measured.turned() if measured.aims_down else measured
-    yardstick = "goal" if measured.aimed else measured.goal
-    most, count = highest_win_rate(measured.kl_ci[1]), measured.num_prompts
+    """Return a sentence that says what training did to a model, with its numbers."""
+    upward = measured.mirrored() if measured.aims_down else measured
+    goal = "goal" if measured.trained_to_goal else measured.goal
+    kl, most = measured.kl, highest_win_rate(measured.kl.high)
+    wins_more = measured.win_rate.value > 0.5
     return FINDINGS[diagnose(measured)].format(
         name=name,
         model="the model" if name == MODEL else name,
         goal=measured.goal,
-        wins=f"wins {_share(measured)} of comparisons",
-        share=_share(towards),
-        goal_share=percent(towards.goal_win_rate),
-        place=f"{nats(measured.kl)} from its base ({yardstick}: {nats(measured.goal_kl)})",
-        reach=nats(measured.kl_ci[1]),
-        bound=f"more than {percent(most)}"
-        if measured.win_rate > 0.5
-        else f"less than {percent(1 - most)}",
+        wins=f"wins {percent_with_interval(measured.win_rate)} of comparisons",
+        share=percent_with_interval(upward.win_rate),
+        goal_share=percent(upward.goal_win_rate.value),
+        place=f"{nats(kl.value)} from its base ({goal}: {nats(measured.goal_kl)})",
+        reach=nats(kl.high),
+        bound=f"more than {percent(most)}" if wins_more else f"less than {percent(1 - most)}",
         tied_goal_kl=nats(measured.goal_kl_with_ties),
-        times=f"{measured.kl / measured.goal_kl:.2g}" if measured.goal_kl else "many",
+        times=f"{kl.value / measured.goal_kl:.2g}" if measured.goal_kl else "many",
         beats="loses to" if measured.aims_down else "beats",
         worse="better" if measured.aims_down else "worse",
         prompts="One held-out prompt is too few"
-        if count == 1
-        else f"{count} held-out prompts are too few",
+        if measured.num_prompts == 1
+        else f"{measured.num_prompts} held-out prompts are too few",
     )
 
 
-def remedy(measured: Measured, training: Training | None) -> str | None:
-    """Say which setting to change, with the value that was used; None where nothing is amiss.
+def remedy(measured: Measured, training: TrainingSettings | None) -> str | None:
+    """Return which setting to change, with the value that was used; None if nothing is wrong.
 
     Args:
-        measured: what came out.
-        training: what it came from; metrics of earlier versions do not tell.
+        measured: the numbers of the model.
+        training: the settings in force; metrics of early versions do not have them.
     """
     text = REMEDIES.get(diagnose(measured))
     if text is None:
         return None
-    used: dict[str, Any] = {**training} if training else {}
-    beta = _setting("beta", used) if "beta" in used else None
-    rate = _setting("learning_rate", used)
-    said = text.format(
-        more=f"raise {rate} or {_setting('epochs', used)}" + (f", or lower {beta}" if beta else ""),
-        less=f"lower {rate}" + (f" or raise {beta}" if beta else ""),
+    used = training.model_dump(exclude_none=True) if training else {}
+
+    def key(name: str) -> str:
+        return f"training.{name}{_used(used.get(name))}"
+
+    sentence = text.format(
+        more=f"raise {key('learning_rate')} or {key('epochs')}"
+        + (f", or lower {key('beta')}" if "beta" in used else ""),
+        less=f"lower {key('learning_rate')}"
+        + (f" or raise {key('beta')}" if "beta" in used else ""),
         num_prompts=measured.num_prompts,
         num_train=_used(used.get("num_prompts")),
-        or_alpha=f", or with another {_setting('alpha', used)}" if "alpha" in used else "",
+        or_alpha=f", or with another {key('alpha')}" if "alpha" in used else "",
     )
-    return f"{said[0].upper()}{said[1:]}"
-
-
-def in_force(training: Training) -> str:
-    """Say what training went by, defaults worked out."""
-    names = {"learning_rate": "learning rate", "alpha": "α =", "beta": "β =", "epochs": "epochs ="}
-    parts = [f"{text} {setting(training[key])}" for key, text in names.items() if key in training]
-    return ", ".join(parts)
-
-
-def _share(measured: Measured) -> str:
-    return percent_with_interval(measured.win_rate, measured.win_rate_ci)
-
-
-def _setting(name: str, used: Mapping[str, Any]) -> str:
-    return f"training.{name}{_used(used.get(name))}"
+    return f"{sentence[0].upper()}{sentence[1:]}"
 
 
 def _used(value: float | int | None) -> str:
     return "" if value is None else f" (used: {setting(value)})"
 
 
+def settings_text(training: TrainingSettings) -> str:
+    """Return the settings in force in a few words."""
+    names = {"learning_rate": "learning rate", "alpha": "α =", "beta": "β =", "epochs": "epochs ="}
+    used = training.model_dump(exclude_none=True)
+    return ", ".join(f"{text} {setting(used[key])}" for key, text in names.items() if key in used)
+
+
 MAX_DRAWS = 1000.0
 
 
 def headline(metrics: Metrics) -> str:
-    """Say in one sentence what became of the model."""
+    """Return one sentence that says what training did to the model."""
     return finding(measured(metrics))
 
 
 def measured(metrics: Metrics) -> Measured:
-    """Return what the trained model's diagnosis rests on."""
-    row, goal, methods = metrics["methods"][TRAINED], metrics["theory"], metrics["methods"]
-    win_rate, interval = goal["win_rate"], (goal["win_rate"], goal["win_rate"])
-    tied, without_ties = goal["tie_corrected"], parse_tilt(tied_name(metrics)).kl
-    left_by_ties = min(1.0, tied["kl"] / without_ties) if without_ties else 1.0
-    if metrics["tilt"] in methods:
-        best = methods[metrics["tilt"]]
-        win_rate, interval = best["win_rate"], best["win_rate_ci"]
-    elif is_best_of(metrics["tilt"]):
-        win_rate, interval = tied["win_rate"], tied["win_rate_ci"]
+    """Return the numbers that the trained model's diagnosis rests on."""
+    trained, goal = metrics.methods[TRAINED], metrics.theory
+    tied, without_ties = goal.tie_corrected, parse_tilt(tied_name(metrics)).kl
+    left_by_ties = min(1.0, tied.kl.value / without_ties) if without_ties else 1.0
+    win_rate = Interval(goal.win_rate, goal.win_rate, goal.win_rate)
+    if metrics.tilt in metrics.methods:
+        win_rate = metrics.methods[metrics.tilt].win_rate
+    elif is_best_of(metrics.tilt):
+        win_rate = tied.win_rate
     return Measured(
-        win_rate=row["win_rate"],
-        win_rate_ci=row["win_rate_ci"],
-        kl=row["kl"],
-        kl_ci=row["kl_ci"],
-        num_prompts=row["num_prompts"],
-        goal=metrics["tilt"],
+        win_rate=trained.win_rate,
+        kl=trained.kl,
+        num_prompts=trained.num_prompts,
+        goal=metrics.tilt,
         goal_win_rate=win_rate,
-        goal_win_rate_ci=interval,
-        goal_kl=goal["kl"],
-        goal_kl_with_ties=goal["kl"] * left_by_ties,
-        aimed="beta" not in metrics.get("training", {}),
+        goal_kl=goal.kl,
+        goal_kl_with_ties=goal.kl * left_by_ties,
+        trained_to_goal=metrics.training is None or metrics.training.beta is None,
     )
 
 
 def aim(metrics: Metrics) -> str:
-    """Say what was trained towards what, on what, by which settings."""
-    training = metrics.get("training")
-    settings = f" ({in_force(training)})" if training else ""
-    begun = f"The aim: one draw from {metrics['policy']} that is as good as {metrics['tilt']}."
-    if not measured(metrics).aimed:
-        begun = f"One draw from {metrics['policy']} after training, beside {metrics['tilt']}."
-    on = f"on {metrics['n']} draws per prompt, ranked by the reward ‘{metrics['reward']}’"
-    if training and training["num_prompts"] is None:
-        on = f"on pairs from a file, and is measured by the reward ‘{metrics['reward']}’"
-    elif is_online(metrics["objective"]):
-        on = f"on answers that it drew itself, scored by the reward ‘{metrics['reward']}’"
-    return f"{begun} It was trained with the objective ‘{metrics['objective']}’{settings} {on}."
+    """Say what the model was trained towards, on which examples and with which settings."""
+    training = metrics.training
+    settings = f" ({settings_text(training)})" if training else ""
+    goal = f"The goal: one answer of {metrics.policy} is as good as {metrics.tilt}."
+    if not measured(metrics).trained_to_goal:
+        goal = f"{metrics.policy} after training is compared with {metrics.tilt}."
+    examples = f"on {metrics.n} draws per prompt, ranked by the reward ‘{metrics.reward}’"
+    if training and training.num_prompts is None:
+        examples = f"on pairs from a file, and is measured by the reward ‘{metrics.reward}’"
+    elif is_online(metrics.objective):
+        examples = f"on answers that it drew itself, scored by the reward ‘{metrics.reward}’"
+    return f"{goal} It was trained with the objective ‘{metrics.objective}’{settings} {examples}."
 
 
 def outcome(metrics: Metrics) -> str:
-    """Say what came out: win rate and KL with their intervals, on how many of the prompts."""
-    row = metrics["methods"][TRAINED]
-    held_out = metrics.get("num_held_out", row["num_prompts"])
-    on, rest = f"{row['num_prompts']} held-out prompts", ""
-    if held_out > row["num_prompts"]:
-        on = f"{row['num_prompts']} of {held_out} held-out prompts"
-        rest = " The other prompts have too few scored answers, and are left out."
+    """Give win rate and KL with their intervals, and the number of prompts behind them."""
+    trained = metrics.methods[TRAINED]
+    prompts, rest = f"{trained.num_prompts} held-out prompts", ""
+    if metrics.num_held_out is not None and metrics.num_held_out > trained.num_prompts:
+        prompts = f"{trained.num_prompts} of {metrics.num_held_out} held-out prompts"
+        rest = " The other prompts have too few scored answers and are left out."
     return (
-        f"On {on}, {row['samples_per_prompt']} answers each, its "
-        f"win rate against the base is {with_interval(row['win_rate'], row['win_rate_ci'])}, "
-        f"and its KL from the base is {with_interval(row['kl'], row['kl_ci'], digits=2)} nats."
+        f"On {prompts}, {trained.samples_per_prompt} answers each, its "
+        f"win rate against the base is {with_interval(trained.win_rate)}, "
+        f"and its KL from the base is {with_interval(trained.kl, digits=2)} nats."
         f"{rest}"
     )
 
 
 _PRICED = {Diagnosis.ON_THE_WAY, Diagnosis.BELOW, Diagnosis.REACHED}
-"""What a model has to be for its win rate to be worth a number of draws."""
+"""Cases in which a win rate can be expressed as a number of draws of the base."""
 
 
 def worth(metrics: Metrics) -> str:
-    """Say what the win rate is worth in draws, beside what best-of-n costs, and what to change."""
-    found = measured(metrics)
-    said: list[str] = []
-    if diagnose(found) in _PRICED and not found.aims_down:
-        said = [_draws(found), *_against_best_of(metrics)]
-    advice = remedy(found, metrics.get("training"))
-    return " ".join([*said, *([advice] if advice else [])])
-
-
-def _draws(found: Measured) -> str:
-    low, high = found.win_rate_ci
-    return (
-        f"In theory, one answer of it is worth the best of {draws_text(found.win_rate)} draws of "
-        f"the base (95 % interval {draws_text(low)} to {draws_text(high)}), "
-        "for the price of one draw."
-    )
+    """Express the win rate in draws of the base, compare with best-of-n, and give the remedy."""
+    numbers = measured(metrics)
+    sentences: list[str] = []
+    if diagnose(numbers) in _PRICED and not numbers.aims_down:
+        win_rate = numbers.win_rate
+        sentences = [
+            "In theory, one answer of the trained model is as good as the best of "
+            f"{draws_text(win_rate.value)} draws of the base (95 % interval "
+            f"{draws_text(win_rate.low)} to {draws_text(win_rate.high)}), at the cost of one draw.",
+            *_against_best_of(metrics),
+        ]
+    return " ".join([*sentences, *filter(None, [remedy(numbers, metrics.training)])])
 
 
 def _against_best_of(metrics: Metrics) -> list[str]:
-    """Compare with selection from the same n at inference, where it was measured."""
-    name, row = f"best-of-{metrics['n']}", metrics["methods"][TRAINED]
-    if name not in metrics["methods"]:
+    """Compare with best-of-n at inference for the n of training, where it was measured."""
+    name = f"best-of-{metrics.n}"
+    if name not in metrics.methods:
         return []
-    selected = metrics["methods"][name]
-    begun = (
-        f"{name[0].upper()}{name[1:]} itself wins {selected['win_rate']:.3f}, at {metrics['n']} "
-        "times the sampling cost"
+    trained, selected = metrics.methods[TRAINED].win_rate, metrics.methods[name].win_rate
+    start = (
+        f"{name[0].upper()}{name[1:]} itself has a win rate of {selected.value:.3f}, at "
+        f"{metrics.n} times the sampling cost"
     )
-    if row["win_rate_ci"][0] > selected["win_rate_ci"][1]:
-        return [f"{begun}; the trained model wins more often."]
-    if row["win_rate_ci"][1] >= selected["win_rate_ci"][0]:
-        return [f"{begun}: within the intervals, the trained model wins as often."]
-    share = (row["win_rate"] - 0.5) / (selected["win_rate"] - 0.5)
-    return [f"{begun}; the trained model has {percent(share)} of that gain over 0.5."]
+    if trained.low > selected.high:
+        return [f"{start}; the trained model wins more often."]
+    if trained.high >= selected.low:
+        return [f"{start}; within the intervals, the trained model wins as often."]
+    share = (trained.value - 0.5) / (selected.value - 0.5)
+    return [f"{start}; the trained model has {percent(share)} of its gain over 0.5."]
 
 
-def room(metrics: Metrics) -> str | None:
-    """Say how much any policy could win at the trained model's KL, where that is of use."""
-    found = measured(metrics)
-    if diagnose(found) in _BEYOND or found.aims_down:
+def highest_at_this_kl(metrics: Metrics) -> str | None:
+    """Say how often any policy can win at the trained model's KL; None where that is no use."""
+    numbers = measured(metrics)
+    if diagnose(numbers) in _BEYOND or numbers.aims_down:
         return None
-    most = highest_win_rate(found.kl)
-    bound = f"No policy {nats(found.kl)} from its base can win more than {most:.3f}"
-    if found.win_rate_ci[1] >= most:
-        return f"{bound}."
-    gain = most - found.win_rate
-    return f"{bound}: the {gain:.3f} between is what better training can still gain at this KL."
+    kl, win_rate = numbers.kl.value, numbers.win_rate
+    most = highest_win_rate(kl)
+    bound = f"No policy at {nats(kl)} from its base can have a win rate above {most:.3f}."
+    if win_rate.high >= most:
+        return bound
+    return f"{bound} Better training can still gain {most - win_rate.value:.3f} at this KL."
 
 
 _BEYOND = {Diagnosis.IMPOSSIBLE, Diagnosis.UNMOVED, Diagnosis.DIVERGED, Diagnosis.OVERSHOT}
-"""Where the bound at the model's KL says nothing new."""
+"""Cases in which the bound at the model's KL tells nothing new."""
 
 
 def replaces_best_of(metrics: Metrics) -> bool:
@@ -311,17 +304,18 @@ def replaces_best_of(metrics: Metrics) -> bool:
 
 def unscored(metrics: Metrics) -> str | None:
     """Say how many prompts have no answer and how many answers no score, None if there are none."""
-    prompts = _counted(metrics.get("unanswered", {}))
-    answers = _counted(metrics.get("no_score", {}))
-    said = [
-        f"The server gave no answer to prompts: {prompts}. They are left out everywhere."
-        if prompts
-        else "",
-        f"The reward gave no score to {answers}: those answers are in no ranking and no mean."
-        if answers
-        else "",
-    ]
-    return " ".join(filter(None, said)) or None
+    prompts, answers = _counted(metrics.unanswered), _counted(metrics.no_score)
+    sentences: list[str] = []
+    if prompts:
+        sentences.append(
+            f"The server did not answer some prompts ({prompts}). They are left out everywhere."
+        )
+    if answers:
+        sentences.append(
+            f"The reward gave no score to some answers ({answers}). They are in no ranking and no "
+            "mean."
+        )
+    return " ".join(sentences) or None
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -335,14 +329,14 @@ GLOSSARY = {
         "ties count one half, so the base itself has 0.5."
     ),
     "KL": (
-        "how far the method’s distribution of answers has moved from the base’s, in nats. "
-        "Less is safer: what the reward does not see drifts with it."
+        "how far the method’s distribution of answers is from the base’s, in nats. "
+        "Less is safer: qualities that the reward does not measure change with it."
     ),
-    "95 % interval": "what resampling the prompts gives; prompts are the independent unit.",
-    "In theory": "the tilt’s own win rate and KL, on a reward that never ties.",
+    "95 % interval": "from resampling the prompts, which are the independent units.",
+    "In theory": "win rate and KL of the tilt, on a reward without ties.",
     "With ties": (
-        "best-of-n’s on this reward: where answers tie there is less to choose from, "
-        "so this is what training can be measured against."
+        "win rate and KL of best-of-n on this reward. Where answers tie there is less to choose "
+        "from, so training should be compared with these numbers."
     ),
 }
 
@@ -361,8 +355,8 @@ def draws_text(win_rate: float) -> str:
 
 
 def tied_name(metrics: Metrics) -> str:
-    """Name what is corrected for ties: the tilt where it is a best-of-n, else that of the draws."""
-    return metrics["tilt"] if is_best_of(metrics["tilt"]) else f"best-of-{metrics['n']}"
+    """Name what is corrected for ties: the tilt if it is a best-of-n, else best of the draws."""
+    return metrics.tilt if is_best_of(metrics.tilt) else f"best-of-{metrics.n}"
 
 
 def method_note(name: str) -> str:

@@ -8,30 +8,15 @@ from jaxtyping import Bool, Float, Int
 
 from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.rewards.base import Reward, checked_scores
+from bonbon.theory.estimators import Interval, bootstrap_bounds
 
 NUM_RESAMPLES = 1000
-COVERAGE = 0.95
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Takes how often each resample draws each row, one resample per line; returns one number each."""
 
 _MAX_WEIGHTS = 4_000_000
 """Number of weights in memory at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its 95 % bootstrap interval; NaN where it is not defined.
-
-    Attributes:
-        value: the value on all rows.
-        low: lower end of the interval.
-        high: upper end of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +33,7 @@ class Agreement:
     source: str
     num_rows: int
     num_unscored: int
-    estimates: dict[str, Estimate]
+    estimates: dict[str, Interval]
 
 
 def agreements(
@@ -56,8 +41,8 @@ def agreements(
 ) -> tuple[Agreement, ...]:
     """Score texts and compare the scores with the labels: over all rows, then by source.
 
-    Sources are reported only if there are several. Intervals are percentiles over resampled
-    groups. In a pair with equal scores, half a correct preference is counted.
+    Intervals are 95 % expanded percentile intervals over resampled groups, and NaN where the
+    statistic is not defined. A tie counts as half a right answer.
 
     Raises:
         RewardError: the reward failed.
@@ -112,9 +97,9 @@ def _statistics(
 
 def _estimate(
     statistic: Statistic, groups: Int[np.ndarray, " rows"], rng: np.random.Generator
-) -> Estimate:
+) -> Interval:
     if len(groups) == 0:
-        return Estimate(np.nan, np.nan, np.nan)
+        return Interval(np.nan, np.nan, np.nan)
     value = float(statistic(np.ones((1, len(groups))))[0])
     members = np.unique(groups, return_inverse=True)[1]
     num_groups = int(members.max()) + 1
@@ -127,9 +112,9 @@ def _estimate(
     defined = np.concatenate(resampled)
     defined = defined[np.isfinite(defined)]
     if np.isnan(value) or len(defined) == 0:
-        return Estimate(np.nan, np.nan, np.nan)
-    tails = np.quantile(defined, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Estimate(value, float(tails[0]), float(tails[1]))
+        return Interval(np.nan, np.nan, np.nan)
+    low, high = bootstrap_bounds(defined, num_groups)
+    return Interval(value, float(low), float(high))
 
 
 def _correlations(

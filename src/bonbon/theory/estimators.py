@@ -16,16 +16,16 @@ _RESAMPLED_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over prompts with its confidence interval.
+class Interval:
+    """An estimate with its confidence interval, 95 % unless said otherwise.
 
     Attributes:
-        mean: the estimate.
+        value: the estimate.
         low: lower end of the interval.
         high: upper end of the interval.
     """
 
-    mean: float
+    value: float
     low: float
     high: float
 
@@ -109,7 +109,7 @@ def bootstrap_mean(
     seed: int,
     num_resamples: int = 2000,
     confidence: float = 0.95,
-) -> Estimate:
+) -> Interval:
     """Return the mean with its expanded percentile interval from resampling prompts.
 
     Prompts are the independent unit; draws within a prompt are not resampled. A single prompt
@@ -128,23 +128,39 @@ def bootstrap_mean(
         ].mean(axis=1)
         for done in range(0, num_resamples, at_once)
     ]
-    tail = bootstrap_tail(values.size, confidence)
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return Estimate(float(values.mean()), float(low), float(high))
+    low, high = bootstrap_bounds(np.concatenate(means), values.size, confidence)
+    return Interval(float(values.mean()), float(low), float(high))
 
 
-@lru_cache(maxsize=128)  # every interval of an evaluation asks for the same one
-def bootstrap_tail(num_prompts: int, confidence: float = 0.95) -> float:
-    """Return the share of bootstrap means to leave out at each end of an interval.
+def bootstrap_bounds(
+    resampled: Float[np.ndarray, "resamples *rows"], num_units: int, confidence: float = 0.95
+) -> Float[np.ndarray, "2 *rows"]:
+    """Return the lower and upper end of the expanded percentile interval of resampled values.
 
-    Percentile intervals of few prompts are too narrow: resampling underestimates the variance by
-    (P − 1)/P, and takes it as known. Leaving out Φ(−√(P/(P−1)) · t) with Student's t of P − 1
-    degrees of freedom undoes both (the expanded percentile interval, Hesterberg, arXiv 1411.5279).
+    Every interval of bonbon is one of these.
+
+    Args:
+        resampled: the statistic on each resample of the independent units.
+        num_units: how many independent units there are: prompts, or groups of texts.
+        confidence: in (0, 1).
     """
-    if num_prompts < 2:
+    tail = bootstrap_tail(num_units, confidence)
+    return np.quantile(resampled, [tail, 1 - tail], axis=0)
+
+
+@lru_cache(maxsize=128)  # every interval of an evaluation has the same tail
+def bootstrap_tail(num_units: int, confidence: float = 0.95) -> float:
+    """Return the share of resampled values to leave out at each end of an interval.
+
+    Plain percentile intervals of few units are too narrow: resampling P units underestimates the
+    variance by (P − 1)/P, and treats it as known. Leaving out Φ(−√(P/(P−1)) · t), with Student's
+    t of P − 1 degrees of freedom, corrects both (the expanded percentile interval, Hesterberg,
+    arXiv 1411.5279).
+    """
+    if num_units < 2:
         return (1 - confidence) / 2
-    quantile = float(stats.t.ppf((1 + confidence) / 2, num_prompts - 1))
-    return float(stats.norm.cdf(-math.sqrt(num_prompts / (num_prompts - 1)) * quantile))
+    quantile = float(stats.t.ppf((1 + confidence) / 2, num_units - 1))
+    return float(stats.norm.cdf(-math.sqrt(num_units / (num_units - 1)) * quantile))
 
 
 def check_draws(name: str, rewards: Float[np.ndarray, "prompts draws"], *, at_least: int) -> None:

@@ -1,5 +1,4 @@
 from itertools import combinations
-from typing import cast
 
 import numpy as np
 import pytest
@@ -7,11 +6,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from tests.report.conftest import with_method
 
 from bonbon.evaluation.metrics import Metrics
-from bonbon.report.figures.frontier import frontier
+from bonbon.report.figures.frontier import frontier, method_frontier
 from bonbon.report.figures.style import NARROW, WIDE, Sheet
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.estimators import Interval
 from bonbon.theory.optimal import OptimalTilt
 
 SHEETS = pytest.mark.parametrize("sheet", [WIDE, NARROW], ids=["wide", "narrow"])
@@ -39,20 +40,22 @@ def test_methods_stand_where_they_were_measured(metrics: Metrics) -> None:
     bars = error_bars(axes)
     assert bars.keys() == {"best-of-8", "bonbon"}
     for name, bar in bars.items():
-        row = metrics["methods"][name]
+        row = metrics.methods[name]
         marker, _, (horizontal, vertical) = bar.lines
-        assert marker.get_xydata() == pytest.approx(np.array([[row["kl"], row["win_rate"]]]))
-        assert horizontal.get_segments()[0][:, 0] == pytest.approx(row["kl_ci"])
-        assert vertical.get_segments()[0][:, 1] == pytest.approx(row["win_rate_ci"])
+        assert marker.get_xydata() == pytest.approx(np.array([[row.kl.value, row.win_rate.value]]))
+        assert horizontal.get_segments()[0][:, 0] == pytest.approx([row.kl.low, row.kl.high])
+        assert vertical.get_segments()[0][:, 1] == pytest.approx(
+            [row.win_rate.low, row.win_rate.high]
+        )
     assert points_of(axes, "base") == pytest.approx(np.array([[0.0, 0.5]]))
 
 
 def test_references_stand_where_theory_puts_them(metrics: Metrics) -> None:
     (axes,) = frontier(metrics).axes
-    tied = metrics["theory"]["tie_corrected"]
-    assert points_of(axes, "theory") == pytest.approx(np.array([[1.204442, 8 / 9]]))
-    assert points_of(axes, "tie-corrected") == pytest.approx(
-        np.array([[tied["kl"], tied["win_rate"]]])
+    tied = metrics.theory.tie_corrected
+    assert points_of(axes, "best-of-8 in theory") == pytest.approx(np.array([[1.204442, 8 / 9]]))
+    assert points_of(axes, "best-of-8 with ties") == pytest.approx(
+        np.array([[tied.kl.value, tied.win_rate.value]])
     )
 
 
@@ -82,7 +85,9 @@ def test_everything_is_named_and_no_names_collide(metrics: Metrics, sheet: Sheet
 
 def test_a_curve_with_ties_stands_in_for_the_points(metrics: Metrics) -> None:
     tied_curve = np.array([(0.0, 0.5), (1.2, 0.88)])
-    (axes,) = frontier(metrics, tied_curve=tied_curve).axes
+    (axes,) = method_frontier(
+        metrics.methods, tilt="best-of-8", goal_kl=1.2, tied_curve=tied_curve
+    ).axes
     names = {text.get_text() for text in axes.texts}
     assert names >= {"base", "best-of-8", "bonbon"}
     assert not {name for name in names if "theory" in name or "ties" in name}
@@ -95,24 +100,22 @@ def test_a_curve_with_ties_stands_in_for_the_points(metrics: Metrics) -> None:
 def test_any_outcome_is_shown_whole(
     metrics: Metrics, sheet: Sheet, win_rate: float, kl: float
 ) -> None:
-    row = metrics["methods"]["bonbon"]
-    row["win_rate"], row["win_rate_ci"] = win_rate, (win_rate - 0.03, win_rate + 0.03)
-    row["kl"], row["kl_ci"] = kl, (kl - 0.005, kl * 1.1 + 0.01)
-    figure = frontier(metrics, sheet=sheet)
+    wins = Interval(win_rate, win_rate - 0.03, win_rate + 0.03)
+    moved = Interval(kl, kl - 0.005, kl * 1.1 + 0.01)
+    run = with_method(metrics, "bonbon", win_rate=wins, kl=moved)
+    figure = frontier(run, sheet=sheet)
     (axes,) = figure.axes
     left, right = axes.get_xlim()
     low, high = axes.get_ylim()
-    assert left < kl < row["kl_ci"][1] < right
-    assert low < row["win_rate_ci"][0] < row["win_rate_ci"][1] <= high
+    assert left < kl < moved.high < right
+    assert low < wins.low < wins.high <= high
     assert overlapping_labels(figure) == []
 
 
 def test_far_methods_do_not_squeeze_the_others(metrics: Metrics) -> None:
-    row = metrics["methods"]["bonbon"]
-    far = {**row, "kl": 56.0, "kl_ci": (53.0, 59.0)}
-    methods = {**metrics["methods"], "bonbon": far}
+    far = with_method(metrics, "bonbon", kl=Interval(56.0, 53.0, 59.0))
     (near,) = frontier(metrics).axes
-    (wide,) = frontier(cast("Metrics", {**metrics, "methods": methods})).axes
+    (wide,) = frontier(far).axes
     assert (near.get_xscale(), wide.get_xscale()) == ("linear", "function")
     assert "√KL" in wide.xaxis.get_label_text()
     texts = [text.get_text() for text in wide.texts]
@@ -120,13 +123,14 @@ def test_far_methods_do_not_squeeze_the_others(metrics: Metrics) -> None:
 
 
 def test_other_training_runs_are_inside_the_axes(metrics: Metrics) -> None:
-    (axes,) = frontier(metrics, repeats={"bonbon": [(7.0, 0.2)]}).axes
+    (axes,) = method_frontier(
+        metrics.methods, tilt="best-of-8", goal_kl=1.2, repeats={"bonbon": [(7.0, 0.2)]}
+    ).axes
     assert axes.get_xlim()[1] > 7
     assert axes.get_ylim()[0] < 0.2
 
 
 def test_a_policy_far_beyond_every_mark_is_drawn(metrics: Metrics) -> None:
-    metrics["methods"]["bonbon"]["kl_ci"] = (100.0, 300.0)
-    (axes,) = frontier(metrics).axes
+    (axes,) = frontier(with_method(metrics, "bonbon", kl=Interval(200.0, 100.0, 300.0))).axes
     assert axes.get_xlim()[1] > 300
     assert len(points_of(axes, "n")) == 0

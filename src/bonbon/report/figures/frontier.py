@@ -1,15 +1,15 @@
-"""The frontier: what a policy wins against how far it moves, between theory's two curves."""
+"""The frontier: win rate against KL, between the best-of-n curve and the optimal one."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from bonbon.evaluation.metrics import BASE, Interval, Metrics
+from bonbon.evaluation.metrics import BASE, Metrics, WinRateAndKL
 from bonbon.report.diagnosis import highest_win_rate
 from bonbon.report.figures.labels import Label, place_labels
 from bonbon.report.figures.style import (
@@ -29,6 +29,7 @@ from bonbon.report.figures.style import (
 )
 from bonbon.report.summary import tied_name
 from bonbon.theory.best_of import BestOf
+from bonbon.theory.estimators import Interval
 from bonbon.theory.rank_targets import read_only
 
 Curve = Float[np.ndarray, "_ 2"]
@@ -40,38 +41,72 @@ FAR = 12.0
 """Nats from which on the axis is that of √KL, so that far methods do not squeeze the others."""
 
 
-def frontier(
-    metrics: Metrics,
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A hollow mark for what theory gives, beside the measured methods."""
+
+    name: str
+    kl: float
+    win_rate: float
+    marker: str
+    size: float
+
+
+def frontier(metrics: Metrics, *, sheet: Sheet = WIDE) -> Figure:
+    """Plot a run's methods, the tilt in theory, and best-of-n with the ties of this reward."""
+    theory, tied = metrics.theory, metrics.theory.tie_corrected
+    return method_frontier(
+        metrics.methods,
+        tilt=metrics.tilt,
+        goal_kl=theory.kl,
+        sheet=sheet,
+        references=[
+            Reference(f"{metrics.tilt} in theory", theory.kl, theory.win_rate, "o", 12.0),
+            Reference(
+                f"{tied_name(metrics)} with ties", tied.kl.value, tied.win_rate.value, "s", 7.0
+            ),
+        ],
+    )
+
+
+def method_frontier(
+    methods: Mapping[str, WinRateAndKL],
     *,
+    tilt: str,
+    goal_kl: float,
     sheet: Sheet = WIDE,
-    dials: Sequence[Sequence[str]] = (),
+    references: Sequence[Reference] = (),
+    lines: Sequence[Sequence[str]] = (),
     tied_curve: Curve | None = None,
-    families: Mapping[str, str] | None = None,
+    groups: Mapping[str, str] | None = None,
     repeats: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Figure:
     """Plot win rate against KL: every method as a point with two-way 95 % intervals.
 
-    The best-of-n curve carries a mark at each power of two; above the optimal curve no policy
-    can be. Beside the methods stand the tilt in theory, and the same with this reward's ties;
-    a `tied_curve` says both, and stands in for the two points.
+    The best-of-n curve has a mark at each power of two. No policy can be above the optimal curve.
 
     Args:
-        metrics: methods and theory.
+        methods: win rate and KL of each method.
+        tilt: the goal, whose mark on the best-of-n curve gets no second label.
+        goal_kl: the goal's KL, which the axis has to reach.
         sheet: size.
-        dials: names of methods to join, in order, from the base on.
+        references: marks besides the methods.
+        lines: names of methods to join, in order, from the base on.
         tied_curve: best-of-n for this reward with its ties, n from 1 up.
-        families: of the trained methods; one family shares a colour.
+        groups: of the trained methods; one group shares a colour.
         repeats: KL and win rate of further training runs of a method, drawn faintly.
     """
     figure, (axes,) = blank_figure(sheet)
     repeated = [point for points in (repeats or {}).values() for point in points]
-    limit = _kl_limit(metrics, repeated)
+    reached = [*(method.kl.high for method in methods.values()), *(kl for kl, _ in repeated)]
+    limit = 1.12 * max(MIN_KL_SHOWN, goal_kl, *reached)
+    lowest = [*(row.win_rate.low for row in methods.values()), *(win for _, win in repeated)]
     best_of, optimal = _best_of_curve(limit), _optimal_curve(limit)
     _draw_curves(axes, best_of, optimal)
     if limit > FAR:
         scale_as_root(axes)
     axes.set_xlim(-0.02 * limit if limit <= FAR else 0.0, limit)
-    axes.set_ylim(_win_rate_floor(metrics, repeated), 1.0)
+    axes.set_ylim(min(0.5, *lowest) - 0.05, 1.0)
     axes.text(
         *(0.01 * limit, 0.975, "out of reach"), color=MUTED.light, size=TEXT_SIZE, va="center"
     )
@@ -79,15 +114,28 @@ def frontier(
     name_axes(axes, up="win rate against the base", along=f"KL from the base, in nats{scale}")
     if tied_curve is not None:
         axes.plot(*tied_curve.T, color=BLUE.light, linewidth=1, linestyle=":")
-    styles = method_styles(list(metrics["methods"]), families)
-    _draw_dials(axes, metrics, dials, styles)
+    styles = method_styles(list(methods), groups)
+    for names in lines:
+        points = [(methods[name].kl.value, methods[name].win_rate.value) for name in names]
+        line = np.transpose([(0.0, 0.5), *points])
+        axes.plot(*line, color=styles[names[0]].colour.light, linewidth=1, alpha=0.6)
     for name, points in (repeats or {}).items():
         colour = styles[name].colour.light
         axes.plot(*np.transpose(points), styles[name].marker, color=colour, alpha=0.35)
-    labels, drawn = _draw_points(axes, metrics, styles)
-    if tied_curve is None:
-        labels += _draw_references(axes, metrics)
-    marks = _draw_marks(axes, limit, named={metrics["tilt"], *metrics["methods"]})
+    labels, drawn = _draw_points(axes, methods, styles)
+    for reference in references:
+        point = (reference.kl, reference.win_rate)
+        (mark,) = axes.plot(
+            *point,
+            reference.marker,
+            color=INK.light,
+            markersize=reference.size,
+            label=reference.name,
+        )
+        mark.set_markerfacecolor("none")
+        mark.set_markeredgewidth(1.2)
+        labels.append(Label(reference.name, *point, INK.light))
+    marks = _draw_marks(axes, limit, named={tilt, *methods})
     settle(figure)
     curves = _curve_labels(axes, best_of, optimal)
     avoid = np.vstack([*drawn, best_of, optimal])
@@ -106,17 +154,6 @@ def _signed_root(kl: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points
 
 def _signed_square(root: Float[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
     return np.sign(root) * np.square(root)
-
-
-def _kl_limit(metrics: Metrics, repeated: Sequence[tuple[float, float]]) -> float:
-    reached = [method["kl_ci"][1] for method in metrics["methods"].values()]
-    reached += [kl for kl, _ in repeated]
-    return 1.12 * max(MIN_KL_SHOWN, metrics["theory"]["kl"], *reached)
-
-
-def _win_rate_floor(metrics: Metrics, repeated: Sequence[tuple[float, float]]) -> float:
-    low = [method["win_rate_ci"][0] for method in metrics["methods"].values()]
-    return min(0.5, *low, *(win for _, win in repeated)) - 0.05
 
 
 @lru_cache(maxsize=8)  # every sheet of a figure has the same curves
@@ -149,7 +186,7 @@ def _curve_labels(axes: Axes, best_of: Curve, optimal: Curve) -> list[Label]:
 
 
 def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Label]:
-    """Mark the powers of two on the curve; the ones that are `named` elsewhere get no label."""
+    """Mark the powers of two on the curve; those that are `named` elsewhere get no label."""
     tilts: list[BestOf] = []
     for tilt in (BestOf(2**k) for k in range(1, 11 if limit > FAR else 40)):
         previous = tilts[-1].kl if tilts else 0.0
@@ -165,87 +202,45 @@ def _draw_marks(axes: Axes, limit: float, *, named: Collection[str]) -> list[Lab
     ]
 
 
-def _draw_dials(
-    axes: Axes,
-    metrics: Metrics,
-    dials: Sequence[Sequence[str]],
-    styles: Mapping[str, MethodStyle],
-) -> None:
-    """Join the base and the methods along each dial."""
-    methods = metrics["methods"]
-    for names in dials:
-        line = [(0.0, 0.5), *((methods[name]["kl"], methods[name]["win_rate"]) for name in names)]
-        axes.plot(*np.transpose(line), color=styles[names[0]].colour.light, linewidth=1, alpha=0.6)
-
-
 def _draw_points(
-    axes: Axes, metrics: Metrics, styles: Mapping[str, MethodStyle]
+    axes: Axes, methods: Mapping[str, WinRateAndKL], styles: Mapping[str, MethodStyle]
 ) -> tuple[list[Label], list[Float[np.ndarray, "points 2"]]]:
-    """Draw methods; return their labels and what the labels must not cover."""
+    """Draw methods; return their labels and the points that the labels must not cover."""
     labels: list[Label] = []
     drawn: list[Float[np.ndarray, "points 2"]] = []
-    methods = metrics["methods"]
     for name, style in styles.items():
-        row = methods[name]
-        point = (row["kl"], row["win_rate"])
-        intervals = (row["kl_ci"], row["win_rate_ci"])
-        if name == BASE:  # it is the origin of both scales, by definition and without doubt
+        kl, win_rate = methods[name].kl, methods[name].win_rate
+        point = (kl.value, win_rate.value)
+        if name == BASE:  # the origin of both scales by definition, so without error bars
             axes.plot(*point, style.marker, color=style.colour.light, markersize=8, label=name)
         else:
-            _errorbar(axes, point, intervals, style, name)
-        drawn.append(cross(point, intervals))
+            axes.errorbar(
+                *point,
+                xerr=error_bar(kl),
+                yerr=error_bar(win_rate),
+                fmt=style.marker,
+                color=style.colour.light,
+                markersize=9,
+                markeredgecolor=PAPER.light,
+                markeredgewidth=1,
+                elinewidth=1.6,
+                label=name,
+            )
+        drawn.append(cross(kl, win_rate))
         labels.append(Label(name, *point, style.colour.light))
     return labels, drawn
 
 
-def _draw_references(axes: Axes, metrics: Metrics) -> list[Label]:
-    theory, tied = metrics["theory"], metrics["theory"]["tie_corrected"]
-    points = (theory["kl"], theory["win_rate"]), (tied["kl"], tied["win_rate"])
-    for point, marker, size, name in zip(
-        points, "os", (12, 7), ("theory", "tie-corrected"), strict=True
-    ):
-        (mark,) = axes.plot(*point, marker, color=INK.light, markersize=size, label=name)
-        mark.set_markerfacecolor("none")
-        mark.set_markeredgewidth(1.2)
-    return [
-        Label(f"{metrics['tilt']} in theory", *points[0], INK.light),
-        Label(f"{tied_name(metrics)} with ties", *points[1], INK.light),
-    ]
-
-
-def _errorbar(
-    axes: Axes,
-    point: tuple[float, float],
-    intervals: tuple[Interval, Interval],
-    style: MethodStyle,
-    name: str,
-) -> ErrorbarContainer:
-    return axes.errorbar(
-        *point,
-        xerr=_arms(point[0], intervals[0]),
-        yerr=_arms(point[1], intervals[1]),
-        fmt=style.marker,
-        color=style.colour.light,
-        markersize=9,
-        markeredgecolor=PAPER.light,
-        markeredgewidth=1,
-        elinewidth=1.6,
-        label=name,
-    )
-
-
-def _arms(value: float, interval: Interval) -> Float[np.ndarray, "2 1"]:
+def error_bar(estimate: Interval) -> Float[np.ndarray, "2 1"]:
     """Return how far an interval reaches below and above its estimate."""
-    low, high = interval
-    return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])
+    below, above = estimate.value - estimate.low, estimate.high - estimate.value
+    return np.array([[max(below, 0.0)], [max(above, 0.0)]])
 
 
-def cross(
-    point: tuple[float, float], intervals: tuple[Interval, Interval]
-) -> Float[np.ndarray, "points 2"]:
-    """Return points along both error bars of a point, for labels to keep off."""
+def cross(x: Interval, y: Interval) -> Float[np.ndarray, "points 2"]:
+    """Return points along both error bars of a point; labels keep off them."""
     steps = np.linspace(0, 1, 12)
-    along = [low + steps * (high - low) for low, high in intervals]
-    horizontal = np.column_stack([along[0], np.full_like(steps, point[1])])
-    vertical = np.column_stack([np.full_like(steps, point[0]), along[1]])
+    along, up = (axis.low + steps * (axis.high - axis.low) for axis in (x, y))
+    horizontal = np.column_stack([along, np.full_like(steps, y.value)])
+    vertical = np.column_stack([np.full_like(steps, x.value), up])
     return np.vstack([horizontal, vertical])
