@@ -39,8 +39,8 @@ def text(policy: PolicyTokenizer, *messages: Message) -> str:
 @pytest.mark.parametrize(
     ("messages", "words"),
     [
-        ((SYSTEM, USER), "the turns system, user and says 'System role not supported'"),
-        ((USER, USER), "the turns user, user and says 'Conversation roles must alternate"),
+        ((SYSTEM, USER), "the turns system, user with the message 'System role not supported'"),
+        ((USER, USER), "the turns user, user with the message 'Conversation roles must alternate"),
     ],
 )
 def test_what_a_template_refuses_is_told_in_its_words(
@@ -91,7 +91,7 @@ def test_a_template_may_leave_out_thinking_and_spaces(load: Load, tmp_path: Path
 
 
 def test_a_prompt_of_no_tokens_is_refused(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match="prompt 'p1' comes to no tokens"):
+    with pytest.raises(PromptError, match="prompt 'p1' has no tokens"):
         load("base").encode(Prompt("p1", "", "train"))
 
 
@@ -149,7 +149,7 @@ def test_a_template_is_else_as_it_was(load: Load, tmp_path: Path, form: str, sta
 
 def test_a_token_that_the_model_does_not_know_is_refused(load: Load) -> None:
     policy = load("vocab")
-    line = r"^prompt 'p1' holds the token '<\|new\|>', id \d+, but vocab knows the ids below \d+"
+    line = r"^prompt 'p1' holds the token '<\|new\|>', id \d+, but vocab has only the ids below \d+"
     with pytest.raises(PolicyError, match=line):
         text(policy)
     plain = load("vocab", chat_template="none")

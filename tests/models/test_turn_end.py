@@ -93,7 +93,7 @@ def test_all_sources_count_and_the_template_leads(
     assert policy.eos_token_ids == ends
     pair = PreferencePair(Prompt("a", "Hi", "train"), "I love it.", "Bad.")
     (group,) = preference_groups([pair], policy)
-    assert [one.token_ids[-1] for one in group.candidates] == [ends[0]] * 2
+    assert [candidate.token_ids[-1] for candidate in group.candidates] == [ends[0]] * 2
 
 
 def test_without_a_template_the_tokenizer_leads(checkpoint: Checkpoint) -> None:
@@ -113,8 +113,8 @@ def test_sources_that_differ_are_told_in_one_line(
         load_policy_tokenizer(PolicyConfig(model=str(checkpoint("chatml"))))
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.endswith(
-        "ends a turn with <|im_end|>; each of <|im_end|> <|endoftext|> <|pad|> ends an answer. Its "
-        "files differ: the chat template <|im_end|>, the tokenizer <|im_end|>, "
+        "ends a turn with <|im_end|>; each of <|im_end|> <|endoftext|> <|pad|> ends a completion. "
+        "Its files differ: the chat template <|im_end|>, the tokenizer <|im_end|>, "
         "generation_config.json <|endoftext|> <|pad|>, config.json <|endoftext|>."
     )
 

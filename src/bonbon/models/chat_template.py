@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: which one is in use, and what it makes of messages."""
+"""Chat templates: which one is in use, how messages are rendered, and what ends a turn."""
 
 import json
 import logging
@@ -14,36 +14,36 @@ from bonbon.errors import PolicyError, PromptError
 from bonbon.records import Message
 
 DIRECTIVES = "aAbBcdDeFgGhHIjlkmMpPrRSTuUVwWxXyYzZ"
-"""What a format of a date may ask for, the letters of strftime."""
+"""The letters of strftime's directives."""
 
 TEMPLATE_FILE = ".jinja"
-"""How the name of a file ends that holds a chat template."""
+"""Extension of files that hold a chat template."""
 
 
 def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str, *, name: str) -> bool:
-    """Give a tokenizer the chat template that is wanted; return whether prompts go through it.
+    """Set a tokenizer's chat template; return whether prompts are rendered with one.
 
     Args:
-        tokenizer: of a policy; whoever loads it after it was saved finds that template alone.
+        tokenizer: of a policy; it is saved with this template only.
         wanted: `auto`, `none`, the name of one of several templates, or a `.jinja` file.
-        name: what to call the policy.
+        name: of the policy, for messages.
 
     Raises:
-        PolicyError: there is no such template, or none of several is the default.
+        PolicyError: there is no such template, or several and none is the default.
     """
     if wanted == "none":
         return False
-    found = cast("str | dict[str, str] | None", getattr(tokenizer, "chat_template", None))
-    named = found if isinstance(found, dict) else {}
+    template = cast("str | dict[str, str] | None", getattr(tokenizer, "chat_template", None))
+    named = template if isinstance(template, dict) else {}
     if wanted.endswith(TEMPLATE_FILE):
-        found = read_template(wanted)
+        template = read_template(wanted)
     elif wanted != "auto":
-        found = _named_template(named, wanted, name)
-    elif isinstance(found, dict):
-        found = _named_template(named, "default", name)
-    if found:
-        cast("Any", tokenizer).chat_template = found
-    return bool(found)
+        template = _named_template(named, wanted, name)
+    elif isinstance(template, dict):
+        template = _named_template(named, "default", name)
+    if template:
+        cast("Any", tokenizer).chat_template = template
+    return bool(template)
 
 
 def read_template(file: str) -> str:
@@ -69,60 +69,62 @@ def render_chat(
     clock: datetime,
     add_generation_prompt: bool = False,
 ) -> str:
-    """Return the text that the chat template makes of messages.
+    """Render messages with the chat template.
 
     Args:
         tokenizer: has a chat template.
         messages: the turns of a chat.
-        clock: the moment that the template takes for the present.
+        clock: the date and time that the template sees as now.
         add_generation_prompt: open the assistant's turn.
 
     Raises:
-        PromptError: the template refuses the messages, in its own words.
+        PromptError: the template refuses the messages; the error quotes its message.
     """
     try:
         text = tokenizer.apply_chat_template(
             cast("Any", list(messages)),
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
-            chat_template=_at(clock, tokenizer.get_chat_template()),
+            chat_template=_with_fixed_clock(clock, tokenizer.get_chat_template()),
         )
     except Exception as error:  # a template is code: it may fail in any way
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         roles = ", ".join(message["role"] for message in messages)
         raise PromptError(
-            f"the chat template refuses the turns {roles} and says {reason!r}"
+            f"the chat template refuses the turns {roles} with the message {reason!r}"
         ) from error
     return cast("str", text)
 
 
-def _at(clock: datetime, template: str) -> str:
-    """Return a template that tells this moment where it asks for the present.
+def _with_fixed_clock(clock: datetime, template: str) -> str:
+    """Return a template that prints this date and time where it asks for the current one.
 
-    The moment is put in as a macro of the name of transformers' own function, which templates are
-    not given another of: it puts the moment's parts in place of each directive of a format.
+    transformers offers `strftime_now` to templates and cannot be given another function. A macro
+    of the same name hides it, and replaces each directive of a format by its value.
     """
     if "strftime_now" not in template:
         return template
     codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in DIRECTIVES]
     parts = [(json.dumps(code), json.dumps(clock.strftime(code))) for code in (*codes, "%%")]
-    told = "".join(f" | replace({code}, {part})" for code, part in parts)
-    # The line's end belongs to the block, and what follows begins a line as before.
-    return f"{{% macro strftime_now(format) %}}{{{{ format{told} }}}}{{% endmacro %}}\n{template}"
+    filters = "".join(f" | replace({code}, {part})" for code, part in parts)
+    # Jinja drops the newline after a block, so the template begins as before.
+    return (
+        f"{{% macro strftime_now(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n{template}"
+    )
 
 
 def omitted_message(messages: Sequence[Message], text: str) -> Message | None:
-    """Return the first message that a chat template left out of its text; None if it is whole.
+    """Return the first message that is missing from a rendered chat; None if none is.
 
-    Spaces may differ. Of the assistant's turns the last line counts: templates drop the thinking
-    before it.
+    White space may differ. Of an assistant's turn only the last line is required: templates drop
+    reasoning before it.
     """
-    shown = " ".join(text.split())
+    rendered = " ".join(text.split())
     for message in messages:
         content = message["content"].strip()
         if message["role"] == "assistant":
             content = content.rpartition("\n")[2]
-        if " ".join(content.split()) not in shown:
+        if " ".join(content.split()) not in rendered:
             return message
     return None
 
@@ -148,7 +150,7 @@ def _named_template(named: dict[str, str], wanted: str, name: str) -> str:
 
 
 QUESTION, ANSWER, NEXT = "Qzquestion", "Qzanswer", "Qznext"
-"""Texts that no template holds, to be found again in what it makes of them."""
+"""Texts that no template contains, to be located in a rendered chat."""
 
 _log = logging.getLogger(__name__)
 
@@ -161,43 +163,45 @@ def end_token_ids(
     clock: datetime | None,
     name: str,
 ) -> tuple[int, ...]:
-    """Return every id that ends a turn, first the one that a turn is made to end with.
+    """Return every id that ends a completion; the first one ends turns that bonbon writes.
 
-    That is the chat template's, where one is in use and ends a turn with a token, or else the
-    tokenizer's. The ids of the model's configs end an answer as well. Sources that differ are
-    told in one line.
+    The first is the chat template's, if one is in use and ends a turn with a token, or else the
+    tokenizer's. The ids in the model's configs end a completion as well. If the sources differ,
+    one warning says so.
 
     Args:
-        tokenizer: knows its template and its own end.
-        model_config: may list ends.
-        generation_config: may list ends; there need not be one.
-        clock: what the chat template takes for the present; None if no template is in use.
-        name: what to call the policy.
+        tokenizer: with its template and its end-of-sequence token.
+        model_config: may list end-of-sequence ids.
+        generation_config: may list end-of-sequence ids; None if there is none.
+        clock: date and time for the chat template; None if no template is in use.
+        name: of the policy, for messages.
 
     Returns:
         The ids, none if no source has any.
     """
     template = None if clock is None else template_end(tokenizer, clock)
-    drawn, stored = _ids(generation_config), _ids(model_config) or _ids(_text_config(model_config))
-    if drawn:  # a config may carry its family's default, which names any token
-        stored = tuple(one for one in stored if one in _markers(tokenizer).values())
+    generation_ids = _ids(generation_config)
+    config_ids = _ids(model_config) or _ids(model_config.get_text_config())
+    if generation_ids:
+        # config.json may hold the default of its family, which can be any token of this tokenizer.
+        config_ids = tuple(id_ for id_ in config_ids if id_ in _markers(tokenizer).values())
     sources = {
         "the chat template": () if template is None else (template,),
         "the tokenizer": _ids(tokenizer),
-        "generation_config.json": drawn,
-        "config.json": stored,
+        "generation_config.json": generation_ids,
+        "config.json": config_ids,
     }
-    ids = tuple(dict.fromkeys(one for listed in sources.values() for one in listed))
-    if len({frozenset(listed) for listed in sources.values() if listed}) > 1:
-        _say_once(_disagreement(tokenizer, sources, ids), name)
+    ids = tuple(dict.fromkeys(id_ for source_ids in sources.values() for id_ in source_ids))
+    if len({frozenset(source_ids) for source_ids in sources.values() if source_ids}) > 1:
+        _warn_once(_disagreement(tokenizer, sources, ids), name)
     return ids
 
 
 def template_end(tokenizer: PreTrainedTokenizerBase, clock: datetime) -> int | None:
-    """Return the id that the chat template puts after an assistant's turn.
+    """Return the id of the token that the chat template puts after an assistant's turn.
 
-    None if it puts none there, or ordinary text. Some templates end a turn only before the next
-    one; what stands there counts unless it also opens a chat, as a role's name does.
+    None if it puts nothing or ordinary text there. Some templates end a turn only before the next
+    one. The token there counts, unless it also opens a chat, as the marker of a role does.
     """
     markers = _markers(tokenizer)
     turns = [
@@ -217,20 +221,20 @@ def template_end(tokenizer: PreTrainedTokenizerBase, clock: datetime) -> int | N
 def _rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], clock: datetime) -> str:
     try:
         return render_chat(tokenizer, turns, clock=clock)
-    except PromptError:  # a template for other chats than this one tells nothing
+    except PromptError:  # a template may require other chats than this one
         return ""
 
 
 def _markers(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the tokens that stand for themselves in a text, special ones above all, by text."""
+    """Return the added tokens (special ones, and others) by their text."""
     added = cast("Mapping[int, object]", tokenizer.added_tokens_decoder)
     return {str(token): token_id for token_id, token in added.items() if str(token).strip()}
 
 
 def _marker_at(text: str, markers: Mapping[str, int]) -> str | None:
-    """Return the token that a text begins with, spaces aside."""
+    """Return the added token that a text begins with, leading white space aside."""
     text = text.lstrip()
-    return max((one for one in markers if text.startswith(one)), key=len, default=None)
+    return max(filter(text.startswith, markers), key=len, default=None)
 
 
 def _ids(holder: object) -> tuple[int, ...]:
@@ -238,32 +242,28 @@ def _ids(holder: object) -> tuple[int, ...]:
     return () if ids is None else tuple(ids) if isinstance(ids, list | tuple) else (ids,)
 
 
-def _text_config(model_config: PreTrainedConfig) -> object:
-    return model_config.get_text_config()
-
-
 def _disagreement(
     tokenizer: PreTrainedTokenizerBase,
     sources: Mapping[str, Sequence[int]],
     ids: Sequence[int],
 ) -> str:
-    tokens = [str(tokenizer.convert_ids_to_tokens(one)) for one in ids]
-    told = [
-        f"{source} {' '.join(tokens[ids.index(one)] for one in listed)}"
-        for source, listed in sources.items()
-        if listed
+    tokens = {id_: str(tokenizer.convert_ids_to_tokens(id_)) for id_ in ids}
+    listed = [
+        f"{source} {' '.join(tokens[id_] for id_ in source_ids)}"
+        for source, source_ids in sources.items()
+        if source_ids
     ]
     return (
-        f"ends a turn with {tokens[0]}; each of {' '.join(tokens)} ends an answer. "
-        f"Its files differ: {', '.join(told)}."
+        f"ends a turn with {tokens[ids[0]]}; each of {' '.join(tokens.values())} ends a "
+        f"completion. Its files differ: {', '.join(listed)}."
     )
 
 
-_said = set[str]()
+_warned = set[str]()
 
 
-def _say_once(line: str, name: str) -> None:
-    """A run loads its policy many times, from several places, and under their names."""
-    if line not in _said:
-        _said.add(line)
+def _warn_once(line: str, name: str) -> None:
+    """Warn once per line: a run loads its policy several times, under several names."""
+    if line not in _warned:
+        _warned.add(line)
         _log.warning("%s %s", name, line)

@@ -1,4 +1,4 @@
-"""A policy: a causal language model, its tokenizer and what sampling and training ask of them."""
+"""A policy: a causal language model, its tokenizer, and how both are loaded."""
 
 import re
 from collections.abc import Sequence
@@ -38,13 +38,12 @@ class PolicyTokenizer:
     Attributes:
         name: what to call the policy in reports and manifests.
         tokenizer: the model's own.
-        eos_token_ids: every id that ends a completion, at least one; a turn that is made, not
-            drawn, ends with the first.
-        use_chat_template: whether prompts go through the tokenizer's chat template.
-        context_length: longest sequence the model takes, in tokens; None if its config does not
-            say.
-        vocabulary_size: how many ids the model knows; None if that is not known.
-        clock: the moment that the chat template takes for the present.
+        eos_token_ids: every id that ends a completion, at least one; turns that are written, not
+            sampled, end with the first.
+        use_chat_template: whether prompts are rendered with the tokenizer's chat template.
+        context_length: longest sequence of the model, in tokens; None if its config does not say.
+        vocabulary_size: number of ids in the model; None if unknown.
+        clock: the date and time that the chat template sees as now.
     """
 
     name: str
@@ -59,72 +58,72 @@ class PolicyTokenizer:
         """Return the token ids that condition the policy on a prompt.
 
         Args:
-            prompt: what to answer.
-            max_new_tokens: check that an answer of this length fits the model's context.
+            prompt: the prompt.
+            max_new_tokens: check that a completion of this length fits the model's context.
 
         Raises:
-            PromptError: the prompt cannot be read by the policy as it stands, or leaves no room
-                for an answer.
-            PolicyError: the model does not know a token that its tokenizer gives.
+            PromptError: the policy cannot read the prompt, or the prompt leaves no space for a
+                completion.
+            PolicyError: the tokenizer gives a token that the model does not have.
         """
         token_ids = self._token_ids(prompt)
         if not token_ids:
             raise PromptError(
-                f"prompt {prompt.id!r} comes to no tokens with the tokenizer of {self.name}; "
-                "expected at least one: leave it out, or check the chat template"
+                f"prompt {prompt.id!r} has no tokens with the tokenizer of {self.name}; expected "
+                "at least one: leave the prompt out, or check the chat template"
             )
         self._check_known(token_ids, f"prompt {prompt.id!r}")
-        room, needed = self.context_length, len(token_ids) + (max_new_tokens or 0)
-        if max_new_tokens is not None and room is not None and needed > room:
+        limit, needed = self.context_length, len(token_ids) + (max_new_tokens or 0)
+        if max_new_tokens is not None and limit is not None and needed > limit:
             raise PromptError(
                 f"prompt {prompt.id!r} has {len(token_ids)} tokens, and with max_new_tokens = "
-                f"{max_new_tokens} it needs {needed}; {self.name} takes {room}: "
+                f"{max_new_tokens} it needs {needed}; {self.name} takes {limit}: "
                 "shorten the prompt or lower sampling.max_new_tokens"
             )
         return token_ids
 
     def encode_completion(self, text: str, *, ended: bool = True) -> tuple[int, ...]:
-        """Return the token ids of a completion that was written, not drawn.
+        """Return the token ids of a completion that was written, not sampled.
 
         Args:
-            text: what it says; some data sets write the end of the turn out.
-            ended: end it as the policy ends a turn.
+            text: its text; some data sets include the token that ends the turn.
+            ended: append the token that ends a turn, unless the text includes one.
 
         Raises:
-            PolicyError: the model does not know a token that its tokenizer gives.
+            PolicyError: the tokenizer gives a token that the model does not have.
         """
         token_ids = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         self._check_known(token_ids, "a completion")
         if not ended:
             return token_ids
-        written = [place for place, one in enumerate(token_ids) if one in self.eos_token_ids]
-        if written and not self.decode(token_ids[written[0] + 1 :]).strip():
-            return token_ids[: written[0] + 1]
+        ends = [index for index, id_ in enumerate(token_ids) if id_ in self.eos_token_ids]
+        if ends and not self.decode(token_ids[ends[0] + 1 :]).strip():
+            return token_ids[: ends[0] + 1]
         return (*token_ids, self.eos_token_ids[0])
 
     def decode(self, token_ids: Sequence[int], *, with_special: bool = False) -> str:
-        """Return a completion's text, its end and other special tokens left out or written out."""
+        """Return a completion's text, without or with its end and other special tokens."""
         if not with_special and token_ids and token_ids[-1] in self.eos_token_ids:
-            token_ids = token_ids[:-1]  # an end need not be a special token
+            token_ids = token_ids[:-1]  # the token that ends a turn need not be a special one
         return cast(
             "str", self.tokenizer.decode(list(token_ids), skip_special_tokens=not with_special)
         )
 
     def without_special(self, text: str) -> str:
-        """Return what `decode` gives, from a text with its special tokens written out."""
+        """Remove the special tokens from a text that was decoded with them."""
         longest_first = sorted(self.special_tokens, key=len, reverse=True)
         return re.sub("|".join(map(re.escape, longest_first)) or "(?!)", "", text)
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
-        """The tokens that a text is shown without, by what they are when written out."""
+        """Ids of special tokens, end-of-sequence tokens included, by their text."""
         added = self.tokenizer.added_tokens_decoder.items()
         ids = {token_id for token_id, token in added if token.special}
         ids |= {*self.tokenizer.all_special_ids, *self.eos_token_ids}
         return {self.decode((token_id,), with_special=True): token_id for token_id in sorted(ids)}
 
     def messages(self, prompt: Prompt) -> list[Message]:
-        """Return a prompt as chat messages; plain text is a user's one turn."""
+        """Return a prompt as chat messages; plain text becomes one user turn."""
         if isinstance(prompt.content, str):
             return [Message(role="user", content=prompt.content)]
         return [
@@ -143,23 +142,23 @@ class PolicyTokenizer:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _plain_ids(self, text: str) -> tuple[int, ...]:
-        """Return a text's ids with what the tokenizer puts before a text, and nothing after it.
+        """Return a text's ids with the special tokens that the tokenizer puts before it.
 
-        Some tokenizers append an end, behind which the answer would be another text's. What is put
-        before is put there once: a text may bring it.
+        Special tokens after the text are left out: behind an end-of-sequence token the completion
+        would be another text. Those before are not repeated if the text includes them.
         """
-        framed = tuple(self.tokenizer(text)["input_ids"])
+        with_special = tuple(self.tokenizer(text)["input_ids"])
         bare = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        for start in range(len(framed) - len(bare) + 1):
-            if framed[start : start + len(bare)] == bare:
-                before = framed[:start]
+        for start in range(len(with_special) - len(bare) + 1):
+            if with_special[start : start + len(bare)] == bare:
+                before = with_special[:start]
                 return bare if before and bare[:start] == before else before + bare
-        return framed
+        return with_special
 
     def _chat(self, prompt: Prompt) -> str:
-        """Return what the chat template makes of a prompt."""
+        """Render a prompt with the chat template."""
         messages = self.messages(prompt)
-        remedy = "change the messages, or give another template with policy.chat_template"
+        remedy = "change the messages, or set another template with policy.chat_template"
         try:
             text = render_chat(
                 self.tokenizer, messages, clock=self.clock, add_generation_prompt=True
@@ -181,8 +180,8 @@ class PolicyTokenizer:
         token_id = max(token_ids)
         token = self.tokenizer.convert_ids_to_tokens(token_id)
         raise PolicyError(
-            f"{what} holds the token {token!r}, id {token_id}, but {self.name} knows the ids below "
-            f"{size} alone: its tokenizer is larger than the model; expected the tokenizer that "
+            f"{what} holds the token {token!r}, id {token_id}, but {self.name} has only the ids "
+            f"below {size}: its tokenizer is larger than the model; expected the tokenizer that "
             "the model was trained with, or a model resized to it"
         )
 
@@ -190,14 +189,14 @@ class PolicyTokenizer:
 DType = Literal["float32", "bfloat16", "float16"]
 
 
-def _moment(value: object) -> object:
-    """Read a moment as YAML and JSON write it: a date alone is its midnight."""
+def _parse_clock(value: object) -> object:
+    """Read a date or time as YAML and JSON write it; a date alone means midnight."""
     if isinstance(value, str):
         try:
             return datetime.fromisoformat(value)
         except ValueError:
             raise ValueError(
-                f"got {value!r}, expected a date or a moment such as 2026-01-31T12:00:00"
+                f"got {value!r}, expected a date, or a date and time such as 2026-01-31T12:00:00"
             ) from None
     if isinstance(value, date) and not isinstance(value, datetime):
         return datetime.combine(value, time())
@@ -216,21 +215,21 @@ class PolicyConfig(Config):
     device: str = "auto"
     """`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
     chat_template: str = "auto"
-    """`auto` applies the tokenizer's chat template if it has one, `none` feeds plain text as is;
+    """`auto` uses the tokenizer's chat template if it has one, `none` uses plain text as it is;
     or the name of one of several templates, or the path of a `.jinja` file."""
-    clock: Annotated[datetime | None, BeforeValidator(_moment)] = None
-    """What a chat template that prints the date takes for the present, for every prompt; by default
-    when the run began, which its recipe.yaml then records."""
+    clock: Annotated[datetime | None, BeforeValidator(_parse_clock)] = None
+    """Date and time that chat templates print as the current one, the same for every prompt; by
+    default the start of the run, which is recorded in its recipe.yaml."""
     trust_remote_code: bool = False
-    """Run model code that the hub repository brings along."""
+    """Run model code from the hub repository."""
     num_threads: int | None = Field(default=None, ge=1, le=1024)
-    """CPU threads; by default torch decides."""
+    """CPU threads; by default torch chooses."""
 
     def saved_in(self, directory: Path) -> "PolicyConfig":
-        """Return the same policy after training, as it was saved: with the one template in use."""
+        """Return the config of this policy's trained model, saved with the template in use."""
         template = "none" if self.chat_template == "none" else "auto"
-        place = {"model": str(directory), "revision": None, "chat_template": template}
-        return self.model_copy(update=place)
+        saved = {"model": str(directory), "revision": None, "chat_template": template}
+        return self.model_copy(update=saved)
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ class Policy(PolicyTokenizer):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """The model's device."""
         return self.model.device
 
 
@@ -257,11 +256,11 @@ def load_policy(
     Args:
         config: which model, and where to put it; or its hub name or directory.
         dtype: overrides `config.dtype`.
-        four_bit: hold the weights of linear layers in 4 bits (NF4), through bitsandbytes.
+        four_bit: store the weights of linear layers in 4 bits (NF4), with bitsandbytes.
 
     Raises:
-        PolicyError: the model cannot be loaded, its weights are not all there, or it has no
-            end-of-sequence token.
+        PolicyError: the model cannot be loaded, weights are missing, or it has no end-of-sequence
+            token.
     """
     if isinstance(config, str):
         config = PolicyConfig(model=config)
@@ -281,16 +280,16 @@ def load_policy(
         )
     except BonbonError:
         raise
-    except Exception as error:  # safetensors, the hub's client and model code have their own
+    except Exception as error:  # safetensors, the hub's client and model code raise their own
         raise _cannot_load(config, error) from error
-    if not four_bit:  # bitsandbytes has put it in its place
+    if not four_bit:  # bitsandbytes has placed it already
         cast("Any", model).to(device)
     model.eval()
     return Policy(model=model, **_parts(config, tokenizer, model.config, model.generation_config))
 
 
 def policy_skeleton(config: PolicyConfig) -> PreTrainedModel:
-    """Return a policy's model without weights, which shows what layers it has.
+    """Return a policy's model without weights, to inspect its layers.
 
     Raises:
         PolicyError: there is no such model.
@@ -310,7 +309,7 @@ def policy_skeleton(config: PolicyConfig) -> PreTrainedModel:
 
 
 def load_policy_tokenizer(config: PolicyConfig) -> PolicyTokenizer:
-    """Load what turns prompts into token ids, for engines that hold the weights themselves.
+    """Load a policy's tokenizer, for engines that load the weights themselves.
 
     Raises:
         PolicyError: there is no such model, or it has no end-of-sequence token.
@@ -333,10 +332,10 @@ def load_policy_tokenizer(config: PolicyConfig) -> PolicyTokenizer:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device a config means; `auto` prefers a GPU.
+    """Return the device of a config; `auto` prefers a GPU.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: this machine has no such device.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -353,10 +352,10 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _devices() -> str:
-    """Say which devices this machine has."""
-    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    found += ["mps"] if torch.backends.mps.is_available() else []
-    return " or ".join(["auto", "cpu", *found])
+    """Return the names of the devices that this machine has."""
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    return " or ".join(["auto", "cpu", *devices])
 
 
 def policy_name(config: PolicyConfig) -> str:
@@ -387,11 +386,11 @@ def policy_source(config: PolicyConfig) -> str:
 
 
 def policy_commit(config: PolicyConfig) -> str | None:
-    """Return the commit that a hub model was loaded at; None for a directory."""
+    """Return the commit of a hub model that was loaded; None for a directory."""
     source = policy_source(config)
     if Path(source).is_dir():
         return None
-    # The hub's client keeps each commit's files in a folder that is named after it.
+    # The hub's client stores the files of each commit in a folder of that name.
     file = try_to_load_from_cache(source, "config.json", revision=config.revision or "main")
     return Path(file).parent.name if isinstance(file, str) else None
 
@@ -402,7 +401,7 @@ def _parts(
     model_config: PreTrainedConfig,
     generation_config: GenerationConfig | None,
 ) -> dict[str, Any]:
-    """Return what a policy is made of besides its weights."""
+    """Return the fields of a `PolicyTokenizer`."""
     name = policy_name(config)
     uses_template = choose_template(tokenizer, config.chat_template, name=name)
     clock = config.clock or datetime.now()
@@ -416,7 +415,7 @@ def _parts(
     )
     if not ends:
         raise PolicyError(
-            f"policy {config.model} has no end-of-sequence token, so no completion could ever "
+            f"policy {config.model} has no end-of-sequence token, so no completion would "
             "stop; set eos_token_id in its generation_config.json"
         )
     return {
@@ -431,7 +430,7 @@ def _parts(
 
 
 def _in_four_bits(device: torch.device, dtype: str) -> dict[str, Any]:
-    """Return how transformers loads weights in 4 bits. Source: arXiv 2305.14314."""
+    """Return the options of 4-bit loading, as in QLoRA (arXiv 2305.14314)."""
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -456,7 +455,7 @@ def _cannot_load(config: PolicyConfig, error: Exception) -> PolicyError:
 
 
 def _where(config: PolicyConfig) -> str:
-    """Say that a name was taken for the hub's, as a directory's may be misspelt."""
+    """Return a hint that the name was looked up on the hub: a directory may be misspelt."""
     if config.model == BUNDLED_POLICY or at_home(Path(config.model)).is_dir():
         return ""
     return " (there is no directory of that name here)"

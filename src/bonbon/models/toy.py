@@ -1,8 +1,7 @@
-"""A language model small enough to know by heart: its distribution can be enumerated.
+"""A language model so small that its distribution over completions can be enumerated.
 
-Tests of statistics compare with its exact numbers instead of with yesterday's output. It is a
-real Llama with random weights, so it goes through the same engine, packing and trainer as any
-other model.
+Tests of statistics compare with exact numbers instead of recorded output. The model is a real Llama
+with random weights, so it runs through the same engine, packing and trainer as any other model.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ END = "<end>"
 
 @dataclass(frozen=True)
 class ExactDistribution:
-    """Every completion a toy policy can give, with its probability.
+    """Every completion of a toy policy, with its probability.
 
     Attributes:
         completions: token ids; one that ends early ends with the end-of-sequence id.
@@ -84,16 +83,16 @@ def enumerate_completions(
 ) -> ExactDistribution:
     """Return the exact distribution of a policy's completions of one prompt.
 
-    Plain full forward passes, one for all completions of a length, with neither padding nor cache,
-    so that nothing clever can be wrong in it. The number of completions grows as vocabulary to the
-    power of `max_new_tokens`.
+    It uses plain forward passes, one per length of completions, without padding or cache, so that
+    it can serve as a reference. The number of completions is the vocabulary's size to the power of
+    `max_new_tokens`.
     """
     completions = _all_completions(policy, max_new_tokens)
-    found = [
+    logprobs = [
         _plain_logprobs(policy.model, prompt, list(of_one_length), temperature)
         for _, of_one_length in groupby(completions, key=len)
     ]
-    return ExactDistribution(completions, torch.cat(found))
+    return ExactDistribution(completions, torch.cat(logprobs))
 
 
 def plain_logprob(
@@ -103,7 +102,7 @@ def plain_logprob(
     *,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Return a completion's summed log-probability by a plain forward over both parts."""
+    """Return a completion's summed log-probability by a plain forward pass."""
     return _plain_logprobs(model, prompt, [completion], temperature)[0]
 
 
@@ -114,7 +113,9 @@ def _plain_logprobs(
     temperature: float,
 ) -> Float[Tensor, " completions"]:
     """Return the log-probabilities of completions of one length."""
-    input_ids = torch.tensor([prompt + each for each in completions], device=model.device)
+    input_ids = torch.tensor(
+        [prompt + completion for completion in completions], device=model.device
+    )
     logits = model(input_ids=input_ids, use_cache=False).logits[:, len(prompt) - 1 : -1]
     target = input_ids[:, len(prompt) :, None]
     chosen = (logits.double() / temperature).log_softmax(dim=-1).gather(2, target)

@@ -1,7 +1,7 @@
-"""Weights from a checkpoint: every one that the model has, and none that it leaves out.
+"""Loads weights strictly: the checkpoint must hold exactly the weights of the model.
 
-transformers draws at random what a checkpoint lacks, and drops what the model has no place for.
-Either way another model answers than the one that was meant, so both are refused here.
+transformers initialises missing weights at random and drops unexpected ones. Either way the model
+is not the one that was trained, so both are refused here.
 """
 
 import logging
@@ -19,52 +19,52 @@ from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.models.rotary import use_per_row_tables
 
 CLASSIFIER_HEADS = {"score", "classifier", "classification_head", "qa_outputs"}
-"""What transformers calls the outputs of models that give no text."""
+"""Names that transformers gives to the heads of models that do not generate text."""
 
 BUFFERS = ("inv_freq", "masked_bias", "position_ids", "causal_mask")
-"""Tables that older checkpoints carry, and models compute."""
+"""Tables that older checkpoints store, and that models compute today."""
 
 NO_FOLDER = "not-an-adapter"
-"""A folder without an adapter: transformers is to leave adapters to `load_weights`."""
+"""A subfolder without an adapter, so that transformers leaves adapters to `load_weights`."""
 
-NAMED = 3
-"""Weights that a line names."""
+MAX_NAMES = 3
+"""Weights that an error message names."""
 
 _log = logging.getLogger(__name__)
 
 
 def load_weights(
-    auto_class: Any,  # noqa: ANN401 - transformers' own have no common type
+    auto_class: Any,  # noqa: ANN401 - transformers' classes have no common type
     source: str,
     *,
     new_head: bool = False,
     revision: str | None = None,
     **options: Any,  # noqa: ANN401
 ) -> PreTrainedModel:
-    """Load a model, adapters included, if its checkpoint holds exactly the model's weights.
+    """Load a model, with adapters, if its checkpoint holds exactly the model's weights.
 
     Args:
         auto_class: such as `AutoModelForCausalLM`.
         source: hub name or directory of a model, or of adapters on one.
-        new_head: draw the head at random, and leave another one out: it is to be trained.
+        new_head: initialise the head at random, to be trained; a stored head is dropped.
         revision: of the source, on the hub.
-        options: go on to `from_pretrained`.
+        options: passed on to `from_pretrained`.
 
     Raises:
-        MissingExtraError: there are adapters, but no peft.
-        ValueError: the weights are others than the model's; the line names them.
+        MissingExtraError: there are adapters, but peft is not installed.
+        ValueError: the weights are not those of the model; the message names them.
     """
-    base, its_revision = base_of(source, revision)
+    base, base_revision = base_of(source, revision)
     model, report = auto_class.from_pretrained(
         base,
-        revision=its_revision,
+        revision=base_revision,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
         adapter_kwargs={"subfolder": NO_FOLDER},
         **options,
     )
     _check(model, report, new_head=new_head)
-    _untie_what_differs(model)
+    _mark_untied_weights(model)
     use_per_row_tables(model)
     if _adapter_file(source, revision) is not None:
         _add_adapters(model, source, revision, dtype=options.get("dtype"))
@@ -72,17 +72,17 @@ def load_weights(
 
 
 def base_of(source: str, revision: str | None) -> tuple[str, str | None]:
-    """Return where the whole model of adapters is, and its revision; any other source as it is.
+    """Return the base model of an adapter, and its revision; any other source as it is.
 
     Raises:
-        MissingExtraError: there are adapters, but no peft.
+        MissingExtraError: there are adapters, but peft is not installed.
     """
     adapter = _adapter_file(source, revision)
     if adapter is None:
         return source, revision
     if find_spec("peft") is None:
         raise MissingExtraError(
-            f"{source} holds adapters, which need peft, and that is not installed; run "
+            f"{source} holds adapters, which need peft, but peft is not installed; run "
             "`pip install 'bonbon-align[lora]'`"
         )
     if (Path(source) / "config.json").is_file():
@@ -92,10 +92,10 @@ def base_of(source: str, revision: str | None) -> tuple[str, str | None]:
 
 
 def adapter_settings(file: Path) -> dict[str, Any]:
-    """Read the configuration of adapters, which names the model that they belong to.
+    """Read the configuration of adapters, which names their base model.
 
     Raises:
-        ConfigError: it is not JSON, or names no model.
+        ConfigError: it is not JSON, or names no base model.
     """
     try:
         settings = parse_json(file.read_text(encoding="utf-8"))
@@ -127,19 +127,19 @@ def _add_adapters(model: Any, source: str, revision: str | None, dtype: object) 
         f"its adapters and {type(model).__name__}",
         missing=report.missing_keys,
         mismatched=report.mismatched_keys,
-        left_out=report.unexpected_keys,
+        unexpected=report.unexpected_keys,
     )
 
 
 def _check(model: PreTrainedModel, report: dict[str, Any], *, new_head: bool) -> None:
-    """Refuse what would make another model; say what is left out that belongs to another task."""
+    """Refuse weights that would make another model; warn of unused heads of other tasks."""
 
     def matters(key: str) -> bool:
         return not (new_head and _of_head(model, key))
 
     missing = list(filter(matters, report["missing_keys"]))
     others = {key for key in report["unexpected_keys"] if not _is_table(model, key)}
-    left_out = {
+    unexpected = {
         key
         for key in others
         if missing
@@ -149,12 +149,12 @@ def _check(model: PreTrainedModel, report: dict[str, Any], *, new_head: bool) ->
     _refuse_unfit(
         f"its weights and {type(model).__name__}",
         missing=missing,
-        mismatched=[one for one in report["mismatched_keys"] if matters(one[0])],
-        left_out=left_out,
+        mismatched=[mismatch for mismatch in report["mismatched_keys"] if matters(mismatch[0])],
+        unexpected=unexpected,
     )
     if others and not new_head:
         _log.warning(
-            "%s answers without a part of its checkpoint that is for other uses: %s.",
+            "%s does not use a part of its checkpoint that belongs to another task: %s.",
             type(model).__name__,
             _some(others),
         )
@@ -165,53 +165,53 @@ def _refuse_unfit(
     *,
     missing: Iterable[str],
     mismatched: Collection[tuple[str, Sequence[int], Sequence[int]]],
-    left_out: Collection[str],
+    unexpected: Collection[str],
 ) -> None:
     """Refuse weights that are not the model's.
 
     Raises:
-        ValueError: there are some; the line names them.
+        ValueError: there are some; the message names them.
     """
     shapes = [f"{key} {list(got)} for {list(wanted)}" for key, got, wanted in mismatched]
-    faults = [
-        f"{word} {_some(names)}"
-        for word, names in (
-            ("missing:", list(missing)),
-            ("of another shape:", shapes),
-            ("without a place:", left_out),
+    problems = [
+        f"{problem}: {_some(names)}"
+        for problem, names in (
+            ("missing", list(missing)),
+            ("of another shape", shapes),
+            ("not part of the model", unexpected),
         )
         if names
     ]
-    if faults:
-        raise ValueError(f"{both} do not fit together ({'; '.join(faults)})")
+    if problems:
+        raise ValueError(f"{both} do not match ({'; '.join(problems)})")
 
 
 def _of_head(model: PreTrainedModel, key: str) -> bool:
-    """Return whether a weight comes after what was pretrained; BERT's pooler does."""
+    """Return whether a weight belongs to the head, as BERT's pooler does."""
     return not key.startswith(f"{model.base_model_prefix}.") or ".pooler." in key
 
 
 def _of_model(model: PreTrainedModel, key: str) -> bool:
-    """Return whether a weight without a place lies inside of a part that the model has.
+    """Return whether an unexpected weight lies within a module that the model has.
 
-    There it took part in what the checkpoint computes: a bias, a norm, a layer too many. Beside
-    those parts lie other heads and towers.
+    Such a weight changes what the checkpoint computes: a bias, a norm, another layer. Weights
+    beside the model's modules belong to other heads and towers.
     """
     return any(not isinstance(module, PreTrainedModel) for module in _around(model, key))
 
 
 def _is_table(model: PreTrainedModel, key: str) -> bool:
-    """Return whether a key without a place is a table that today's model computes."""
+    """Return whether an unexpected key is a table that the model computes today."""
     if key.endswith(BUFFERS):
         return True
-    # GPT-J and its like called their causal mask the bias of the attention as a whole.
+    # GPT-J and similar models stored their causal mask as the attention's bias.
     *parents, last = key.split(".")
     around = _around(model, key)
     return last == "bias" and len(around) == len(parents) and not [*around[-1].parameters(False)]
 
 
 def _around(model: PreTrainedModel, key: str) -> list[nn.Module]:
-    """Return the modules that a weight of that name lies in, as far as the model has them."""
+    """Return the modules on the path of a weight's name that the model has."""
     modules = dict(model.named_modules())
     parents = key.split(".")[:-1]
     names = [".".join(parents[:depth]) for depth in range(1, len(parents) + 1)]
@@ -219,15 +219,15 @@ def _around(model: PreTrainedModel, key: str) -> list[nn.Module]:
 
 
 def mark_untied(model: PreTrainedModel) -> None:
-    """Let the config of a model say that its head and its embeddings are not the same weights."""
+    """Set a model's config to untied weights of head and embeddings."""
     for config in (model.config, model.config.get_text_config()):
         config.tie_word_embeddings = False
 
 
-def _untie_what_differs(model: PreTrainedModel) -> None:
-    """Let the config say that the head has weights of its own where the checkpoint has them.
+def _mark_untied_weights(model: PreTrainedModel) -> None:
+    """Correct a config that says the weights are tied where the checkpoint stores both.
 
-    transformers keeps the two apart when it loads them, but would tie them at the next occasion.
+    transformers keeps them apart on loading, but would tie them on the next save or load.
     """
     untied = set(model.get_expanded_tied_weights_keys(all_submodels=True)) - set(
         model.all_tied_weights_keys
@@ -236,15 +236,15 @@ def _untie_what_differs(model: PreTrainedModel) -> None:
         return
     mark_untied(model)
     _log.warning(
-        "%s has weights of its own for %s, where its config says tie_word_embeddings: they are "
-        "used as they are, and saved that way.",
+        "The config of %s says tie_word_embeddings, but its checkpoint has separate weights for "
+        "%s. The separate weights are used and saved.",
         type(model).__name__,
         _some(untied),
     )
 
 
 def _some(names: Collection[str]) -> str:
-    """Name a few."""
-    first = sorted(names)[:NAMED]
+    """Return the first names, and how many more there are."""
+    first = sorted(names)[:MAX_NAMES]
     others = len(names) - len(first)
     return ", ".join(first) + (f" and {others} more" if others else "")

@@ -145,7 +145,7 @@ def test_a_weight_that_is_not_there_is_named(kind: str, name: str, copy_of: Make
     del weights[name]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     line = problem(ClassifierConfig.load, config_of(directory))
-    assert f"do not fit together (missing: {name}); expected a hub name or a directory" in line
+    assert f"do not match (missing: {name}); expected a hub name or a directory" in line
 
 
 def test_a_head_for_other_labels_is_refused(copy_of: MakeClassifier) -> None:
