@@ -12,7 +12,7 @@ from bonbon.errors import ConfigError, EngineError
 from bonbon.openai_api.client import OpenaiClient, check_connections, run_coroutine
 from bonbon.openai_api.endpoint import Endpoint
 from bonbon.openai_api.failures import RequestRefusedError
-from bonbon.openai_api.schema import Answer
+from bonbon.openai_api.schema import Response
 
 PutModel = Callable[..., str]
 RequestsFor = Callable[[str], list[dict[str, Any]]]
@@ -40,7 +40,7 @@ def endpoint(
     )
 
 
-def content(answer: Answer) -> str:
+def content(answer: Response) -> str:
     return answer.choices[0].content
 
 
@@ -85,11 +85,11 @@ def test_a_passing_fault_is_tried_again(
         ("empty", "cannot be used, 2 tries (choices: List should have at least 1 item"),
         ("html", "2 tries (it is not JSON: '<html><body>Please log in</body></html>')"),
         ("html502", "answers 502, 2 tries: <html><body>Bad gateway</body></html>"),
-        ("events", "2 tries (it is a stream of events, which was not asked for)"),
+        ("events", "2 tries (it is a stream of events, which was not requested)"),
         ("error", "2 tries (it is an error under status 200: the model is loading)"),
         ("cut", "2 tries (peer closed connection without sending complete message body"),
-        ("huge", "2 tries (it is longer than 1 MiB, far more than what was asked for)"),
-        ("bomb", "2 tries (it is longer than 1 MiB, far more than what was asked for)"),
+        ("huge", "2 tries (it is longer than 1 MiB, far more than was requested)"),
+        ("bomb", "2 tries (it is longer than 1 MiB, far more than was requested)"),
         ("deep", "gave answers that cannot be used, 2 tries"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_lasting_fault_is_told_in_one_line(
 def test_nobody_there() -> None:
     said = problem(OpenaiClient(endpoint("http://127.0.0.1:9/v1", "m", max_retries=0)))
     assert said.startswith("cannot reach http://127.0.0.1:9/v1, 1 try (All connection attempts")
-    assert "mend sampling.engine.base_url" in said
+    assert "correct sampling.engine.base_url" in said
 
 
 def test_a_slow_answer(openai_url: str, put_model: PutModel) -> None:
@@ -165,7 +165,11 @@ def test_a_server_is_waited_for_as_it_says(openai_url: str, put_model: PutModel)
     ("name", "value", "line"),
     [
         ("ALL_PROXY", "socks5://127.0.0.1:1", "run pip install socksio, or unset ALL_PROXY"),
-        ("HTTP_PROXY", "http://localhost:abc", "(Invalid port: 'abc'); mend or unset HTTP_PROXY"),
+        (
+            "HTTP_PROXY",
+            "http://localhost:abc",
+            "(Invalid port: 'abc'); correct or unset HTTP_PROXY",
+        ),
         ("HTTPS_PROXY", "gopher://localhost", "cannot be used (Unknown scheme for proxy URL"),
         ("HTTP_PROXY", "http://[::1", "the environment's settings for connections cannot be used"),
         ("SSL_CERT_FILE", "/no/such/file", "No such file or directory"),

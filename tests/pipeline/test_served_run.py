@@ -183,5 +183,5 @@ def test_unknown_log_probabilities_are_not_trained_on(
 
 @pytest.mark.parametrize("end", ["/chat/completions", "/completions/", "/models"])
 def test_an_address_with_a_requests_own_path(serve: Serve, openai_url: str, end: str) -> None:
-    with pytest.raises(ValidationError, match="which ends with a request's own path; expected"):
+    with pytest.raises(ValidationError, match="which ends with the path of a request; expected"):
         serve(base_url=openai_url + end)

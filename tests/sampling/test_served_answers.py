@@ -85,14 +85,14 @@ class Told:
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        ("beyond", "the token 1000000000000 is none of the 4 that toy knows"),
-        ("below", "the token -1 is none of the 4 that toy knows"),
-        ("above", "a token that was drawn has the log-probability 0.5"),
-        ("nan", "a token that was drawn has the log-probability nan"),
-        ("infinite", "a token that was drawn has the log-probability -inf"),
-        ("long", r"a completion has \d tokens, at most 3 were asked for"),
+        ("beyond", "the token 1000000000000 is not one of the 4 tokens of toy"),
+        ("below", "the token -1 is not one of the 4 tokens of toy"),
+        ("above", "a sampled token has the log-probability 0.5"),
+        ("nan", "a sampled token has the log-probability nan"),
+        ("infinite", "a sampled token has the log-probability -inf"),
+        ("long", r"a completion has \d tokens, at most 3 were requested"),
         ("fewer", "3 tokens have 1 log-probabilities"),
-        ("other", "the text 'something else' is not what its tokens say to toy"),
+        ("other", "the text 'something else' is not what its tokens mean to toy"),
     ],
 )
 @pytest.mark.parametrize("ids", ["vllm", "llama.cpp"])
@@ -198,7 +198,7 @@ def test_equal_answers_of_a_policy_that_is_certain_are_kept(
     sampler = open_openai(POLICY, config)
     drawn = sampler.sample(PROMPTS[:5], n=4)
     assert {candidate.token_ids for candidate in drawn} == {(END,)}
-    # Where the likelihood is told it is no riddle; where it is not, two more are asked for.
+    # With a log-probability the equality is explained; without one, two more are requested.
     assert len(requests_for(name)) == (5 if ids == "vllm" else 10)
 
 

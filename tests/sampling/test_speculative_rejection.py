@@ -86,7 +86,7 @@ def test_fractions_that_drop_nothing_or_all(fraction: float) -> None:
 
 @pytest.mark.parametrize("lengths", [(), (0, 4), (8, 4), (4, 4)])
 def test_lengths_that_do_not_increase(lengths: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="the lengths to judge at are"):
+    with pytest.raises(ConfigError, match="the lengths of speculative rejection are"):
         SpeculativeRejection(number, fraction=0.5, lengths=lengths)
 
 

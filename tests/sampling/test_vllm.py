@@ -233,7 +233,7 @@ def test_a_prompt_without_room_is_refused_before_anything_is_drawn() -> None:
 
 
 def test_a_temperature_that_vllm_would_change_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"temperature = 0.005 .* draws at 0.01 or more"):
+    with pytest.raises(ConfigError, match=r"temperature = 0.005 .* samples at 0.01 or more"):
         case(temperature=0.005)
 
 

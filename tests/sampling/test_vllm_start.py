@@ -190,7 +190,7 @@ def test_a_loaded_adapter_is_what_is_drawn_from(
 def test_an_adapter_of_too_high_a_rank_is_refused(
     on_gpu: FakeVllm, toy_place: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"has rank 600, and vLLM takes up to 512; merge it"):
+    with pytest.raises(ConfigError, match=r"has rank 600, and vLLM supports up to 512; merge it"):
         start_vllm(adapter(toy_place, tmp_path, r=600), SamplingConfig())
     assert on_gpu.started == {}
 

@@ -1,1 +1,1 @@
-"""Servers that speak OpenAI's API: the client, its retries, and the answers it takes."""
+"""Client of servers that speak OpenAI's API: requests, retries, and responses."""

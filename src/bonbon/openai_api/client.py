@@ -1,4 +1,4 @@
-"""A client of servers that speak OpenAI's API; imported only where one is used."""
+"""An asynchronous client of OpenAI's API; imported only where a server is used."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from bonbon.errors import BonbonError, ConfigError, EngineError, MissingExtraError
 from bonbon.openai_api.endpoint import Endpoint
-from bonbon.openai_api.schema import Answer, read_answer
+from bonbon.openai_api.schema import Response, parse_response
 
 try:
     import openai
@@ -19,7 +19,7 @@ try:
         RequestRefusedError,
         UnansweredError,
         error_message,
-        failure,
+        final_error,
         may_be_request_specific,
         retry_delay,
         short_reason,
@@ -27,16 +27,16 @@ try:
     from bonbon.openai_api.http import BoundedClient
 except ImportError as error:
     raise MissingExtraError(
-        "a served model is asked through the `openai` package, which is not installed; run "
+        "served models need the `openai` package, which is not installed; run "
         "pip install 'bonbon-align[openai]'"
     ) from error
 
 Result = TypeVar("Result")
 
 NO_KEY = "EMPTY"
-"""Sent where the environment holds no key; local servers do not look at it."""
+"""Sent if the environment holds no key; local servers ignore it."""
 
-_UNKNOWN = re.compile(
+_UNKNOWN_PARAMETER = re.compile(
     r"unknown|unrecogni[sz]ed|unexpected|unsupported|not (?:supported|permitted|allowed|enabled)"
     r"|extra|additional|greater than|at most|maximum|exceed",
     re.IGNORECASE,
@@ -44,15 +44,15 @@ _UNKNOWN = re.compile(
 
 
 _MODELS_TIMEOUT = 10.0
-"""Seconds to wait for the names of a server's models, which only an error line needs."""
+"""Seconds to wait for the list of a server's models, which only an error line needs."""
 
 
 class _GivenUpError(BonbonError):
-    """Not asked, because something else had failed before."""
+    """A request that was not sent because another had failed."""
 
 
 class _FailedError(Exception):
-    """The last try's error, and how many tries there were."""
+    """The error of the last try, and the number of tries."""
 
     def __init__(self, last: Exception, tries: int) -> None:
         super().__init__(str(last))
@@ -61,18 +61,18 @@ class _FailedError(Exception):
 
 
 class OpenaiClient:
-    """Asks one model of one server, a limited number of requests at a time.
+    """Sends requests to one model of one server, with limited concurrency.
 
-    Passing failures (no connection, timeouts, 408, 409, 429, 5xx, answers that cannot be used)
-    are tried again with growing waits, or when the server says. Use it as an asynchronous
-    context manager; it may be entered again later.
+    Temporary failures (no connection, timeouts, 408, 409, 429, 5xx, unusable responses) are
+    retried with exponential backoff, or after the delay that the server asks for. Use it as an
+    asynchronous context manager; it may be entered again later.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         """Take the key from the environment."""
         self._endpoint = endpoint
         self._key = os.environ.get(endpoint.api_key_env, "").strip() or NO_KEY
-        self._left_out: set[str] = set()
+        self._dropped_keys: set[str] = set()
         self._failure: Exception | None = None
         self._num_answered = 0
 
@@ -87,12 +87,12 @@ class OpenaiClient:
             api_key=self._key,
             base_url=endpoint.base_url,
             timeout=endpoint.timeout_s,
-            max_retries=0,  # tries are counted here, those for unusable answers among them
+            max_retries=0,  # retries happen here: unusable responses are retried too
             http_client=_http_client(),
             default_headers={"Accept-Encoding": "gzip"},
         )
         self._slots = asyncio.Semaphore(endpoint.concurrency)
-        self._verdict = asyncio.Lock()
+        self._control_lock = asyncio.Lock()
         self._failure = None
         return self
 
@@ -106,29 +106,29 @@ class OpenaiClient:
         await self._client.close()
 
     async def gather(self, jobs: Iterable[Awaitable[Result]]) -> list[Result]:
-        """Run jobs side by side, as many as requests may be in flight; return what they return.
+        """Run jobs concurrently, as many as requests may be in flight; return their results.
 
-        Jobs are taken from the iterable when there is room for them. Once one fails no further
-        request is sent; those on the way are paid for, so they come to their end before the first
-        failure is raised.
+        Jobs are taken from the iterable one by one as others finish. Once one fails, no further
+        request is sent. Requests in flight are paid for, so they finish before the first failure
+        is raised.
         """
         results: dict[int, Result] = {}
         waiting = enumerate(jobs)
 
         async def work() -> None:
             while self._failure is None:
-                place, job = next(waiting, (0, None))
+                index, job = next(waiting, (0, None))
                 if job is None:
                     return
                 try:
-                    results[place] = await job
+                    results[index] = await job
                 except Exception as error:  # the first one is raised below
                     self._failure = self._failure or error
 
         await asyncio.gather(*(work() for _ in range(self._endpoint.concurrency)))
         if self._failure is not None:
             raise self._failure
-        return [results[place] for place in sorted(results)]
+        return [results[index] for index in sorted(results)]
 
     async def post(
         self,
@@ -136,51 +136,55 @@ class OpenaiClient:
         body: Mapping[str, Any],
         *,
         optional: frozenset[str],
-        read: Callable[[Answer], Result],
+        read: Callable[[Response], Result],
         control: Mapping[str, Any] | None = None,
         refusal_is_final: bool = True,
     ) -> Result:
-        """Send a request and read its answer.
+        """Send a request and read its response.
 
         Args:
             path: below the base URL, such as `/completions`.
             body: without `model`.
-            optional: keys of `body` to leave out from then on if the server does not know them.
-            read: turns the answer into what is wanted; its ValueError means another try.
-            control: what makes of `body` a question that any server can answer. It is asked when
-                this one fails for good, and tells which of the two is at fault.
-            refusal_is_final: judge a refusal likewise; else the caller knows what to ask instead.
+            optional: keys of `body` that are dropped for good if the server does not know them.
+            read: converts the response; it raises ValueError if the response is unusable.
+            control: keys that replace the prompt of `body` with one that any server can answer. It
+                is sent if this request fails for good, and shows whether the prompt or the server
+                is at fault.
+            refusal_is_final: send the control after a refusal too; otherwise the refusal is raised
+                at once, because the caller can send another request.
 
         Raises:
-            UnansweredError: this question gets no answer, while others do.
-            RequestRefusedError: the server refuses what is asked.
-            EngineError: it cannot be asked.
+            UnansweredError: this prompt gets no response, while the control does.
+            RequestRefusedError: the server refuses the request.
+            EngineError: the server cannot be used.
         """
         async with self._slots:
             if self._failure is not None:
                 raise _GivenUpError
             max_retries = self._endpoint.max_retries
             try:
-                result = await self._known(path, body, optional, read, max_retries=max_retries)
+                result = await self._post_known_keys(
+                    path, body, optional, read, max_retries=max_retries
+                )
             except _FailedError as failed:
-                line = await self._line(failed)
-                if isinstance(line, RequestRefusedError) and not refusal_is_final:
-                    raise line from None
-                async with self._verdict:  # one control tells for all that fail together
-                    judged = control is not None and may_be_request_specific(failed.last)
-                    asked = {**body, **(control or {})}
-                    if judged and await self._is_answered(path, asked, optional, read):
+                error = await self._final_error(failed)
+                if isinstance(error, RequestRefusedError) and not refusal_is_final:
+                    raise error from None
+                async with self._control_lock:  # requests that fail together share one control
+                    has_control = control is not None and may_be_request_specific(failed.last)
+                    control_body = {**body, **(control or {})}
+                    if has_control and await self._succeeds(path, control_body, optional, read):
                         reason = self._without_key(short_reason(failed.last))
-                        raise UnansweredError(str(line), reason=reason) from None
-                    self._failure = self._failure or line
-                raise line from None
+                        raise UnansweredError(str(error), reason=reason) from None
+                    self._failure = self._failure or error
+                raise error from None
             self._num_answered += 1
             return result
 
     async def all_of(self, parts: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-        """Run the parts of one job side by side and return what they return, in order.
+        """Run the parts of one job concurrently; return their results in order.
 
-        Those that have begun come to their end before a failure is raised.
+        Parts that have begun finish before a failure is raised.
         """
         results = await asyncio.gather(*parts, return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
@@ -188,104 +192,104 @@ class OpenaiClient:
             raise self._failure or failures[0]
         return [result for result in results if not isinstance(result, BaseException)]
 
-    async def _is_answered(
+    async def _succeeds(
         self,
         path: str,
         body: Mapping[str, Any],
         optional: frozenset[str],
-        read: Callable[[Answer], Result],
+        read: Callable[[Response], Result],
     ) -> bool:
-        """Return whether there is an answer; once one has failed for good no other is asked for."""
+        """Return whether a request succeeds; after a final failure none is sent."""
         if self._failure is not None:
             return False
         try:
-            await self._known(path, body, optional, read, max_retries=1)
+            await self._post_known_keys(path, body, optional, read, max_retries=1)
         except _FailedError:
             return False
         return True
 
-    async def _line(self, failed: _FailedError) -> EngineError:
+    async def _final_error(self, failed: _FailedError) -> EngineError:
         """Return the error to raise, without the key, which some servers repeat."""
         served = await self._served() if isinstance(failed.last, openai.NotFoundError) else ()
-        line = failure(
+        error = final_error(
             failed.last,
             self._endpoint,
             tries=failed.tries,
             has_key=self._key != NO_KEY,
             served=served,
         )
-        return type(line)(self._without_key(str(line)))
+        return type(error)(self._without_key(str(error)))
 
     def _without_key(self, text: str) -> str:
         if self._key == NO_KEY:
             return text
         return text.replace(self._key, f"${self._endpoint.api_key_env}")
 
-    async def _known(
+    async def _post_known_keys(
         self,
         path: str,
         body: Mapping[str, Any],
         optional: frozenset[str],
-        read: Callable[[Answer], Result],
+        read: Callable[[Response], Result],
         *,
         max_retries: int,
     ) -> Result:
-        """Post what the server knows of a body, finding out what that is on the way."""
+        """Post a body without the optional keys that the server has refused as unknown."""
         while True:
-            sent = {key: value for key, value in body.items() if key not in self._left_out}
+            sent = {key: value for key, value in body.items() if key not in self._dropped_keys}
             try:
-                return await self._tried(path, sent, read, max_retries)
+                return await self._post_with_retries(path, sent, read, max_retries)
             except _FailedError as failed:
                 error = failed.last
                 if not isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
                     raise
-                said = error_message(error)
-                named = {key for key in optional & set(sent) if re.search(rf"\b{key}\b", said)}
-                if not named or not _UNKNOWN.search(said):
+                message = error_message(error)
+                named = {key for key in optional & set(sent) if re.search(rf"\b{key}\b", message)}
+                if not named or not _UNKNOWN_PARAMETER.search(message):
                     raise
-                self._left_out |= named
+                self._dropped_keys |= named
 
-    async def _tried(
+    async def _post_with_retries(
         self,
         path: str,
         body: Mapping[str, Any],
-        read: Callable[[Answer], Result],
+        read: Callable[[Response], Result],
         max_retries: int,
     ) -> Result:
-        """Post until there is an answer that can be used."""
-        tries, before = 0, self._num_answered
+        """Post until there is a usable response, or no try is left."""
+        tries, num_answered = 0, self._num_answered
         while True:
             tries += 1
             try:
-                return read(await self._answer(path, body))
+                return read(await self._post_once(path, body))
             except (openai.APIError, TimeoutError, ValueError, RecursionError) as error:
-                # As long as a server lets others through, there is hope for this one.
-                if isinstance(error, openai.RateLimitError) and self._num_answered > before:
-                    tries, before = 1, self._num_answered
+                # A rate limit is no failure of this request while others get through.
+                if isinstance(error, openai.RateLimitError) and self._num_answered > num_answered:
+                    tries, num_answered = 1, self._num_answered
                 wait = retry_delay(error, tries)
                 if wait is None or tries > max_retries:
                     raise _FailedError(error, tries) from None
             await asyncio.sleep(wait)
 
-    async def _answer(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """Post once; however slowly an answer comes in, the time for it is limited."""
+    async def _post_once(self, path: str, body: Mapping[str, Any]) -> Response:
+        """Post once, with a limit on the time until the last byte of the response."""
         try:
             async with asyncio.timeout(self._endpoint.timeout_s):
-                given = await self._client.post(
+                response = await self._client.post(
                     path, cast_to=object, body={"model": self._endpoint.model, **body}
                 )
         except (openai.OpenAIError, TimeoutError, ValueError, RecursionError):
             raise
         except Exception as error:
-            # A proxy's port that cannot be, say, comes as the operating system's own, in groups.
+            # The invalid port of a proxy, for example, raises an operating system's error, grouped.
             cause = error
             while isinstance(cause, ExceptionGroup):
                 cause = cause.exceptions[0]
             raise ValueError(f"{type(cause).__name__}: {cause}") from error
-        return read_answer(given)
+        return parse_response(response)
 
     async def _served(self) -> list[str]:
-        """Return the names of the server's models, none if it does not say."""
+        """Return the names of the server's models; none if it does not list them."""
         try:
             async with asyncio.timeout(_MODELS_TIMEOUT):
                 return [model.id async for model in self._client.models.list()]
@@ -294,7 +298,7 @@ class OpenaiClient:
 
 
 def check_connections() -> None:
-    """Find what would keep any server from being reached from here; nothing is opened.
+    """Check the environment's settings for connections; none is opened.
 
     Raises:
         ConfigError: the environment's proxies or certificates cannot be used.
@@ -307,20 +311,20 @@ def _http_client() -> BoundedClient:
         return BoundedClient()
     except ImportError:
         raise ConfigError(
-            "the environment names a SOCKS proxy, for which a package is missing; run pip install "
-            "socksio, or unset ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or list the server in "
-            "NO_PROXY"
+            "the environment names a SOCKS proxy, which needs a package that is not installed; run "
+            "pip install socksio, or unset ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or list the "
+            "server in NO_PROXY"
         ) from None
     except Exception as error:
         raise ConfigError(
             "the environment's settings for connections cannot be used "
-            f"({' '.join(str(error).split())[:160]}); mend or unset HTTP_PROXY, HTTPS_PROXY, "
+            f"({' '.join(str(error).split())[:160]}); correct or unset HTTP_PROXY, HTTPS_PROXY, "
             "ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
         ) from None
 
 
 def run_coroutine(job: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine from plain code, in a notebook's running loop too."""
+    """Run a coroutine from synchronous code, also within the running loop of a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What went wrong between us and a server, in one line."""
+"""Failed requests: when to try again, and the error line for the user."""
 
 import time
 from collections.abc import Sequence
@@ -11,22 +11,27 @@ from bonbon.errors import EngineError
 from bonbon.openai_api.endpoint import Endpoint
 from bonbon.openai_api.schema import message_in
 
-RESUME_HINT = "what is finished stays stored: run the same command again to go on"
+RESUME_HINT = "finished work is stored: run the same command again to go on"
 
-LONGEST_WAIT = 120.0
-"""Seconds; a server that says to wait longer is not waited for."""
+MAX_SERVER_DELAY = 120.0
+"""Seconds; a server that asks for a longer delay counts as failed."""
 
-_LONGEST_OWN_WAIT = 8.0
-_PASSING = frozenset({408, 409, 429})
-_OF_SERVER = frozenset({401, 402, 404, 408, 409, 429, 503})
+MAX_BACKOFF = 8.0
+"""Longest delay of the exponential backoff, in seconds."""
+
+RETRIED_STATUS = frozenset({408, 409, 429})
+"""Status codes below 500 that are worth another try."""
+
+SERVER_STATUS = frozenset({401, 402, 404, 408, 409, 429, 503})
+"""Status codes that do not depend on the content of a request."""
 
 
 class RequestRefusedError(EngineError):
-    """The server understood the request and refuses it; asking otherwise may help."""
+    """The server understood the request and refuses it; another request may be accepted."""
 
 
 class UnansweredError(EngineError):
-    """This question gets no answer, while others do.
+    """This prompt gets no response, while others do.
 
     Attributes:
         reason: why, in a few words.
@@ -39,71 +44,89 @@ class UnansweredError(EngineError):
 
 
 def error_message(error: openai.APIStatusError) -> str:
-    """Return the server's own words, in one line of at most 300 characters."""
+    """Return the server's error message, in one line of at most 300 characters."""
     return message_in(cast("object", error.body)) or message_in(error.message) or "no reason given"
 
 
 def retry_delay(error: Exception, tries: int) -> float | None:
-    """Return the seconds to wait after a failure, None if another try is of no use.
+    """Return the seconds to wait after a failure; None if another try is useless.
 
     Args:
-        error: a failure.
-        tries: so far.
+        error: the failure.
+        tries: number of tries so far.
     """
-    grown = min(0.5 * 2 ** (tries - 1), _LONGEST_OWN_WAIT)
+    backoff = min(0.5 * 2 ** (tries - 1), MAX_BACKOFF)
     if not isinstance(error, openai.APIStatusError):
-        return grown
+        return backoff
     headers = error.response.headers
-    if (error.status_code not in _PASSING and error.status_code < 500) or headers.get(
+    if (error.status_code not in RETRIED_STATUS and error.status_code < 500) or headers.get(
         "x-should-retry"
     ) == "false":
         return None
-    told = _told_wait(headers.get("Retry-After-Ms"), headers.get("Retry-After"))
-    if told is None:
-        return grown
-    return told if told <= LONGEST_WAIT else None
+    delay = _server_delay(headers.get("Retry-After-Ms"), headers.get("Retry-After"))
+    if delay is None:
+        return backoff
+    return delay if delay <= MAX_SERVER_DELAY else None
 
 
 def may_be_request_specific(error: Exception) -> bool:
-    """Return whether another question could fare better at the same server right now."""
-    return not (isinstance(error, openai.APIStatusError) and error.status_code in _OF_SERVER)
+    """Return whether another request could succeed at the same server right now."""
+    return not (isinstance(error, openai.APIStatusError) and error.status_code in SERVER_STATUS)
 
 
-def failure(
+def final_error(
     error: Exception, endpoint: Endpoint, *, tries: int, has_key: bool, served: Sequence[str]
 ) -> EngineError:
-    """Return the error to raise for the last one of all tries.
+    """Return the error to raise after the last try.
 
     Args:
-        error: the client's, a TimeoutError, or a ValueError for an answer that cannot be used.
-        endpoint: what was asked.
-        tries: how many there were.
-        has_key: whether the environment held a key.
-        served: names of the models that the server says it has; may be empty.
+        error: the client's, a TimeoutError, or a ValueError for an unusable response.
+        endpoint: where the request was sent.
+        tries: number of tries.
+        has_key: whether the environment holds a key.
+        served: names of the server's models; may be empty.
     """
     tried = f"{tries} tries" if tries > 1 else "1 try"
     match error:
         case TimeoutError() | openai.APITimeoutError():
-            return EngineError(_timeout_line(endpoint, tried))
+            line = (
+                f"{endpoint.base_url} gave no answer within {endpoint.timeout_s:g} s, {tried}; "
+                f"raise {endpoint.setting}.timeout_s or lower {endpoint.setting}.concurrency; "
+                f"{RESUME_HINT}"
+            )
         case openai.APIConnectionError():
-            return EngineError(_connection_line(error, endpoint, tried))
+            line = (
+                f"cannot reach {endpoint.base_url}, {tried} ({_cause(error)}); expected a server "
+                "that speaks OpenAI's API there: start it, or correct "
+                f"{endpoint.setting}.base_url; {RESUME_HINT}"
+            )
         case openai.AuthenticationError() | openai.PermissionDeniedError():
-            return EngineError(_key_line(error, endpoint, has_key=has_key))
+            line = _key_line(error, endpoint, has_key=has_key)
         case openai.NotFoundError():
-            return EngineError(_not_found_line(error, endpoint, served))
+            line = _not_found_line(error, endpoint, served)
         case openai.APIStatusError() if error.status_code in {400, 413, 422}:
             return RequestRefusedError(
                 f"{endpoint.base_url} refuses the request for {endpoint.model!r}: "
-                f"{error_message(error)}; change what it names; {RESUME_HINT}"
+                f"{error_message(error)}; change what this names; {RESUME_HINT}"
             )
         case openai.APIStatusError():
-            return EngineError(_status_line(error, endpoint, tried))
+            code = error.status_code
+            after = f", {tried}" if code in RETRIED_STATUS or code >= 500 else ""
+            line = (
+                f"{endpoint.base_url} answers {code}{after}: {error_message(error)}; "
+                f"wait, or lower {endpoint.setting}.concurrency; {RESUME_HINT}"
+            )
         case _:
-            return EngineError(_unusable_line(error, endpoint, tried))
+            line = (
+                f"{endpoint.base_url} gave answers that cannot be used, {tried} "
+                f"({_one_line(error)}); expected completions in the format of OpenAI's API; check "
+                f"the server's log; {RESUME_HINT}"
+            )
+    return EngineError(line)
 
 
 def short_reason(error: Exception) -> str:
-    """Return in a few words why a question has no answer."""
+    """Return in a few words why a request failed."""
     match error:
         case TimeoutError() | openai.APITimeoutError():
             return "no answer in time"
@@ -112,11 +135,11 @@ def short_reason(error: Exception) -> str:
         case openai.APIStatusError():
             return f"status {error.status_code}: {error_message(error)}"
         case _:
-            return _words(error)
+            return _one_line(error)
 
 
-def _told_wait(milliseconds: str | None, after: str | None) -> float | None:
-    """Return the seconds that a server says to wait, in any of the forms there are."""
+def _server_delay(milliseconds: str | None, after: str | None) -> float | None:
+    """Return the seconds that a server says to wait; `Retry-After` may be a number or a date."""
     try:
         if milliseconds is not None:
             return max(float(milliseconds) / 1000, 0.0)
@@ -129,35 +152,12 @@ def _told_wait(milliseconds: str | None, after: str | None) -> float | None:
         return None
 
 
-def _unusable_line(error: Exception, endpoint: Endpoint, tried: str) -> str:
-    return (
-        f"{endpoint.base_url} gave answers that cannot be used, {tried} "
-        f"({_words(error)}); expected completions as OpenAI's API gives them; check the server's "
-        f"log; {RESUME_HINT}"
-    )
-
-
-def _timeout_line(endpoint: Endpoint, tried: str) -> str:
-    return (
-        f"{endpoint.base_url} gave no answer within {endpoint.timeout_s:g} s, {tried}; raise "
-        f"{endpoint.setting}.timeout_s or lower {endpoint.setting}.concurrency; {RESUME_HINT}"
-    )
-
-
-def _connection_line(error: openai.APIConnectionError, endpoint: Endpoint, tried: str) -> str:
-    return (
-        f"cannot reach {endpoint.base_url}, {tried} "
-        f"({_cause(error)}); expected a server that speaks OpenAI's API there: start it or mend "
-        f"{endpoint.setting}.base_url; {RESUME_HINT}"
-    )
-
-
 def _key_line(error: openai.APIStatusError, endpoint: Endpoint, *, has_key: bool) -> str:
     name = endpoint.api_key_env
     state = f"the key in ${name} is refused" if has_key else f"${name} holds no key"
     return (
-        f"{endpoint.base_url} answers {error.status_code}: {state}; put one that may use "
-        f"{endpoint.model!r} into the environment variable {name}, or name another variable in "
+        f"{endpoint.base_url} answers {error.status_code}: {state}; set the environment variable "
+        f"{name} to a key that may use {endpoint.model!r}, or name another variable in "
         f"{endpoint.setting}.api_key_env"
     )
 
@@ -175,18 +175,9 @@ def _not_found_line(error: openai.APIStatusError, endpoint: Endpoint, served: Se
     )
 
 
-def _status_line(error: openai.APIStatusError, endpoint: Endpoint, tried: str) -> str:
-    code = error.status_code
-    after = f", {tried}" if code in _PASSING or code >= 500 else ""
-    return (
-        f"{endpoint.base_url} answers {code}{after}: {error_message(error)}; "
-        f"wait, or lower {endpoint.setting}.concurrency; {RESUME_HINT}"
-    )
-
-
 def _cause(error: openai.APIConnectionError) -> str:
-    return _words(error.__cause__ or error)
+    return _one_line(error.__cause__ or error)
 
 
-def _words(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""HTTP for a server that speaks OpenAI's API, with no answer longer than what was asked for."""
+"""An HTTP client that limits the size of responses, whether compressed or not."""
 
 import json
 import zlib
@@ -8,34 +8,34 @@ import openai
 
 MEBIBYTE = 2**20
 
-_MOST = 64 * MEBIBYTE
-_BESIDES = MEBIBYTE
-"""For all that is no token: ids, usage, an error's page."""
-_PER_TOKEN = 1024
-_PER_ALTERNATIVE = 128
+MAX_BYTES = 64 * MEBIBYTE
+BASE_BYTES = MEBIBYTE
+"""Allowance for everything but tokens: ids, usage, an error page."""
+BYTES_PER_TOKEN = 1024
+BYTES_PER_TOP_LOGPROB = 128
 
 
-class AnswerSizeError(ValueError):
-    """An answer is longer than anything that was asked for."""
+class ResponseSizeError(ValueError):
+    """A response is longer than anything that was requested."""
 
 
 class BoundedClient(openai.DefaultAsyncHttpxClient):
-    """An HTTP client that reads answers up to a size, on the wire as well as unpacked.
+    """An HTTP client that reads responses up to a size, on the wire and decompressed.
 
-    The size follows from the tokens that a request asks for. A longer answer would keep the
-    answers to all other requests waiting while it is read, and they are paid for.
+    The size follows from the number of tokens in the request. Reading a longer response would
+    delay the responses to all other requests, which are paid for.
     """
 
     async def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - httpx's own types
-        """Send a request and return its whole answer.
+        """Send a request and return its whole response.
 
         Raises:
-            AnswerSizeError: it is too long.
+            ResponseSizeError: it is too long.
         """
         options["stream"] = True
         response = await super().send(request, **options)
         try:
-            content = await _content(response, most=_most_bytes(request.content))
+            content = await _read(response, max_bytes=_max_bytes(request.content))
         finally:
             await response.aclose()
         headers = [
@@ -48,43 +48,47 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
         )
 
 
-def _most_bytes(request: bytes) -> int:
-    """Return how long the answer to a request may be."""
+def _max_bytes(request: bytes) -> int:
+    """Return the size limit of the response to a request."""
     body: dict[str, Any] = json.loads(request or b"{}")
-    choices = body.get("n", 1)
-    per_token = _PER_TOKEN + _PER_ALTERNATIVE * body.get("top_logprobs", 0)
-    # Each choice may repeat the prompt's ids.
-    asked = choices * (body.get("max_tokens", 0) * per_token + 2 * len(request))
-    return min(_MOST, _BESIDES + asked)
+    num_choices = body.get("n", 1)
+    per_token = BYTES_PER_TOKEN + BYTES_PER_TOP_LOGPROB * body.get("top_logprobs", 0)
+    # Each choice may repeat the ids of the prompt.
+    per_choice = body.get("max_tokens", 0) * per_token + 2 * len(request)
+    return min(MAX_BYTES, BASE_BYTES + num_choices * per_choice)
 
 
-async def _content(response: Any, *, most: int) -> bytes:  # noqa: ANN401 - httpx's own types
+async def _read(response: Any, *, max_bytes: int) -> bytes:  # noqa: ANN401 - httpx's own types
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", ""}:
-        raise ValueError(f"it is compressed as {encoding!r}, which was not asked for")
-    packed = bytearray()
+        raise ValueError(f"it is compressed as {encoding!r}, which was not requested")
+    received = bytearray()
     async for part in response.aiter_raw():
-        packed += part
-        if len(packed) > most:
-            raise AnswerSizeError(_too_long(most))
-    return _unpacked(bytes(packed), most=most) if encoding == "gzip" else bytes(packed)
+        received += part
+        if len(received) > max_bytes:
+            raise _too_long(max_bytes)
+    if encoding == "gzip":
+        return _decompress(bytes(received), max_bytes=max_bytes)
+    return bytes(received)
 
 
-def _unpacked(packed: bytes, *, most: int) -> bytes:
+def _decompress(compressed: bytes, *, max_bytes: int) -> bytes:
     content = b""
-    while packed:  # a gzip may have several members
-        unpacker = zlib.decompressobj(wbits=31)
+    while compressed:  # a gzip file may have several members
+        decompressor = zlib.decompressobj(wbits=31)
         try:
-            content += unpacker.decompress(packed, most + 1 - len(content))
+            content += decompressor.decompress(compressed, max_bytes + 1 - len(content))
         except zlib.error as error:
-            raise ValueError(f"it is not the gzip that it says it is: {error}") from None
-        if len(content) > most:
-            raise AnswerSizeError(_too_long(most))
-        if not unpacker.eof:
-            raise ValueError("its gzip ends too early")
-        packed = unpacker.unused_data
+            raise ValueError(f"it says that it is gzip, and is not: {error}") from None
+        if len(content) > max_bytes:
+            raise _too_long(max_bytes)
+        if not decompressor.eof:
+            raise ValueError("its gzip data is incomplete")
+        compressed = decompressor.unused_data
     return content
 
 
-def _too_long(most: int) -> str:
-    return f"it is longer than {most / MEBIBYTE:.0f} MiB, far more than what was asked for"
+def _too_long(max_bytes: int) -> ResponseSizeError:
+    return ResponseSizeError(
+        f"it is longer than {max_bytes / MEBIBYTE:.0f} MiB, far more than was requested"
+    )

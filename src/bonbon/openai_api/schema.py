@@ -1,4 +1,4 @@
-"""What a server that speaks OpenAI's API answers, as far as servers agree on it."""
+"""Responses of OpenAI's API, as far as servers agree on them."""
 
 import json
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ from typing import cast
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 
-class Alternative(BaseModel):
-    """A token that could have come at a place, with its log-probability in nats."""
+class TopLogprob(BaseModel):
+    """A token with its log-probability in nats; one of the likeliest at its position."""
 
     token: str = ""
     logprob: float
 
 
-class AnswerToken(Alternative):
-    """A token that came; llama.cpp gives its id, and the likeliest alternatives are on request."""
+class TokenLogprob(TopLogprob):
+    """A token of a completion; llama.cpp gives its id, and the likeliest tokens on request."""
 
     id: int | None = None
-    top_logprobs: list[Alternative] = []
+    top_logprobs: list[TopLogprob] = []
 
     @field_validator("top_logprobs", mode="before")
     @classmethod
@@ -26,15 +26,15 @@ class AnswerToken(Alternative):
         return [] if value is None else value
 
 
-class AnswerLogprobs(BaseModel):
+class ChoiceLogprobs(BaseModel):
     """Log-probabilities of a completion: `token_logprobs` of completions, `content` of chats."""
 
     token_logprobs: list[float | None] | None = None
-    content: list[AnswerToken] | None = None
+    content: list[TokenLogprob] | None = None
 
 
-class AnswerMessage(BaseModel):
-    """The assistant's turn; some servers take reasoning out of it, under one of two names."""
+class ChoiceMessage(BaseModel):
+    """The assistant's turn; some servers move reasoning into a field, which has two names."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -45,82 +45,82 @@ class Choice(BaseModel):
     """One completion.
 
     Attributes:
-        finish_reason: why it ended, in the server's words, if it gives any.
+        finish_reason: why it ended, in the server's words, if the server says.
         stop_reason: vLLM: the stop string or the id of the stop token, if there was one.
-        matched_stop: SGLang's name for that.
-        token_ids: what was drawn, the end included (vLLM and SGLang, on request).
-        prompt_token_ids: what the model was conditioned on (the same).
+        matched_stop: SGLang's name for it.
+        token_ids: the sampled tokens, the end included (vLLM and SGLang, on request).
+        prompt_token_ids: the tokens of the prompt (vLLM and SGLang, on request).
     """
 
     index: int = 0
     text: str | None = None
-    message: AnswerMessage | None = None
+    message: ChoiceMessage | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     matched_stop: str | int | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
-    logprobs: AnswerLogprobs | None = None
+    logprobs: ChoiceLogprobs | None = None
 
     @property
-    def told(self) -> str | None:
-        """The text, of whichever API, if there is one."""
+    def content_or_none(self) -> str | None:
+        """The text, from either API; None if there is none."""
         return self.message.content if self.message is not None else self.text
 
     @property
     def content(self) -> str:
         """The text, empty if there is none."""
-        return self.told or ""
+        return self.content_or_none or ""
 
     @property
-    def without_reasoning(self) -> bool:
-        """Whether the server took reasoning out of the text."""
+    def lacks_reasoning(self) -> bool:
+        """Whether the server has moved reasoning out of the text."""
         message = self.message
         return message is not None and bool(message.reasoning_content or message.reasoning)
 
     @property
-    def tokens(self) -> list[AnswerToken]:
-        """The tokens with what could have come in their places; empty if not told."""
+    def tokens(self) -> list[TokenLogprob]:
+        """The tokens with their log-probabilities; empty if the server gives none."""
         return (self.logprobs and self.logprobs.content) or []
 
 
-class Answer(BaseModel):
-    """A whole answer; `prompt_token_ids` is where vLLM puts them for chats."""
+class Response(BaseModel):
+    """A whole response; for chats vLLM puts `prompt_token_ids` here."""
 
     choices: list[Choice] = Field(min_length=1)
     prompt_token_ids: list[int] | None = None
 
 
-def read_answer(given: object) -> Answer:
-    """Read what a server gave: JSON, or text where it did not call it JSON.
+def parse_response(body: object) -> Response:
+    """Validate the body of a response: parsed JSON, or text if its content type is not JSON.
 
     Raises:
-        ValueError: it is no answer; the message says what it is instead.
+        ValueError: it is not a response of the API; the message says what it is.
     """
-    if isinstance(given, str):
-        given = _parsed(given)
-    if isinstance(given, Mapping) and "choices" not in given and "error" in given:
-        raise ValueError(f"it is an error under status 200: {message_in(cast('object', given))}")
+    if isinstance(body, str):
+        body = _parse_json(body)
+    if isinstance(body, Mapping) and "choices" not in body and "error" in body:
+        raise ValueError(f"it is an error under status 200: {message_in(cast('object', body))}")
     try:
-        return Answer.model_validate(given)
+        return Response.model_validate(body)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise ValueError(f"{place or 'the answer'}: {problem['msg']}") from None
+        path = ".".join(map(str, problem["loc"]))
+        raise ValueError(f"{path or 'the response'}: {problem['msg']}") from None
 
 
 def message_in(body: object) -> str:
-    """Return what an error's body says in words, on one line; empty if nothing."""
+    """Return the message in the body of an error, on one line; empty if there is none."""
     while isinstance(body, Mapping):
         fields = cast("Mapping[str, object]", body)
         body = next((fields[key] for key in ("message", "detail", "error") if key in fields), "")
     return " ".join(str(body or "").split())[:300].rstrip(".")
 
 
-def _parsed(text: str) -> object:
+def _parse_json(text: str) -> object:
     start = " ".join(text[:200].split())[:60]
     if start.startswith(("data:", "event:", ":")):
-        raise ValueError("it is a stream of events, which was not asked for")
+        raise ValueError("it is a stream of events, which was not requested")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

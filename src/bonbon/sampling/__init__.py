@@ -1,1 +1,1 @@
-"""Drawing n completions per prompt: the engines and the records they share."""
+"""Sampling n completions per prompt: the engines, and the interface that they share."""

@@ -1,4 +1,4 @@
-"""What every sampling engine takes and gives."""
+"""The interface of sampling engines."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -6,22 +6,22 @@ from typing import Protocol, runtime_checkable
 from bonbon.records import Candidate, Prompt
 
 Progress = Callable[[int, int], None]
-"""Called with the numbers of tokens drawn and of completions ended since the last call."""
+"""Called with the numbers of new tokens and of newly finished completions."""
 
 OnPrompt = Callable[[Sequence[Candidate]], None]
-"""Called with all candidates of a prompt, by sample index, as soon as the last one ended."""
+"""Called with all candidates of a prompt, by sample index, as soon as the last has finished."""
 
 OnUnanswered = Callable[[Prompt, str], None]
-"""Called with a prompt that gets no answer, and the reason in a few words."""
+"""Called with a prompt that gets no answer, and a short reason."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Draws completions for prompts; one class per engine."""
+    """Samples completions for prompts; one class per engine."""
 
     @property
     def gives_logprobs(self) -> bool:
-        """Whether candidates carry the policy's log-probability at its temperature; else NaN."""
+        """Whether candidates have the policy's log-probability at its temperature; else NaN."""
         ...
 
     def sample(
@@ -38,10 +38,10 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class PaidSampler(Sampler, Protocol):
-    """A sampler whose every completion is paid for, so that none is drawn twice.
+    """A sampler whose completions cost money or a server's time, so that none is sampled twice.
 
-    The others draw prompts side by side: with other neighbours the floating point of an answer is
-    another, so that a shard which a kill cut short is drawn again as a whole.
+    Other engines sample a whole shard again after an interruption, because floating-point sums
+    depend on which prompts share a batch.
     """
 
     def answer(
@@ -55,39 +55,40 @@ class PaidSampler(Sampler, Protocol):
         on_unanswered: OnUnanswered,
         on_progress: Progress,
     ) -> None:
-        """Draw what is missing of n candidates for every prompt.
+        """Sample the missing ones of n candidates for every prompt.
 
         Args:
-            prompts: what to answer; as many are on the way as the engine has room for.
-            n: candidates of each.
-            known: what was drawn before, by prompt id, as `on_part` was given it.
-            on_part: given candidates at once when they come in, from any thread.
-            on_prompt: given all n of a prompt, by sample index, known ones included. It may take
-                its time: drawing goes on meanwhile. Never called twice at a time.
-            on_unanswered: told of prompts that get no answer; one at a time with `on_prompt`.
-            on_progress: told of what came in, from any thread.
+            prompts: to answer; the engine limits how many are in progress.
+            n: candidates per prompt.
+            known: candidates of an earlier call, by prompt id, as `on_part` received them.
+            on_part: called with candidates as soon as they arrive, from any thread.
+            on_prompt: called with all n candidates of a prompt, by sample index, known ones
+                included. It may be slow: sampling goes on meanwhile. Calls never overlap.
+            on_unanswered: called for prompts that get no answer; never overlaps with `on_prompt`.
+            on_progress: called for what arrives, from any thread.
 
         Raises:
-            BonbonError: nothing can be drawn, whatever the prompt.
+            BonbonError: no prompt can be answered.
         """
         ...
 
 
 @runtime_checkable
 class Pruning(Protocol):
-    """Decides which unfinished completions are not worth finishing."""
+    """A rule that gives up unfinished completions."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Numbers of tokens, increasing, at which the completions of a prompt are judged."""
+        """Numbers of tokens, increasing, at which the rule is applied to a prompt's completions."""
         ...
 
     def keep(self, prompt: Prompt, texts: Sequence[str], running: Sequence[bool]) -> Sequence[bool]:
-        """Say which completions of a prompt go on.
+        """Return which completions of a prompt to keep.
 
         Args:
-            prompt: what they answer.
-            texts: of all that were not dropped before, ended ones included, by sample index.
-            running: which of them have not ended; to drop one that has changes nothing.
+            prompt: the prompt.
+            texts: of all completions that were kept before, finished ones included, by sample
+                index.
+            running: which of them are unfinished; finished ones are kept in any case.
         """
         ...

@@ -1,4 +1,4 @@
-"""How completions are drawn, and which engine draws them."""
+"""How completions are sampled, and by which engine."""
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from bonbon.registry import KindConfig, Registry
 from bonbon.sampling.base import Sampler
 
 MAX_SAMPLES = 1_000_000
-"""Of one prompt: what a run can hold of all its prompts is asked before it draws."""
+"""Most completions per prompt; a run checks its total before it samples."""
 
 
 ENGINES: "Registry[type[EngineConfig]]" = Registry(
@@ -30,16 +30,16 @@ ENGINES: "Registry[type[EngineConfig]]" = Registry(
 
 
 class EngineConfig(KindConfig):
-    """An engine's settings, which open it; each engine is a subclass.
+    """Settings of an engine, which open it; each engine is a subclass.
 
-    A name alone takes all defaults: `vllm` for `{kind: vllm}`.
+    A name alone uses all defaults: `vllm` is short for `{kind: vllm}`.
     """
 
     registry = ENGINES
 
     @classmethod
     def in_full(cls, value: object) -> object:
-        """Write a one-word engine out; settings without a kind are the built-in engine's."""
+        """Expand the name of an engine; settings without a kind are the built-in engine's."""
         if isinstance(value, str):
             return {"kind": value}
         if isinstance(value, Mapping) and "kind" not in value:
@@ -47,10 +47,10 @@ class EngineConfig(KindConfig):
         return value
 
     def check(self) -> None:
-        """Find what would keep the engine from opening, before work starts.
+        """Check that the engine can open, before work starts.
 
         Raises:
-            ConfigError: the environment does not let it work.
+            ConfigError: a setting or the environment prevents it.
             MissingExtraError: its package is not installed.
         """
 
@@ -62,38 +62,38 @@ class EngineConfig(KindConfig):
         seed: int | str,
         load: Callable[[], Policy],
     ) -> tuple[Sampler, dict[str, Any]]:
-        """Return a sampler, and what the manifest of its candidates says of the engine.
+        """Return a sampler, and the entry about the engine in the candidates' manifest.
 
-        A sampler with a method `close` is closed after use.
+        If the sampler has a method `close`, it is called after use.
 
         Args:
-            policy: to draw from.
-            sampling: how.
-            seed: starts every random number.
-            load: gives the policy to an engine that needs its weights here.
+            policy: to sample from.
+            sampling: how to sample.
+            seed: all random numbers follow from it.
+            load: returns the policy, for engines that need its weights in this process.
 
         Raises:
-            BonbonError: the engine cannot be had; the line says why.
+            BonbonError: the engine cannot be opened; the message says why.
         """
         raise NotImplementedError
 
     def cache_key(self) -> dict[str, Any]:
-        """Return what makes its draws others than another engine's; where it runs does not."""
+        """Return the settings that change the completions; where the engine runs does not."""
         return {"kind": self.kind}
 
     @property
     def runs_here(self) -> bool:
-        """Whether the policy's device is one of this machine."""
+        """Whether the policy runs on a device of this machine."""
         return True
 
     @property
     def draws_trained_models(self) -> bool:
-        """Whether it draws from any model directory: a server has the base only."""
+        """Whether it can sample from a trained model's directory; a server has the base only."""
         return True
 
 
 def check_package(name: str) -> None:
-    """Find the package of an engine.
+    """Check that the package of an engine is installed.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -106,36 +106,38 @@ def check_package(name: str) -> None:
 
 
 class SamplingConfig(Config):
-    """How completions are drawn: from the policy itself, nothing truncated unless asked."""
+    """How completions are sampled: from the policy's own distribution unless truncated."""
 
     n: int = Field(default=8, ge=1, le=MAX_SAMPLES)
     """Completions per prompt."""
     temperature: float = Field(default=1.0, ge=1e-6, le=1000)
-    """Part of the policy: logits are divided by it in sampling, training and evaluation alike."""
+    """Sampling temperature; part of the policy, in training and evaluation as well."""
     max_new_tokens: int = Field(default=128, ge=1, le=10_000_000)
-    """Length limit of a completion, in tokens."""
+    """Longest completion, in tokens."""
     stop: Several[Annotated[str, Field(min_length=1)]] = ()
     """Strings that end a completion, besides the model's end-of-sequence tokens; the text is cut
-    before them, the token ids keep them."""
+    before the string, the token ids include it."""
     top_k: int | None = Field(default=None, ge=1, le=10_000_000)
-    """Draw from the k most likely tokens only. The base is then another distribution than the
-    one that is trained, so training refuses such candidates."""
+    """Sample from the k most likely tokens only. Candidates then do not come from the policy that
+    is trained, so training refuses them."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """Draw from the smallest set of tokens with this much probability only; see `top_k`."""
+    """Sample from the smallest set of tokens with this much probability only; see `top_k`."""
     logprobs: Literal["auto", "sampler", "rescored"] = "auto"
-    """Which log-probability is stored: the engine's own, or a full float32 forward's of the
-    policy. `auto` takes the engine's where it gives one."""
+    """Which log-probability is stored: the engine's (`sampler`), or that of a full float32 forward
+    pass (`rescored`). `auto` uses the engine's if it gives one."""
     engine: EngineConfig = Field(default_factory=lambda: EngineConfig.read("transformers"))
-    """What draws: `transformers`, `vllm`, `openai` or `ray`, each with settings of its own."""
+    """The engine: `transformers`, `vllm`, `openai` or `ray`, each with its own settings."""
 
     @property
     def truncated(self) -> bool:
-        """Whether completions are drawn from a part of the policy's distribution only."""
+        """Whether top-k or top-p truncate the policy's distribution."""
         return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
 
     @property
     def description(self) -> str:
-        """How completions are drawn, as a phrase."""
-        cuts = {"top-k": self.top_k, "top-p": self.top_p}
-        named = " and ".join(f"{name} {cut}" for name, cut in cuts.items() if cut is not None)
-        return f"at temperature {self.temperature}, {named or 'nothing truncated'}"
+        """How completions are sampled, as a phrase."""
+        limits = {"top-k": self.top_k, "top-p": self.top_p}
+        given = " and ".join(
+            f"{name} {limit}" for name, limit in limits.items() if limit is not None
+        )
+        return f"at temperature {self.temperature}, {given or 'nothing truncated'}"

@@ -1,4 +1,4 @@
-"""The engine that a config names, ready to draw."""
+"""Opens the engine of a config."""
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ from bonbon.sampling.base import PaidSampler, Sampler
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.rescoring import RescoredPaidSampler, RescoredSampler, Rescorer
 
-RunsOn = Mapping[str, Any]
-"""What a manifest says of an engine."""
+EngineRecord = Mapping[str, Any]
+"""The entry about an engine in a manifest."""
 
 
 @contextmanager
@@ -20,23 +20,23 @@ def open_sampler(
     *,
     seed: int | str,
     load: Callable[[], Policy] | None = None,
-) -> Generator[tuple[Sampler, RunsOn]]:
-    """Open the engine of a config, close it afterwards.
+) -> Generator[tuple[Sampler, EngineRecord]]:
+    """Open the engine of a config, and close it on exit.
 
     Args:
-        policy: to draw from.
-        config: how, and with which engine.
-        seed: starts every random number.
-        load: gives the policy to an engine that needs its weights here; by default they are
-            loaded from the config.
+        policy: to sample from.
+        config: how to sample, and with which engine.
+        seed: all random numbers follow from it.
+        load: returns the policy, for engines that need its weights in this process; by default it
+            is loaded from the config.
 
     Raises:
-        BonbonError: the engine cannot be had; the line says why.
+        BonbonError: the engine cannot be opened; the message says why.
     """
     loaded = load or (lambda: load_policy(policy))
-    sampler, runs_on = config.engine.open(policy, config, seed=seed, load=loaded)
+    sampler, record = config.engine.open(policy, config, seed=seed, load=loaded)
     try:
-        yield _with_logprobs(sampler, policy, config, runs_on)
+        yield _with_logprobs(sampler, policy, config, record)
     finally:
         close = getattr(sampler, "close", None)
         if close is not None:
@@ -44,15 +44,15 @@ def open_sampler(
 
 
 def _with_logprobs(
-    sampler: Sampler, policy: PolicyConfig, config: SamplingConfig, runs_on: dict[str, Any]
-) -> tuple[Sampler, RunsOn]:
-    """Add what computes the log-probabilities that the config asks for and the engine lacks."""
+    sampler: Sampler, policy: PolicyConfig, config: SamplingConfig, record: dict[str, Any]
+) -> tuple[Sampler, EngineRecord]:
+    """Wrap a sampler that does not give the log-probabilities that the config asks for."""
     always = config.logprobs == "rescored" or not sampler.gives_logprobs
     paid = sampler if isinstance(sampler, PaidSampler) else None
-    # A server may turn out to tell none of some answers, or of all.
+    # A server may give none for some completions, or for all.
     if config.logprobs == "sampler" or not (always or paid):
-        return sampler, {**runs_on, "logprobs": "sampler"}
+        return sampler, {**record, "logprobs": "sampler"}
     rescorer = Rescorer(policy, config.temperature, only_unknown=not always)
     rescored = RescoredPaidSampler(paid, rescorer) if paid else RescoredSampler(sampler, rescorer)
-    named = "rescored" if always else "sampler's, rescored where it gives none"
-    return rescored, {**runs_on, "logprobs": named}
+    source = "rescored" if always else "sampler's, rescored where it gives none"
+    return rescored, {**record, "logprobs": source}

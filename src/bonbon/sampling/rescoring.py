@@ -1,4 +1,4 @@
-"""Any engine's draws, with the log-probabilities of a full float32 forward of the policy."""
+"""Replaces an engine's log-probabilities by those of a full float32 forward pass."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ class Rescorer:
     def __init__(
         self, policy: PolicyConfig, temperature: float | int, *, only_unknown: bool = False
     ) -> None:
-        """Take the policy that has drawn them; it loads when first used.
+        """Take the policy; it is loaded at the first use.
 
         Args:
-            policy: what has drawn them.
-            temperature: divides its logits.
-            only_unknown: leave prompts alone whose candidates all have one.
+            policy: the candidates were sampled from it.
+            temperature: of sampling; divides the logits.
+            only_unknown: skip prompts with a log-probability for every candidate.
         """
         self._policy_config = policy
         self._temperature = temperature
@@ -49,14 +49,14 @@ class Rescorer:
 
 
 class RescoredSampler:
-    """Draws with an engine and computes log-probabilities here, prompt by prompt."""
+    """Samples with an engine, and computes log-probabilities prompt by prompt."""
 
     gives_logprobs = True
 
-    def __init__(self, sampler: Sampler, rescored: Rescorer) -> None:
-        """Take what draws, and what computes."""
+    def __init__(self, sampler: Sampler, rescorer: Rescorer) -> None:
+        """Take the sampler, and what computes log-probabilities."""
         self._sampler = sampler
-        self._rescored = rescored
+        self._rescorer = rescorer
 
     def sample(
         self,
@@ -70,7 +70,7 @@ class RescoredSampler:
         done: dict[str, list[Candidate]] = {}
 
         def rescore(candidates: Sequence[Candidate]) -> None:
-            rescored = self._rescored(candidates)
+            rescored = self._rescorer(candidates)
             done[rescored[0].prompt_id] = rescored
             if on_prompt is not None:
                 on_prompt(rescored)
@@ -80,11 +80,11 @@ class RescoredSampler:
 
 
 class RescoredPaidSampler(RescoredSampler):
-    """The same for an engine whose completions are paid for."""
+    """The same for a `PaidSampler`."""
 
-    def __init__(self, sampler: PaidSampler, rescored: Rescorer) -> None:
-        """Take what draws, and what computes."""
-        super().__init__(sampler, rescored)
+    def __init__(self, sampler: PaidSampler, rescorer: Rescorer) -> None:
+        """Take the sampler, and what computes log-probabilities."""
+        super().__init__(sampler, rescorer)
         self._paid = sampler
 
     def answer(
@@ -98,13 +98,13 @@ class RescoredPaidSampler(RescoredSampler):
         on_unanswered: OnUnanswered,
         on_progress: Progress,
     ) -> None:
-        """Draw what is missing, see `PaidSampler`; only `on_prompt` is given what was computed."""
+        """Sample missing candidates, see `PaidSampler`; only `on_prompt` gets rescored ones."""
         self._paid.answer(
             prompts,
             n=n,
             known=known,
             on_part=on_part,
-            on_prompt=lambda candidates: on_prompt(self._rescored(candidates)),
+            on_prompt=lambda candidates: on_prompt(self._rescorer(candidates)),
             on_unanswered=on_unanswered,
             on_progress=on_progress,
         )
@@ -114,13 +114,13 @@ class RescoredPaidSampler(RescoredSampler):
 def rescored_candidates(
     policy: Policy, candidates: Sequence[Candidate], temperature: float | int, layout: Layout
 ) -> list[Candidate]:
-    """Return a prompt's candidates with the log-probabilities that a full forward gives.
+    """Return a prompt's candidates with the log-probabilities of a full forward pass.
 
     Args:
-        policy: in the precision to compute with.
+        policy: loaded in the precision to compute with.
         candidates: at least one, all of one prompt.
         temperature: divides the logits.
-        layout: right for the policy, from `choose_layout`.
+        layout: of the policy, from `choose_layout`.
     """
     group = PromptGroup(
         candidates[0].prompt_token_ids, tuple(candidate.token_ids for candidate in candidates)
@@ -131,7 +131,7 @@ def rescored_candidates(
     with layout_attention(policy.model, layout):
         logprobs = completion_logprobs(policy.model, batch, temperature=float(temperature))
     numbers = logprobs.double().tolist()
-    require_finite(numbers, f"reading the answers to prompt {candidates[0].prompt_id!r}")
+    require_finite(numbers, f"scoring the completions of prompt {candidates[0].prompt_id!r}")
     return [
         replace(candidate, logprob=logprob)
         for candidate, logprob in zip(candidates, numbers, strict=True)

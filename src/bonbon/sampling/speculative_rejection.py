@@ -1,4 +1,4 @@
-"""Speculative rejection: give up early on completions that begin badly (arXiv 2410.20290)."""
+"""Speculative rejection: stop completions with a low partial reward early (arXiv 2410.20290)."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,40 +10,40 @@ Score = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
 
 
 class SpeculativeRejection:
-    """At chosen lengths, drops the worst fraction of a prompt's completions by partial reward.
+    """At given lengths, drops the fraction of a prompt's completions with the lowest reward.
 
-    A `bonbon.sampling.base.Pruning`. Completions that have ended compete with their final scores
-    and are never dropped. As in the paper, those that tie with the cutoff stay, so fewer than
-    the fraction may go; what has no score is not judged and stays.
+    A `bonbon.sampling.base.Pruning`. Finished completions compete with their final scores and are
+    never dropped. As in the paper, completions that tie with the cutoff are kept, so fewer than
+    the fraction may be dropped. Completions without a score are kept.
 
     Attributes:
-        fraction: α, the share to drop each time, counted among the completions that are scored.
-        lengths: in tokens, increasing: where completions are judged.
+        fraction: α, the share to drop each time, of the completions that have a score.
+        lengths: numbers of tokens, increasing, at which completions are scored.
     """
 
     def __init__(self, score: Score, *, fraction: float, lengths: Sequence[int]) -> None:
-        """Take what scores beginnings as if they were answers.
+        """Take a function that scores unfinished completions as if they were finished.
 
         Raises:
-            ConfigError: the fraction is not in (0, 1), or the lengths do not increase from 1 on.
+            ConfigError: the fraction is not in (0, 1), or the lengths do not increase from 1.
         """
         check_fraction(fraction)
         if not lengths or list(lengths) != sorted({*lengths}) or lengths[0] < 1:
             raise ConfigError(
-                f"the lengths to judge at are {list(lengths)}, expected token counts that "
-                "increase, from 1 on"
+                f"the lengths of speculative rejection are {list(lengths)}, expected increasing "
+                "numbers of tokens, from 1"
             )
         self.fraction = fraction
         self.lengths = tuple(lengths)
         self._score = score
 
     def keep(self, prompt: Prompt, texts: Sequence[str], running: Sequence[bool]) -> Sequence[bool]:
-        """Say which completions go on.
+        """Return which completions to keep.
 
         Args:
-            prompt: what they answer.
-            texts: of all that were not dropped before, ended ones included.
-            running: which of them have not ended.
+            prompt: the prompt.
+            texts: of all completions that were kept before, finished ones included.
+            running: which of them are unfinished.
         """
         if not any(running):
             return [True] * len(texts)
@@ -53,13 +53,13 @@ class SpeculativeRejection:
             return [True] * len(texts)
         cutoff = known[int(self.fraction * len(known))]
         return [
-            not runs or score is None or score >= cutoff
-            for score, runs in zip(scores, running, strict=True)
+            not is_running or score is None or score >= cutoff
+            for score, is_running in zip(scores, running, strict=True)
         ]
 
 
 def check_fraction(fraction: float) -> None:
-    """Refuse a fraction that drops nothing or everything.
+    """Refuse a fraction that would drop nothing or everything.
 
     Raises:
         ConfigError: it is not between 0 and 1.
@@ -71,6 +71,6 @@ def check_fraction(fraction: float) -> None:
 
 
 def rejection_lengths(max_new_tokens: int) -> tuple[int, ...]:
-    """Return where to judge completions of at most this many tokens: at each quarter of it."""
+    """Return the lengths at which to score: the first three quarters of the length limit."""
     quarters = {quarter * max_new_tokens // 4 for quarter in (1, 2, 3)} - {0}
     return tuple(sorted(quarters)) or (1,)

@@ -1,4 +1,4 @@
-"""vLLM's offline engine: on GPUs the fastest way to many completions, in this process."""
+"""vLLM's offline engine in this process: on GPUs the fastest engine."""
 
 import math
 import os
@@ -37,16 +37,16 @@ class VllmEngine(EngineConfig):
     kind: Literal["vllm"] = "vllm"
     """Marks this engine."""
     tensor_parallel_size: int = Field(default=1, ge=1, le=1024)
-    """GPUs that share one copy of the model."""
+    """Number of GPUs that share one copy of the model."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
-    """Share of a GPU's memory that vLLM may take; by default vLLM decides."""
+    """Share of a GPU's memory that vLLM may use; by default vLLM chooses."""
     max_model_len: int | None = Field(default=None, ge=1, le=100_000_000)
-    """Longest prompt and completion together, in tokens; by default what the model takes."""
+    """Longest prompt and completion together, in tokens; by default the model's limit."""
     enforce_eager: bool = False
-    """Skip compilation and CUDA graphs: a quicker start, slower tokens."""
+    """Skip compilation and CUDA graphs: a faster start, slower sampling."""
 
     def check(self) -> None:
-        """Find vLLM."""
+        """Check that vLLM is installed."""
         check_package(self.kind)
 
     def open(
@@ -62,17 +62,17 @@ class VllmEngine(EngineConfig):
 
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The maximal ranks that vLLM can be started with."""
+"""Values of vLLM's `max_lora_rank`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartedVllm:
-    """A running engine and what a sampler needs of vLLM besides.
+    """A running engine, and the parts of vLLM that a sampler needs.
 
     Attributes:
         llm: vLLM's `LLM`.
         sampling_params: makes `SamplingParams` for final outputs only.
-        lora_request: the policy's adapter, if it is one.
+        lora_request: the policy's adapter, if the policy is one.
         max_model_len: longest prompt and completion together, in tokens.
     """
 
@@ -96,11 +96,10 @@ def start_vllm(policy: PolicyConfig, config: SamplingConfig) -> StartedVllm:
 
     Raises:
         MissingExtraError: vLLM is not installed, or cannot be imported.
-        ConfigError: the policy's device is not the one that vLLM was built for, or its adapter's
-            rank is too large.
-        EngineError: vLLM does not start with it.
+        ConfigError: vLLM was not built for the policy's device, or the adapter's rank is too large.
+        EngineError: vLLM does not start with the policy.
     """
-    # Its log is pages long at every start, on standard output; whoever wants it sets the variables.
+    # By default vLLM logs pages to standard output at every start. Set variables take precedence.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     vllm = _import_vllm("vllm")
@@ -111,9 +110,9 @@ def start_vllm(policy: PolicyConfig, config: SamplingConfig) -> StartedVllm:
     settings = {**_settings(policy, config, adapter), **_cpu_settings(built_for)}
     try:
         llm = vllm.LLM(**settings)
-        # At once, so that an adapter that vLLM cannot take is told now.
+        # The adapter is loaded now, so that one that vLLM does not support fails at the start.
         lora_request = None if adapter is None else _add_adapter(llm, adapter)
-    except Exception as error:  # configuration, memory, kernels, subprocesses: each has its own
+    except Exception as error:  # configuration, memory, kernels, subprocesses all raise their own
         raise _cannot_start(policy, error) from error
     final = _import_vllm("vllm.sampling_params").RequestOutputKind.FINAL_ONLY
     return StartedVllm(
@@ -127,24 +126,24 @@ def start_vllm(policy: PolicyConfig, config: SamplingConfig) -> StartedVllm:
 def _settings(
     policy: PolicyConfig, config: SamplingConfig, adapter: _Adapter | None
 ) -> dict[str, Any]:
-    """Return what vLLM's `LLM` is started with."""
+    """Return the arguments of vLLM's `LLM`."""
     source = policy_source(policy)
     engine = config.engine if isinstance(config.engine, VllmEngine) else VllmEngine()
-    asked = engine.model_dump(exclude={"kind"}, exclude_none=True)
+    given = engine.model_dump(exclude={"kind"}, exclude_none=True)
     return {
         "model": source if adapter is None else adapter.base,
         "tokenizer": source,
-        # A revision of an adapter's repository says nothing about its base's.
+        # The revision is that of the adapter's repository, not of its base.
         "revision": policy.revision if adapter is None else None,
         "tokenizer_revision": policy.revision,
         "trust_remote_code": policy.trust_remote_code,
         "dtype": policy.dtype,
-        # Its own defaults and not those in the model's generation_config.json.
+        # vLLM's own defaults, not those in the model's generation_config.json.
         "generation_config": "vllm",
-        # Log-probabilities after the division by the temperature.
+        # Log-probabilities at the sampling temperature.
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,
-        **asked,
+        **given,
         **({} if adapter is None else _lora_settings(adapter)),
     }
 
@@ -153,23 +152,23 @@ def _lora_settings(adapter: _Adapter) -> dict[str, Any]:
     fitting = [rank for rank in LORA_RANKS if rank >= adapter.rank]
     if not fitting:
         raise ConfigError(
-            f"the adapter {adapter.path} has rank {adapter.rank}, and vLLM takes up to "
+            f"the adapter {adapter.path} has rank {adapter.rank}, and vLLM supports up to "
             f"{LORA_RANKS[-1]}; merge it into its base, or use sampling.engine transformers"
         )
     return {"enable_lora": True, "max_lora_rank": fitting[0], "max_loras": 1}
 
 
 def _cpu_settings(built_for: str) -> dict[str, Any]:
-    """Return what CPUs need: prompts have seeds of their own and are computed once."""
+    """Return the arguments that seeds and prefix caching need on CPUs."""
     if built_for != "cpu":
         return {}
-    # Cutting a prompt with a seed in two kills vLLM 0.32's CPU worker ("CPU Generator does not use
-    # offset"). Completions share whole blocks of their prompt, and its blocks are of 128 tokens.
+    # Chunked prefill of a request with a seed kills vLLM 0.32's CPU worker ("CPU Generator does not
+    # use offset"). Only whole blocks of a prompt are shared, and the default block is 128 tokens.
     return {"enable_chunked_prefill": False, "block_size": 32}
 
 
 def _read_adapter(source: str) -> _Adapter | None:
-    """Return the adapter in a directory that holds one and no full model."""
+    """Return the adapter in a directory; None if there is none, or a full model with it."""
     file = Path(source) / "adapter_config.json"
     if (Path(source) / "config.json").is_file() or not file.is_file():
         return None
@@ -194,9 +193,9 @@ def _check_device(policy: PolicyConfig, built_for: str) -> None:
 
 
 def _set_threads(policy: PolicyConfig, built_for: str) -> None:
-    """Tell vLLM's worker processes how many threads to use; they read the environment alone.
+    """Set the number of threads of vLLM's worker processes, which they read from the environment.
 
-    The threads are not tied to cores: other engines may run beside this one.
+    The threads are not bound to cores: other engines may run on the same machine.
     """
     if policy.num_threads is None or built_for != "cpu":
         return
@@ -219,20 +218,20 @@ def _cannot_start(policy: PolicyConfig, error: Exception) -> EngineError:
     reason = " ".join(str(error).split())[:300].rstrip(".")
     return EngineError(
         f"vLLM does not start with the policy {policy.model}: {reason}; its log above says more, "
-        "and all with VLLM_LOGGING_LEVEL=INFO (short of memory: lower "
+        "and VLLM_LOGGING_LEVEL=INFO shows all of it (if memory is short, lower "
         "sampling.engine.max_model_len or gpu_memory_utilization)"
     )
 
 
 MIN_TEMPERATURE = 0.01
-"""vLLM draws as if at this temperature when asked for a lower one."""
+"""vLLM samples at this temperature if given a lower one."""
 IN_FLIGHT = 4096
-"""Completions handed to vLLM at a time: more than it draws side by side, so it never waits."""
+"""Completions that are queued in vLLM: more than it runs at once, so that it is never idle."""
 
 
 @runtime_checkable
 class CompletionOutput(Protocol):
-    """What a candidate needs of vLLM's class of this name."""
+    """The part of vLLM's class of this name that a candidate needs."""
 
     index: int
     token_ids: Sequence[int]
@@ -242,7 +241,7 @@ class CompletionOutput(Protocol):
 
 @runtime_checkable
 class RequestOutput(Protocol):
-    """What a group of candidates needs of vLLM's class of this name."""
+    """The part of vLLM's class of this name that a group of candidates needs."""
 
     request_id: str
     outputs: Sequence[CompletionOutput]
@@ -251,7 +250,7 @@ class RequestOutput(Protocol):
 
 @runtime_checkable
 class EngineCore(Protocol):
-    """The part of vLLM that holds the model, in processes of its own."""
+    """The part of vLLM that holds the model, in separate processes."""
 
     def shutdown(self) -> None:
         """End the processes."""
@@ -269,16 +268,16 @@ class LlmEngine(Protocol):
         ...
 
     def step(self) -> Sequence[RequestOutput]:
-        """Draw a token for every running completion and return the requests that moved on."""
+        """Sample a token for every running completion; return the requests that made progress."""
         ...
 
     def abort_request(self, request_ids: list[str]) -> None:
-        """Forget requests; ids of finished ones are ignored."""
+        """Cancel requests; ids of finished ones are ignored."""
         ...
 
     @property
     def engine_core(self) -> EngineCore:
-        """What holds the model."""
+        """The processes that hold the model."""
         ...
 
 
@@ -288,23 +287,23 @@ class OfflineLlm(Protocol):
 
     @property
     def llm_engine(self) -> LlmEngine:
-        """What runs the requests."""
+        """The engine that runs requests."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Request:
     prompt: Prompt
     token_ids: tuple[int, ...]
 
 
 class VllmSampler:
-    """Draws completions from the policy's own distribution with vLLM.
+    """Samples completions from the policy's own distribution with vLLM.
 
-    A prompt's draws start from a seed of its own, so they depend on the other prompts only
-    through the floating-point differences between batches. No default of the model or of vLLM
-    takes part: every setting that shapes the distribution is sent, and the policy's own
-    end-of-sequence ids, not those that vLLM finds, end a completion.
+    Every prompt has its own seed, so its completions depend on other prompts only through
+    floating-point differences between batches. No default of the model or of vLLM is used: every
+    setting that shapes the distribution is sent, and the policy's end-of-sequence ids, not those
+    that vLLM finds, end a completion.
     """
 
     def __init__(
@@ -323,18 +322,19 @@ class VllmSampler:
             llm: started with `logprobs_mode="processed_logprobs"`, so that log-probabilities are
                 those at the sampling temperature.
             tokenizer: of the policy that the engine holds.
-            config: how to draw.
-            seed: starts the seed of every prompt.
+            config: how to sample.
+            seed: the seeds of all prompts follow from it.
             sampling_params: makes vLLM's `SamplingParams`, for final outputs only.
-            lora_request: the adapter to draw with, vLLM's `LoRARequest`.
+            lora_request: the adapter to sample with, vLLM's `LoRARequest`.
 
         Raises:
-            ConfigError: the temperature is one that vLLM would replace by another.
+            ConfigError: vLLM would replace the temperature by a higher one.
         """
         if config.temperature < MIN_TEMPERATURE:
             raise ConfigError(
                 f"got sampling.temperature = {config.temperature:g} with sampling.engine vllm, "
-                f"which draws at {MIN_TEMPERATURE} or more; raise it or use the engine transformers"
+                f"which samples at {MIN_TEMPERATURE} or more; raise it, or use sampling.engine "
+                "transformers"
             )
         self.config = config
         self.seed = seed
@@ -346,10 +346,9 @@ class VllmSampler:
 
     @property
     def gives_logprobs(self) -> bool:
-        """Whether candidates carry the policy's log-probability at its temperature; else NaN.
+        """Whether candidates have the policy's log-probability at its temperature; otherwise NaN.
 
-        Under top-k or top-p vLLM tells those of what is left of the distribution, not the
-        policy's.
+        With top-k or top-p vLLM gives those of the truncated distribution, not the policy's.
         """
         return self.config.logprobs != "rescored" and not self.config.truncated
 
@@ -364,59 +363,60 @@ class VllmSampler:
         """Return n candidates for every prompt, in the prompts' order, by sample index.
 
         Args:
-            prompts: what to answer.
-            n: completions of each.
-            on_progress: told of a prompt's tokens and completions when all have ended.
-            on_prompt: given each prompt's candidates when all have ended, in any order.
+            prompts: to answer.
+            n: completions per prompt.
+            on_progress: called with a prompt's numbers of tokens and completions when all have
+                finished.
+            on_prompt: called with each prompt's candidates when all have finished, in any order.
 
         Raises:
-            PromptError: a prompt leaves no room for a completion in the engine's context.
-            EngineError: vLLM gave a completion up.
+            PromptError: a prompt leaves no space for a completion in the engine's context.
+            EngineError: vLLM aborted a completion.
         """
         limit = self.config.max_new_tokens
-        questions = [
-            _Question(prompt, self.tokenizer.encode(prompt, max_new_tokens=limit))
+        requests = [
+            _Request(prompt, self.tokenizer.encode(prompt, max_new_tokens=limit))
             for prompt in prompts
         ]
         groups: dict[int, list[Candidate]] = {}
-        with closing(self._answers(questions, n)) as answers:
-            for place, answer in answers:
-                group = self._candidates(questions[place], answer)
-                groups[place] = group
+        with closing(self._answers(requests, n)) as answers:
+            for index, answer in answers:
+                group = self._candidates(requests[index], answer)
+                groups[index] = group
                 if on_progress is not None:
                     on_progress(sum(len(candidate.token_ids) for candidate in group), len(group))
                 if on_prompt is not None:
                     on_prompt(group)
-        return [candidate for place in range(len(questions)) for candidate in groups[place]]
+        return [candidate for index in range(len(requests)) for candidate in groups[index]]
 
     def _answers(
-        self, questions: Sequence[_Question], n: int
+        self, requests: Sequence[_Request], n: int
     ) -> Generator[tuple[int, RequestOutput], None, None]:
-        """Yield places and answers as they come; leave nothing queued, however it ends."""
-        waiting = iter(enumerate(questions))
-        room = max(1, IN_FLIGHT // n)
+        """Yield the index of a request and its output as they finish; abort the rest on exit."""
+        waiting = iter(enumerate(requests))
+        max_requests = max(1, IN_FLIGHT // n)
         running: set[int] = set()
         try:
             while True:
-                for place, question in islice(waiting, room - len(running)):
-                    self._ask(place, question, n)
-                    running.add(place)
+                for index, request in islice(waiting, max_requests - len(running)):
+                    self._add_request(index, request, n)
+                    running.add(index)
                 if not running:
                     return
                 for answer in self._engine.step():
                     if answer.finished:
-                        place = int(answer.request_id)
-                        running.remove(place)
-                        yield place, answer
+                        index = int(answer.request_id)
+                        running.remove(index)
+                        yield index, answer
         finally:
             if running:
-                self._engine.abort_request([str(place) for place in running])
+                self._engine.abort_request([str(index) for index in running])
 
-    def _ask(self, place: int, question: _Question, n: int) -> None:
-        settings = self._settings(question.prompt.id, n)
+    def _add_request(self, index: int, request: _Request, n: int) -> None:
+        settings = self._settings(request.prompt.id, n)
         self._engine.add_request(
-            str(place),
-            {"type": "token", "prompt_token_ids": list(question.token_ids)},
+            str(index),
+            {"type": "token", "prompt_token_ids": list(request.token_ids)},
             self._sampling_params(**settings),
             lora_request=self._lora_request,
         )
@@ -434,34 +434,34 @@ class VllmSampler:
             "repetition_penalty": 1.0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
-            # The policy knows its ends better than vLLM, which may find more or fewer of them.
+            # vLLM may find more or fewer ends than the policy has, so its own are ignored.
             "ignore_eos": True,
             "stop_token_ids": list(self._stopping.token_ids),
             "stop": list(config.stop),
-            "detokenize": bool(config.stop),  # vLLM needs text only to find stop strings
+            "detokenize": bool(config.stop),  # vLLM needs the text only to find stop strings
             "skip_special_tokens": not self._stopping.needs_special_tokens,
             "logprobs": 0 if self.gives_logprobs else None,
         }
 
-    def _candidates(self, question: _Question, answer: RequestOutput) -> list[Candidate]:
+    def _candidates(self, request: _Request, answer: RequestOutput) -> list[Candidate]:
         outputs = sorted(answer.outputs, key=lambda output: output.index)
-        return [self._candidate(question, output) for output in outputs]
+        return [self._candidate(request, output) for output in outputs]
 
-    def _candidate(self, question: _Question, output: CompletionOutput) -> Candidate:
+    def _candidate(self, request: _Request, output: CompletionOutput) -> Candidate:
         if output.finish_reason not in ("stop", "length"):
             raise EngineError(
-                f"vLLM gave up a completion of prompt {question.prompt.id!r} with the reason "
+                f"vLLM aborted a completion of prompt {request.prompt.id!r} with the reason "
                 f"{output.finish_reason!r}, expected 'stop' or 'length'; its log says why"
             )
         logprob = output.cumulative_logprob
         if logprob is not None:
-            require_finite([logprob], f"answering prompt {question.prompt.id!r}")
+            require_finite([logprob], f"answering prompt {request.prompt.id!r}")
         token_ids = tuple(output.token_ids)
         return Candidate(
-            prompt_id=question.prompt.id,
+            prompt_id=request.prompt.id,
             sample_index=output.index,
-            prompt_text=question.prompt.text,
-            prompt_token_ids=question.token_ids,
+            prompt_text=request.prompt.text,
+            prompt_token_ids=request.token_ids,
             text=self._stopping.text(token_ids),
             token_ids=token_ids,
             logprob=math.nan if logprob is None else logprob,
@@ -469,14 +469,14 @@ class VllmSampler:
         )
 
     def close(self) -> None:
-        """Stop the engine's processes and free its memory; nothing can be drawn afterwards."""
+        """Stop the engine's processes and free its memory; it cannot be used afterwards."""
         self._engine.engine_core.shutdown()
 
 
 def prompt_seed(seed: int | str, prompt_id: str) -> int:
-    """Return the seed of a prompt's draws; vLLM adds the sample index to it, within 63 bits."""
-    place = f"{seed}\x1f{prompt_id}".encode()
-    return int.from_bytes(blake2b(place, digest_size=8).digest(), "little") >> 2
+    """Return the seed of a prompt; vLLM adds the sample index to it, within 63 bits."""
+    key = f"{seed}\x1f{prompt_id}".encode()
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "little") >> 2
 
 
 def load_vllm_sampler(
@@ -486,13 +486,13 @@ def load_vllm_sampler(
 
     Raises:
         MissingExtraError: vLLM is not installed, or cannot be imported.
-        ConfigError: vLLM cannot do what is asked of it: the device, the adapter's rank.
+        ConfigError: vLLM does not support the device, or the adapter's rank.
         PolicyError: there is no such model.
         EngineError: vLLM does not start with it.
     """
     tokenizer = load_policy_tokenizer(policy)
     started = start_vllm(policy, config)
-    # What vLLM takes may be less than what the model takes.
+    # vLLM's limit may be lower than the model's.
     tokenizer = replace(tokenizer, context_length=started.max_model_len)
     return VllmSampler(
         started.llm,

@@ -19,7 +19,7 @@ from bonbon.records import Candidate, Prompt
 from bonbon.rewards.base import Reward, RewardConfig, checked_scores, prompts_at_once
 from bonbon.sampling.base import Sampler
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.factory import RunsOn, open_sampler
+from bonbon.sampling.factory import EngineRecord, open_sampler
 
 MAX_TRIES = 4
 """Of a shard whose workers die: enough for bad luck, too few to hide a shard that kills."""
@@ -82,7 +82,7 @@ class FinishedShard:
     num_tokens: int
     sampling_seconds: float
     scoring_seconds: float
-    engine: RunsOn
+    engine: EngineRecord
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class ShardWorker:
         return scores
 
     @cached_property
-    def _engine(self) -> tuple[Sampler, RunsOn]:
+    def _engine(self) -> tuple[Sampler, EngineRecord]:
         setup, stack = self._setup, ExitStack()
         # It serves every shard, so it closes with the process.
         atexit.register(stack.close)

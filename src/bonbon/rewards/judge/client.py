@@ -6,7 +6,7 @@ from typing import Any
 from bonbon.openai_api.client import OpenaiClient, run_coroutine
 from bonbon.openai_api.endpoint import Endpoint
 from bonbon.openai_api.failures import UnansweredError
-from bonbon.openai_api.schema import Answer, Choice
+from bonbon.openai_api.schema import Choice, Response
 
 PROMPTS_AT_ONCE = 8
 """To judge in one call: enough to keep requests in flight, few enough to lose little to a kill."""
@@ -64,5 +64,5 @@ class JudgeChat:
             return Choice()
 
 
-def _first_choice(answer: Answer) -> Choice:
+def _first_choice(answer: Response) -> Choice:
     return answer.choices[0]
