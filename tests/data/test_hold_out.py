@@ -140,7 +140,7 @@ def test_prompts_that_all_ask_the_same_cannot_be_split(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- a split of the file's own
 
 
-def test_a_column_that_leaks_is_told_and_mended(tmp_path: Path) -> None:
+def test_a_column_that_leaks_is_told_and_repaired(tmp_path: Path) -> None:
     rows = [
         {"id": "a", "prompt": "Why?", "split": "train"},
         {"id": "b", "prompt": "How?", "split": "train"},
@@ -149,15 +149,17 @@ def test_a_column_that_leaks_is_told_and_mended(tmp_path: Path) -> None:
         {"id": "e", "prompt": "why?", "split": "train"},
     ]
     told: list[str] = []
-    prompts = load_prompts(PromptsConfig(path=jsonl(tmp_path / "p.jsonl", rows)), tell=told.append)
+    prompts = load_prompts(
+        PromptsConfig(path=jsonl(tmp_path / "p.jsonl", rows)), on_remark=told.append
+    )
     assert {prompt.id: prompt.split for prompt in prompts} == {
         "b": "train",
         "d": "train",
         "c": "eval",
     }
     assert told == [
-        "p.jsonl: 2 training prompts ask what held-out ones ask, such as 'a' and 'c'; they are "
-        "left out of training."
+        "p.jsonl: 2 training prompts ask the same as held-out prompts, such as 'a' and 'c'; they "
+        "are left out of training."
     ]
 
 

@@ -165,8 +165,8 @@ def test_ids_name_the_prompts(tmp_path: Path) -> None:
             "line 2: the messages of 'chosen' do not contain the prompt; expected the prompt",
         ),
         ({"rejected": [ASKED]}, "'rejected' ends with a message of the role 'user'; expected"),
-        ({"rejected": "\ud800"}, "line 2 holds half a character at 0; expected whole ones"),
-        ({"id": "a"}, "line 2 has the id 'a' of pairs.jsonl line 1; expected a different one"),
+        ({"rejected": "\ud800"}, "line 2 holds half a character at 0; expected whole characters"),
+        ({"id": "a"}, "line 2 has the id 'a' of pairs.jsonl line 1; expected a different id"),
         ({"id": None}, "line 2: 'id' is nothing; expected a printable text or a whole number"),
         ({"id": " "}, "line 2: 'id' is ' '; expected a printable text or a whole number"),
         (

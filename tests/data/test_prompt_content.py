@@ -23,7 +23,7 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 def load(path: Path, told: list[str] | None = None, **settings: object) -> dict[str, Prompt]:
     tell = None if told is None else told.append
     config = PromptsConfig.model_validate({"path": path, **settings})
-    loaded = load_prompts(config, tell=tell)
+    loaded = load_prompts(config, on_remark=tell)
     return {prompt.id: prompt for prompt in loaded}
 
 
@@ -119,7 +119,7 @@ def test_alpaca_in_every_format(tmp_path: Path, ending: str) -> None:
     contents = {str(prompt.content) for prompt in load(path, told).values()}
     assert contents == {f"Add.\n\n{n} and 1" for n in range(4)}
     assert told == [
-        f"alpaca.{ending}: no part of the prompt: 'output'; a reward function may ask for such "
+        f"alpaca.{ending}: not part of the prompt: 'output'; a reward function can take these "
         "columns by name."
     ]
 
@@ -173,8 +173,8 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     told: list[str] = []
     load(jsonl(tmp_path / "p.jsonl", rows), told)
     assert told == [
-        "p.jsonl: no part of the prompt: 'context', 'input', 'history', 'chosen'; a reward "
-        "function may ask for such columns by name."
+        "p.jsonl: not part of the prompt: 'context', 'input', 'history', 'chosen'; a reward "
+        "function can take these columns by name."
     ]
 
 
@@ -191,13 +191,13 @@ def test_answers_at_the_end_of_chats_are_told(tmp_path: Path) -> None:
     prompts = load(jsonl(tmp_path / "p.jsonl", rows), told)
     assert prompts["00002"].content == (user("Hi 1"),)
     assert told == [
-        "p.jsonl: 2 of 4 chats end with the assistant's answer, which is no part of the prompt."
+        "p.jsonl: 2 of 4 chats end with the assistant's turn, which is not part of the prompt."
     ]
 
 
 def test_the_built_in_prompts_have_nothing_to_tell() -> None:
     told: list[str] = []
-    load_prompts(PromptsConfig(), tell=told.append)
+    load_prompts(PromptsConfig(), on_remark=told.append)
     assert told == []
 
 

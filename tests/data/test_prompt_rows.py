@@ -53,8 +53,8 @@ def problem_of(path: Path) -> str:
         ("p.json", '["a"]\n]', "p.json line 2 is not JSON: Extra data at column 1"),
         ("p.csv", "prompt,x,prompt\na,b,c\n", "p.csv line 1 has the column 'prompt' twice"),
         ("p.csv", "prompt\na\rb\n", "p.csv line 2 is not CSV"),
-        ("p.txt", "a\nb\0c\n", "p.txt line 2 holds a NUL, so it is no text; save the file as"),
-        ("p.jsonl", '"a"\n'.encode("utf-16-le"), "p.jsonl line 1 holds a NUL, so it is no text"),
+        ("p.txt", "a\nb\0c\n", "p.txt line 2 holds a NUL, so it is not text; save the file as"),
+        ("p.jsonl", '"a"\n'.encode("utf-16-le"), "p.jsonl line 1 holds a NUL, so it is not text"),
         ("p.jsonl", '"a"\n'.encode("utf-16"), "p.jsonl line 1 is not UTF-8 text"),
         ("p.csv", "prompt\na\n".encode("utf-32"), "p.csv line 1 is not UTF-8 text"),
     ],
@@ -126,7 +126,7 @@ def test_odd_types_of_parquet_are_read(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "p.parquet")
     rows = read_rows(tmp_path / "p.parquet")
     assert [row.values["prompt"] for row in rows] == ["a", "b", "a"]
-    assert rows[2].place == "p.parquet row 3"
+    assert rows[2].location == "p.parquet row 3"
     assert rows[0].values["nested"] == [{"a": [1]}]
 
 

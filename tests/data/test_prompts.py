@@ -317,7 +317,7 @@ def test_the_line_that_is_not_json_is_named(tmp_path: Path) -> None:
         (
             "p.jsonl",
             '{"id": 1, "prompt": "a"}\n{"id": "1", "prompt": "b"}',
-            "p.jsonl line 2 has the id '1' of p.jsonl line 1; expected a different one",
+            "p.jsonl line 2 has the id '1' of p.jsonl line 1; expected a different id",
         ),
         (
             "p.jsonl",
@@ -344,7 +344,7 @@ def test_the_line_that_is_not_json_is_named(tmp_path: Path) -> None:
         (
             "p.txt",
             "a\nb\n",
-            "p.txt leaves no prompt for the split 'eval': it holds 2 in all, and eval_fraction is",
+            "p.txt leaves no prompt for the split 'eval': it holds 2 in total, and eval_fraction is",
         ),
     ],
 )

@@ -73,7 +73,7 @@ def test_a_run_towards_right_answers(
 ) -> None:
     recipe = answered("training.epochs=4", "training.learning_rate=3e-3")
     told = bonbon_run(recipe, tmp_path / "run")
-    assert "no part of the prompt: 'answer', 'topic'; a reward function may ask" in told.text
+    assert "not part of the prompt: 'answer', 'topic'; a reward function can take" in told.text
     assert 0 < correct_share(tmp_path / "run", recipe, "eval-base") < 1
     trained = told.metrics.methods["bonbon"].mean_reward.value
     assert trained == pytest.approx(correct_share(tmp_path / "run", recipe, "eval-bonbon"))

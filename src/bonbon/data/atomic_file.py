@@ -13,10 +13,10 @@ _PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial")
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path, None, None]:
-    """Give a temporary path beside `path` that takes its place when the block ends well.
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
-    A block that raises, or a process killed inside it, leaves `path` as it was. What a killed
-    process left behind is hidden, never mistaken for `path`, and removed by the next write.
+    If the block raises, or the process is killed inside it, `path` stays as it was. A temporary
+    file that a killed process left is hidden, has another name, and is removed by the next write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
@@ -37,7 +37,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def intended_name(path: Path) -> str:
-    """The name that `path` has, or would have got if its write had been finished."""
+    """Return the name of `path`, or for an unfinished write the name that it would have got."""
     unfinished = _PARTIAL.fullmatch(path.name)
     return unfinished["name"] if unfinished else path.name
 
@@ -49,7 +49,9 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders, and flushes only what is open for writing
+    if (
+        os.name == "nt"
+    ):  # Windows cannot open folders, and flushes only files that are open for writing
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

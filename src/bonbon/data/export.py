@@ -1,4 +1,4 @@
-"""Scored candidates in the forms that other trainers read."""
+"""Export of scored candidates in the formats of other trainers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from bonbon.data.store import CANDIDATE_SCHEMA, write_table
 from bonbon.records import Message, ScoredGroup
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
-"""Chat messages, as TRL's trainers and the chat templates take them."""
+"""Chat messages in the format of TRL's trainers and of chat templates."""
 
 
 def _schema(texts: Sequence[str], others: Mapping[str, pa.DataType], *, chats: bool) -> pa.Schema:
-    """Return a schema of columns that hold texts, or messages in their place, and of others."""
+    """Return a schema of text columns, which hold messages if `chats`, and of other columns."""
     kind = MESSAGES if chats else pa.string()
     return pa.schema({"prompt_id": pa.string(), **dict.fromkeys(texts, kind), **others})
 
@@ -23,17 +23,17 @@ def _schema(texts: Sequence[str], others: Mapping[str, pa.DataType], *, chats: b
 RANKED_CANDIDATE_SCHEMA = pa.schema(
     [*CANDIDATE_SCHEMA, pa.field("reward", pa.float64()), pa.field("rank", pa.int32())]
 )
-"""One row per candidate; rank 1 is the lowest reward of its prompt, the highest rank the best."""
+"""One row per candidate; rank 1 is the lowest reward of the prompt, the highest rank the best."""
 
 Order = Sequence[int]
 """Indices into a group's candidates in increasing order of reward, ties broken by the caller."""
 
 Chats = Mapping[str, Sequence[Message]]
-"""The messages of every prompt, by its id, where the policy read chats; rows then hold messages in
-place of texts, so that a trainer puts them through the chat template as well."""
+"""The messages of every prompt, by id, if the policy reads chats. Rows then hold messages instead
+of texts, so that a trainer applies the chat template too."""
 
 Row = dict[str, Any]
-"""One row of an export, by column."""
+"""A row of an export, by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ class ExportCount:
     """What an export wrote.
 
     Attributes:
-        num_rows: rows in the file.
-        num_tied_groups: prompts left out since their rewards are all equal: no preference.
+        num_rows: number of rows in the file.
+        num_tied_groups: number of prompts without a preference, which are left out: all their
+            rewards are equal.
     """
 
     num_rows: int
@@ -58,7 +59,8 @@ def export_pairs(
 ) -> ExportCount:
     """Write each prompt's best completion as chosen and its worst as rejected.
 
-    One row per prompt; `prompt`, `chosen`, `rejected` as TRL's preference trainers take them.
+    There is one row per prompt, with the columns `prompt`, `chosen` and `rejected` of TRL's
+    preference trainers.
     """
     untied = untied_groups(groups, orders)
     rows = [
@@ -85,7 +87,7 @@ def export_sft(
 ) -> ExportCount:
     """Write each prompt's best completion.
 
-    One row per prompt; `prompt`, `completion` as TRL's SFT trainer takes them.
+    There is one row per prompt, with the columns `prompt` and `completion` of TRL's SFT trainer.
     """
     untied = untied_groups(groups, orders)
     rows = [
@@ -110,7 +112,8 @@ def export_unpaired(
 ) -> ExportCount:
     """Write each prompt's best completion with the label true and its worst with false.
 
-    Two rows per prompt; `prompt`, `completion`, `label` as TRL's KTO trainer takes them.
+    There are two rows per prompt, with the columns `prompt`, `completion` and `label` of TRL's KTO
+    trainer.
     """
     untied = untied_groups(groups, orders)
     rows = [
@@ -131,7 +134,7 @@ def export_unpaired(
 def export_candidates(
     path: Path, groups: Sequence[ScoredGroup], *, orders: Sequence[Order]
 ) -> ExportCount:
-    """Write every candidate, those of tied groups too, as stored, with its reward and rank."""
+    """Write every stored candidate, also of tied groups, with its reward and rank."""
     names = CANDIDATE_SCHEMA.names
     rows: list[Row] = []
     for group, order in _checked(groups, orders):
@@ -145,7 +148,7 @@ def export_candidates(
 def untied_groups(
     groups: Sequence[ScoredGroup], orders: Sequence[Order]
 ) -> list[tuple[ScoredGroup, Order]]:
-    """Return the groups of which some candidate is better than another, with their orders."""
+    """Return the groups with different rewards, with their orders."""
     return [(group, order) for group, order in _checked(groups, orders) if not _is_tied(group)]
 
 
@@ -166,7 +169,7 @@ def _is_tied(group: ScoredGroup) -> bool:
 def _checked(
     groups: Sequence[ScoredGroup], orders: Sequence[Order]
 ) -> list[tuple[ScoredGroup, Order]]:
-    """Pair groups with orders that really are permutations in increasing order of reward."""
+    """Pair groups with orders, which must be permutations in increasing order of reward."""
     if len(groups) != len(orders):
         raise ValueError(f"orders: got {len(orders)} for {len(groups)} groups, expected as many")
     for group, order in zip(groups, orders, strict=True):

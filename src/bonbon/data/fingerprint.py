@@ -1,4 +1,4 @@
-"""Fingerprints of values, files and model directories: what changed is found without a copy."""
+"""Fingerprints of values, files and model directories, to detect changes."""
 
 import hashlib
 import json
@@ -8,18 +8,18 @@ from pathlib import Path
 from bonbon.config import at_home
 
 DIGEST = "digest:"
-"""Begins a fingerprint, which says nothing to a person but that something has changed."""
+"""Prefix of a fingerprint, so that messages can say that something changed without showing it."""
 
 BLOCK = 4096
 NUM_BLOCKS = 256
-"""Of a large file, spread evenly: bytes of each that is read, and how many."""
+"""Size and number of the evenly spaced blocks that are read of a large file."""
 
 
 def fingerprint_model(model: str) -> str | None:
     """Return the fingerprint of a local model directory, None for a hub name.
 
-    Of large files evenly spaced blocks are read, so that it takes no time: training moves
-    nearly every weight, and no change of weights leaves all of a million bytes as they were.
+    Of large files only evenly spaced blocks are read, which is fast. Training changes nearly every
+    weight, so a change shows in a million bytes.
     """
     directory = at_home(Path(model))
     if not directory.is_dir():
@@ -34,10 +34,10 @@ def fingerprint_model(model: str) -> str | None:
 def model_files(directory: Path) -> list[Path]:
     """Return the files of a model directory, none if there is no such directory.
 
-    The model card is text for people, and writing it again changes no model.
+    The model card is left out: a new card does not change the model.
     """
-    found = sorted(directory.iterdir()) if directory.is_dir() else []
-    return [path for path in found if path.is_file() and path.suffix != ".md"]
+    paths = sorted(directory.iterdir()) if directory.is_dir() else []
+    return [path for path in paths if path.is_file() and path.suffix != ".md"]
 
 
 def digest(value: object) -> str:
@@ -60,12 +60,12 @@ def _blocks(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Seal:
-    """What a file was when it was sealed.
+    """The state of a file at one time.
 
     Attributes:
-        size: in bytes.
-        modified_ns: when it was last written; a file of this size and time is not read again.
-        digest: of its content.
+        size: size in bytes.
+        modified_ns: time of the last write; a file with this size and time is not read again.
+        digest: digest of the content.
     """
 
     size: int
@@ -74,13 +74,13 @@ class Seal:
 
 
 def seal(path: Path) -> Seal:
-    """Seal a file as it is."""
+    """Return the current state of a file."""
     status = path.stat()
     return Seal(status.st_size, status.st_mtime_ns, _digest(path))
 
 
 def is_whole(path: Path, sealed: Seal) -> bool:
-    """Return whether a file is there and holds what it held when it was sealed."""
+    """Return whether a file exists and has the same content as when it was sealed."""
     if not path.is_file():
         return False
     status = path.stat()

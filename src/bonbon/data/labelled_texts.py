@@ -176,7 +176,7 @@ def _rating(
     content = _prompt_content(row, parts)
     text = _text(row, text_column)
     if not text.strip():
-        raise ConfigError(f"{row.place}: '{text_column}' is empty; expected a text")
+        raise ConfigError(f"{row.location}: '{text_column}' is empty; expected a text")
     return RatedText(
         prompt=_prompt(row, content),
         completion=text,
@@ -191,7 +191,7 @@ def _pair(row: PromptRow, parts: PromptColumns | None) -> PreferencePair:
     (chosen, before), (rejected, before_rejected) = _completions(row)
     if before != before_rejected:
         raise ConfigError(
-            f"{row.place}: 'chosen' and 'rejected' follow different messages; expected two "
+            f"{row.location}: 'chosen' and 'rejected' follow different messages; expected two "
             "completions of one prompt"
         )
     return PreferencePair(
@@ -229,8 +229,8 @@ def _last_answer(
     last = turns[-1]
     if last["role"] != "assistant":
         raise ConfigError(
-            f"{row.place}: '{column}' ends with a message of the role '{last['role']}'; expected "
-            "a last message of the role 'assistant', the completion"
+            f"{row.location}: '{column}' ends with a message of the role '{last['role']}'; "
+            "expected a last message of the role 'assistant', the completion"
         )
     return last["content"], turns[:-1]
 
@@ -245,8 +245,8 @@ def _joined(row: PromptRow, content: Content, before: tuple[Message, ...]) -> Co
         return (*(system_before or system), *rest)
     if rest and rest[0]["role"] == "user":
         raise ConfigError(
-            f"{row.place}: the messages of 'chosen' do not contain the prompt; expected the prompt "
-            "among them, or the completion alone"
+            f"{row.location}: the messages of 'chosen' do not contain the prompt; expected the "
+            "prompt among them, or the completion alone"
         )
     return (*system, *turns, *rest)
 
@@ -268,7 +268,7 @@ def _repeats(turns: Sequence[Message], conversation: Sequence[Message]) -> bool:
 def _text(row: PromptRow, column: str) -> str:
     value = row.values.get(column)
     if not isinstance(value, str):
-        raise ConfigError(f"{row.place}: '{column}' is {kind_of(value)}; expected a text")
+        raise ConfigError(f"{row.location}: '{column}' is {kind_of(value)}; expected a text")
     return whole_text(row, value)
 
 
@@ -280,7 +280,7 @@ def _number(row: PromptRow) -> float:
         number = math.nan
     if not math.isfinite(number):
         got = repr(value) if isinstance(value, float | str) else kind_of(value)
-        raise ConfigError(f"{row.place}: 'label' is {got}; expected a finite number")
+        raise ConfigError(f"{row.location}: 'label' is {got}; expected a finite number")
     return number
 
 
@@ -291,7 +291,7 @@ def _names(
     if split_by is not None:
         value = row.values.get(split_by)
         if value is None or value == "":
-            raise ConfigError(f"{row.place} has no '{split_by}', the column to split by")
+            raise ConfigError(f"{row.location} has no '{split_by}', the column to split by")
         return [str(value)]
     return [question_of(content)] if content else [same_text(text) for text in texts]
 

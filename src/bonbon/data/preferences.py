@@ -102,7 +102,7 @@ def _check_filled(row: PromptRow) -> None:
     for column in PAIR_COLUMNS:
         if row.values.get(column) is None:
             raise ConfigError(
-                f"{row.place} has no '{column}'; expected `prompt`, `chosen` and `rejected` in "
+                f"{row.location} has no '{column}'; expected `prompt`, `chosen` and `rejected` in "
                 "every row: fill it in, or leave the row out"
             )
 
@@ -112,13 +112,13 @@ def _named_pair(row: PromptRow, name: str, pair: PreferencePair) -> PreferencePa
     content = pair.prompt.content
     if not content:
         raise ConfigError(
-            f"{row.place} has no 'prompt'; expected a text or chat messages, or whole "
+            f"{row.location} has no 'prompt'; expected a text or chat messages, or whole "
             "conversations in 'chosen' and 'rejected'"
         )
     if not isinstance(content, str) and content[-1]["role"] != "user":
         raise ConfigError(
-            f"{row.place}: the prompt ends with the role '{content[-1]['role']}'; expected 'user', "
-            "since the policy answers it"
+            f"{row.location}: the prompt ends with the role '{content[-1]['role']}'; expected "
+            "'user', since the policy answers it"
         )
     texts = {
         "prompt": pair.prompt.text,
@@ -128,7 +128,7 @@ def _named_pair(row: PromptRow, name: str, pair: PreferencePair) -> PreferencePa
     for column, text in texts.items():
         if not text.strip():
             raise ConfigError(
-                f"{row.place}: '{column}' is empty; expected a text: fill it in, or leave the row "
-                "out"
+                f"{row.location}: '{column}' is empty; expected a text: fill it in, or leave the "
+                "row out"
             )
     return replace(pair, prompt=replace(pair.prompt, id=name, split="train"))

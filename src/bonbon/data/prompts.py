@@ -23,19 +23,19 @@ from bonbon.errors import ConfigError, PromptError
 from bonbon.records import Message, Prompt, Split
 
 MIN_GROUPS = 4
-"""Fewer cannot be split into a part to fit a reward to and a part to measure it on."""
+"""Fewest groups that can be split into a part to fit a reward to and a part to measure it on."""
 
 
 def same_text(text: str) -> str:
-    """Return a text as it is compared: in compatible characters, without case or extra spaces."""
+    """Return a text normalised for comparison: compatible characters, no case or extra spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def question_of(content: str | Sequence[Message]) -> str:
-    """Return what a prompt asks, equal for prompts that must not be on both sides of a split.
+    """Return a key that is equal for prompts that must be on the same side of a split.
 
-    All turns count but a system message: it tells how to answer, and a policy that has learnt an
-    answer under one of them has seen the question that another asks.
+    All turns count except the system message: the question is the same under another one, and a
+    policy that was trained on it has seen it.
     """
     if isinstance(content, str):
         return same_text(content)
@@ -46,37 +46,37 @@ def question_of(content: str | Sequence[Message]) -> str:
 
 
 def hold_out_prompts(questions: Mapping[str, str], *, fraction: float, seed: int) -> frozenset[str]:
-    """Return the ids of the prompts to hold out, all that ask the same or none of them.
+    """Return the ids of the prompts to hold out; prompts with the same question stay together.
 
-    They are about the fraction of all, and exactly its nearest if no two ask the same. The draw
-    hangs on the seed and the ids alone, not on their order.
+    Their share is about `fraction`, and as near as possible if all questions differ. The draw
+    depends on the seed and the ids only, not on the order.
 
     Args:
-        questions: what each prompt asks, by id.
+        questions: the question of each prompt, by id.
         fraction: share of the prompts to hold out.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     groups: dict[str, list[str]] = {}
     for name, question in questions.items():
         groups.setdefault(question, []).append(name)
     ranked = sorted(groups.values(), key=lambda ids: drawn_bytes("split", seed, min(ids)))
-    room = round(fraction * len(questions))
+    left = round(fraction * len(questions))
     held_out: list[str] = []
     for ids in ranked:
-        # A large group is taken where that comes nearer to the share, the last one never.
-        if len(ids) <= 2 * room and (len(held_out) + len(ids) < len(questions) or len(ids) == room):
+        # A large group is taken if that comes closer to the share, but never the last group.
+        if len(ids) <= 2 * left and (len(held_out) + len(ids) < len(questions) or len(ids) == left):
             held_out += ids
-            room -= len(ids)
-    if not held_out and room and len(ranked) > 1:
+            left -= len(ids)
+    if not held_out and left and len(ranked) > 1:
         held_out = min(ranked, key=len)
     return frozenset(held_out)
 
 
 def hold_out(groups: Sequence[str], *, fraction: float, seed: int) -> list[bool]:
-    """Say which rows to hold out: whole groups, drawn by the seed, the share of rows at most.
+    """Return which rows to hold out: whole groups, drawn at random, at most the share of rows.
 
-    At least one group is held out and at least two are left. The draw hangs on the seed and the
-    groups' names alone, not on the order of the rows.
+    At least one group is held out and at least two are left. The draw depends on the seed and the
+    groups' names only, not on the order of the rows.
 
     Raises:
         ConfigError: there are fewer than `MIN_GROUPS` groups.
@@ -88,53 +88,53 @@ def hold_out(groups: Sequence[str], *, fraction: float, seed: int) -> list[bool]
             f"at least {MIN_GROUPS} groups; add data, or split by another column"
         )
     ranked = sorted(sizes, key=lambda group: drawn_bytes("hold-out", seed, group))
-    room = fraction * len(groups)
+    left = fraction * len(groups)
     taken: set[str] = set()
     for group in ranked:
-        if sizes[group] <= room and len(taken) < len(ranked) - 2:
+        if sizes[group] <= left and len(taken) < len(ranked) - 2:
             taken.add(group)
-            room -= sizes[group]
+            left -= sizes[group]
     taken = taken or {min(ranked, key=lambda group: sizes[group])}
     return [group in taken for group in groups]
 
 
 def joined_groups(names: Sequence[Sequence[str]]) -> list[str]:
-    """Return a group for each row, the same for rows that share a name, if only by way of others.
+    """Return the group of each row; rows that share a name, also through other rows, share it.
 
     Args:
-        names: of each row, at least one.
+        names: the names of each row, at least one.
 
     Returns:
-        For each row the first name, in the order of the alphabet, of its group.
+        For each row the alphabetically first name of its group.
     """
     parents: dict[str, str] = {}
 
     def root(name: str) -> str:
         path: list[str] = []
-        while (above := parents.setdefault(name, name)) != name:
+        while (parent := parents.setdefault(name, name)) != name:
             path.append(name)
-            name = above
+            name = parent
         parents.update(dict.fromkeys(path, name))
         return name
 
-    for own in names:
-        first, *others = sorted({root(name) for name in own})
+    for row_names in names:
+        first, *others = sorted({root(name) for name in row_names})
         parents.update(dict.fromkeys(others, first))
-    return [root(own[0]) for own in names]
+    return [root(row_names[0]) for row_names in names]
 
 
 def drawn_bytes(purpose: str, seed: int, name: str) -> bytes:
-    """Return bytes as good as random, the same on every machine; one stream for each purpose."""
+    """Return pseudorandom bytes that are the same on every machine; purposes are independent."""
     return hashlib.blake2b(f"{purpose}/{seed}/{name}".encode(), digest_size=16).digest()
 
 
 BUILT_IN_PROMPTS = Path(__file__).with_name("everyday_prompts.jsonl")
 
 ROWS_AT_FIRST = 50_000
-"""Rows that are read of a file of which a limited number is wanted; twice as many if too few."""
+"""Rows to read first if the number of prompts is limited; doubled while that is too few."""
 
 NUM_NAMED = 12
-"""Unused columns that are named, so that a table of hundreds takes no more than a line or two."""
+"""Largest number of unused columns that a message names."""
 
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -142,41 +142,41 @@ SPLITS: dict[str, Split] = {
     "test": "eval",
     "validation": "eval",
 }
-"""What a `split` column may say."""
+"""The values of a `split` column."""
 
-Tell = Callable[[str], None]
-"""Told in a line what of a file was not used as the user may think."""
+OnRemark = Callable[[str], None]
+"""Called with a line for the user about a part of a file that is not used."""
 
 
 class PromptsConfig(Config):
     """Which prompts to train on and which to hold out."""
 
     path: UserPath | None = None
-    """A .jsonl, .json, .csv, .parquet or .txt file; none means the built-in everyday requests."""
+    """A .jsonl, .json, .csv, .parquet or .txt file; by default the built-in everyday requests."""
     prompt_column: str | None = None
-    """The column of plain texts or chat messages; none means the first of `PROMPT_COLUMNS`."""
+    """The column of plain texts or chat messages; by default the first of `PROMPT_COLUMNS`."""
     system: str | None = None
-    """A system message put before every prompt that does not bring its own."""
+    """System message for every prompt that does not have one."""
     eval_fraction: float = Field(default=0.25, gt=0, lt=1)
-    """Share of the prompts to hold out, when the file has no `split` column."""
+    """Share of the prompts to hold out if the file has no `split` column."""
     num_train: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """At most this many training prompts; a larger number keeps those of a smaller one."""
     num_eval: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """At most this many held-out prompts; a larger number keeps those of a smaller one."""
     seed: Seed = 0
-    """Decides which prompts are held out and in which order prompts are taken."""
+    """Seed of the split and of the order of prompts."""
 
 
-def load_prompts(config: PromptsConfig, *, tell: Tell | None = None) -> list[Prompt]:
-    """Load the training prompts and then the held-out ones, each in an order drawn by the seed.
+def load_prompts(config: PromptsConfig, *, on_remark: OnRemark | None = None) -> list[Prompt]:
+    """Load the training prompts and then the held-out prompts, each in a random order.
 
-    Both the split and the order hang on seed and ids alone, not on the order of the file. Prompts
-    that ask the same are on one side. Where both numbers are limited, no more rows are read than
-    the first `ROWS_AT_FIRST`, or that times the power of two that gives enough.
+    Split and order depend on the seed and the ids only, not on the order of the file. Prompts with
+    the same question are on the same side of the split. If both numbers of prompts are limited,
+    only the first `ROWS_AT_FIRST` rows are read, doubled while these give too few prompts.
 
     Args:
-        config: which file, and how many.
-        tell: told what of the file is left out.
+        config: the file, and the numbers of prompts.
+        on_remark: called with a line about each part of the file that is left out.
 
     Raises:
         PromptError: the file, or one of its rows, cannot be used; the message names it.
@@ -193,15 +193,15 @@ def load_prompts(config: PromptsConfig, *, tell: Tell | None = None) -> list[Pro
             remarks.append(f"{path.name}: prompts are taken from its first {len(rows):,} rows.")
     _refuse_empty(path, prompts, config, has_column="split" in _columns(rows))
     for remark in remarks:
-        if tell is not None:
-            tell(remark)
+        if on_remark is not None:
+            on_remark(remark)
     return _taken(prompts, "train", config) + _taken(prompts, "eval", config)
 
 
 def _prompts(
     path: Path, rows: Sequence[PromptRow], config: PromptsConfig
 ) -> tuple[list[Prompt], list[str]]:
-    """Return all prompts of some rows, and what is to be told of them."""
+    """Return all prompts of the rows, and remarks about them."""
     columns = _columns(rows)
     column = _prompt_column(path, columns, wanted=config.prompt_column)
     parts = find_columns(rows, prompt=column)
@@ -215,8 +215,8 @@ def _prompts(
         if leaks:
             left_out, held_out = next(iter(leaks.items()))
             remarks.append(
-                f"{path.name}: {len(leaks)} training prompts ask what held-out ones ask, such as "
-                f"'{left_out}' and '{held_out}'; they are left out of training."
+                f"{path.name}: {len(leaks)} training prompts ask the same as held-out prompts, "
+                f"such as '{left_out}' and '{held_out}'; they are left out of training."
             )
     else:
         held = hold_out_prompts(questions, fraction=config.eval_fraction, seed=config.seed)
@@ -227,7 +227,7 @@ def _prompts(
             id=name,
             content=_instructed(content, config.system),
             split=split,
-            columns={each: row.values.get(each) for each in columns},
+            columns={column: row.values.get(column) for column in columns},
         )
         for name, content, split, row in zip(ids, contents, splits, rows, strict=True)
         if name not in leaks
@@ -246,19 +246,19 @@ def _remarks(
         names = ", ".join(map(repr, unused[:NUM_NAMED]))
         more = f" and {len(unused) - NUM_NAMED} more" if len(unused) > NUM_NAMED else ""
         remarks.append(
-            f"{path.name}: no part of the prompt: {names}{more}; a reward function may ask for "
-            "such columns by name."
+            f"{path.name}: not part of the prompt: {names}{more}; a reward function can take "
+            "these columns by name."
         )
     if answered := sum(ends_with_answer(row, column) for row in rows):
         remarks.append(
-            f"{path.name}: {answered} of {len(rows)} chats end with the assistant's answer, which "
-            "is no part of the prompt."
+            f"{path.name}: {answered} of {len(rows)} chats end with the assistant's turn, which "
+            "is not part of the prompt."
         )
     return remarks
 
 
 def _leaks(questions: Mapping[str, str], splits: Sequence[Split]) -> dict[str, str]:
-    """Return the training prompts that ask what a held-out one asks, each with that one."""
+    """Return the training prompts with the question of a held-out prompt, each with that prompt."""
     split_of = dict(zip(questions, splits, strict=True))
     held_out = {questions[name]: name for name in questions if split_of[name] == "eval"}
     return {
@@ -269,7 +269,7 @@ def _leaks(questions: Mapping[str, str], splits: Sequence[Split]) -> dict[str, s
 
 
 def _lacks(prompts: Sequence[Prompt], config: PromptsConfig) -> bool:
-    """Return whether there are fewer prompts than are asked for."""
+    """Return whether there are fewer prompts than the config asks for."""
     limits: dict[Split, int | None] = {"train": config.num_train, "eval": config.num_eval}
     return any(
         limit is not None and len(_taken(prompts, split, config)) < limit
@@ -278,7 +278,7 @@ def _lacks(prompts: Sequence[Prompt], config: PromptsConfig) -> bool:
 
 
 def _instructed(content: Content, system: str | None) -> Content:
-    """Put the system message first, unless the chat brings its own."""
+    """Put the system message first, unless the chat has one."""
     if system is None:
         return content
     if isinstance(content, str):
@@ -291,7 +291,7 @@ def _instructed(content: Content, system: str | None) -> Content:
 def _taken(prompts: Sequence[Prompt], split: Split, config: PromptsConfig) -> list[Prompt]:
     members = [prompt for prompt in prompts if prompt.split == split]
     limit = config.num_train if split == "train" else config.num_eval
-    return sorted(members, key=lambda one: drawn_bytes("order", config.seed, one.id))[:limit]
+    return sorted(members, key=lambda prompt: drawn_bytes("order", config.seed, prompt.id))[:limit]
 
 
 def _prompt_column(path: Path, columns: Sequence[str], *, wanted: str | None) -> str:
@@ -310,14 +310,14 @@ def _named_split(row: PromptRow) -> Split:
     value = row.values.get("split")
     if not isinstance(value, str) or value not in SPLITS:
         got = "no 'split'" if value is None else f"the split '{value}'"
-        raise PromptError(f"{row.place} has {got}; expected {', '.join(SPLITS)}")
+        raise PromptError(f"{row.location} has {got}; expected {', '.join(SPLITS)}")
     return SPLITS[value]
 
 
 def _refuse_empty(
     path: Path, prompts: Sequence[Prompt], config: PromptsConfig, *, has_column: bool
 ) -> None:
-    """Refuse prompts of one split alone."""
+    """Refuse prompts that are all in the same split."""
     splits = [prompt.split for prompt in prompts]
     for split in ("train", "eval"):
         if split not in splits:
@@ -330,12 +330,12 @@ def _refuse_empty(
 def _cause(prompts: Sequence[Prompt], config: PromptsConfig, *, has_column: bool) -> str:
     if has_column:
         return (
-            "its column 'split' puts every prompt, or one that asks the same, into the other; "
-            "expected others there"
+            "its column 'split' puts every prompt, or one that asks the same, into the other "
+            "split; expected prompts in both"
         )
     if len(prompts) > 1 and len({question_of(prompt.content) for prompt in prompts}) == 1:
         return (
             f"its {len(prompts)} prompts all ask the same (case, spaces and system messages do "
-            "not count); expected different ones"
+            "not count); expected different questions"
         )
-    return f"it holds {len(prompts)} in all, and eval_fraction is {config.eval_fraction}"
+    return f"it holds {len(prompts)} in total, and eval_fraction is {config.eval_fraction}"

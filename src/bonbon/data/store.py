@@ -21,17 +21,18 @@ from bonbon.errors import BonbonError, ConfigError, DamagedFileError, RewardErro
 from bonbon.records import Candidate, ScoredGroup
 
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What begins a cell that a spreadsheet may take for a formula."""
+"""Characters at the start of a cell that make a spreadsheet read a formula."""
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table, whole or not at all, in the format that the file's ending names.
+    """Write a table atomically, in the format of the file's ending.
 
-    In CSV, texts that begin with a sign of a formula get a single quote before it; the other
-    formats hold every text as it is.
+    In CSV, texts that begin like a formula get a single quote in front; the other formats hold
+    every text unchanged.
 
     Raises:
-        ConfigError: the ending is not .parquet, .jsonl or .csv, or CSV is asked to hold lists.
+        ConfigError: the ending is not .parquet, .jsonl or .csv, or the format is CSV and the table
+            has lists.
     """
     writer = _table_writer(path, table.schema)
     with replacing(path) as partial:
@@ -39,7 +40,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def plain_cell(text: str) -> str:
-    """Return a text as a spreadsheet shows it and does not reckon: no formula, as OWASP advises."""
+    """Return a text that a spreadsheet does not evaluate as a formula, as OWASP advises."""
     return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
 
 
@@ -48,7 +49,7 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
 
     Raises:
         DamagedFileError: the file is damaged.
-        BonbonError: it has other columns, or must not be read.
+        BonbonError: the file has other columns, or its permissions forbid reading.
     """
     check_parquet(path, schema)
     try:
@@ -58,21 +59,21 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def check_parquet(path: Path, schema: pa.Schema) -> None:
-    """Check a Parquet file's footer: that the file is whole and has exactly this schema.
+    """Check from a Parquet file's footer that it is complete and has exactly this schema.
 
     Raises:
         DamagedFileError: the file is truncated or is not Parquet.
-        BonbonError: it has other columns, or must not be read.
+        BonbonError: the file has other columns, or its permissions forbid reading.
     """
     try:
-        found = pq.read_schema(path)
+        stored = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
-    if not found.equals(schema):
+    if not stored.equals(schema):
         raise BonbonError(
-            f"{path} has the columns {', '.join(found.names)}; expected {', '.join(schema.names)} "
+            f"{path} has the columns {', '.join(stored.names)}; expected {', '.join(schema.names)} "
             "as this version of bonbon writes them; delete it and run the same command again to "
-            "have it made again, or start a new run directory"
+            "write it again, or start a new run directory"
         )
 
 
@@ -81,8 +82,8 @@ def _unreadable(path: Path, error: Exception) -> BonbonError:
     if isinstance(error, PermissionError):
         return BonbonError(f"{path} cannot be read ({reason}); check its permissions")
     return DamagedFileError(
-        f"{path} is damaged and cannot be read ({reason}); run the command that made it once "
-        "more: it makes what is damaged again, and nothing else"
+        f"{path} is damaged and cannot be read ({reason}); run the command that wrote it again: "
+        "it repeats only what is damaged"
     )
 
 
@@ -117,11 +118,11 @@ def _write_jsonl(table: pa.Table, path: Path) -> None:
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
-            texts = table[place].to_pylist()
+            texts = table[index].to_pylist()
             cells = [None if text is None else plain_cell(text) for text in texts]
-            table = table.set_column(place, field, pa.array(cells, field.type))
+            table = table.set_column(index, field, pa.array(cells, field.type))
     pa_csv.write_csv(table, path)
 
 
@@ -153,17 +154,17 @@ SCORE_SCHEMA = pa.schema(
         pa.field("score", pa.float64(), nullable=True),
     ]
 )
-"""One row per scored candidate; a null score means that the reward gave none."""
+"""One row per scored candidate; null if the reward gave no score."""
 
 CandidateKey = tuple[str, int]
-"""Prompt id and sample index: what names a candidate within its set."""
+"""Prompt id and sample index, which identify a candidate within its set."""
 
 
 class CandidateStore:
-    """The candidates of a run, in immutable Parquet shards, with side tables of scores.
+    """The candidates of a run, in immutable Parquet shards, with tables of scores.
 
-    Every file appears whole or not at all, so a killed run goes on after its last finished
-    shard. Different processes may write different shards of a set at the same time.
+    Files are written atomically, so a killed run continues after its last finished shard.
+    Different processes may write different shards of a set at the same time.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -176,7 +177,7 @@ class CandidateStore:
         """Store shard `index` (from 0) of the set's `num_shards`, and return its path.
 
         Raises:
-            BonbonError: the set was begun with another number of shards.
+            BonbonError: the set has shards of another division.
         """
         if not 0 <= index < num_shards:
             raise ValueError(f"shard index: got {index}, expected 0 to {num_shards - 1}")
@@ -186,10 +187,10 @@ class CandidateStore:
         return path
 
     def shards(self, set_name: str, *, expected_division: int | None = None) -> dict[int, Path]:
-        """Paths of the stored shards by index.
+        """Return the paths of the stored shards by index.
 
         Raises:
-            BonbonError: they are parts of several divisions, or of another than is expected.
+            BonbonError: the shards belong to several divisions, or not to the expected one.
         """
         pattern = _shard_pattern(set_name)
         shards: dict[int, Path] = {}
@@ -218,19 +219,20 @@ class CandidateStore:
         return frozenset(shards)
 
     def damaged_shards(self, set_name: str, *, trusted: Collection[Path] = ()) -> list[Path]:
-        """Paths of the shards that cannot be read; those that are trusted are not tried."""
-        untried = [path for path in self.shards(set_name).values() if path not in trusted]
-        return [path for path in untried if not _is_readable(path, CANDIDATE_SCHEMA)]
+        """Return the paths of the shards that cannot be read; trusted shards are not checked."""
+        unchecked = [path for path in self.shards(set_name).values() if path not in trusted]
+        return [path for path in unchecked if not _is_readable(path, CANDIDATE_SCHEMA)]
 
     def prompts_in(self, shard: Path) -> set[str]:
-        """Ids of the prompts that a shard answers."""
+        """Return the ids of the prompts in a shard."""
         return set(read_parquet(shard, CANDIDATE_SCHEMA).column("prompt_id").to_pylist())
 
     def read(self, set_name: str) -> list[Candidate]:
-        """Read the whole set, by shard and then in the order they were written.
+        """Read the whole set, by shard and then in stored order.
 
         Raises:
-            BonbonError: no shard, a missing or damaged one, or a candidate stored twice.
+            BonbonError: there is no shard, a shard is missing or damaged, or a candidate is stored
+                twice.
         """
         shards = self.shards(set_name)
         self._refuse_gaps(set_name, shards)
@@ -243,12 +245,12 @@ class CandidateStore:
         return candidates
 
     def write_manifest(self, set_name: str, manifest: Mapping[str, object]) -> None:
-        """Store how the set is drawn: policy, temperature, n, seed, engine, versions."""
+        """Store how the set was drawn: policy, temperature, n, seed, engine, versions."""
         text = json.dumps(dict(manifest), indent=2, ensure_ascii=False)
         replace_text(self._manifest_path(set_name), text + "\n")
 
     def read_manifest(self, set_name: str) -> dict[str, Any] | None:
-        """The set's manifest, or None before there is one.
+        """Return the set's manifest, or None if there is none.
 
         Raises:
             BonbonError: the file does not hold a JSON object.
@@ -259,14 +261,14 @@ class CandidateStore:
         try:
             manifest = parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise BonbonError(f"{path} is not JSON ({error}); delete it to start afresh") from error
+            raise BonbonError(f"{path} is not JSON ({error}); delete it to start again") from error
         if not isinstance(manifest, dict):
-            raise BonbonError(f"{path} does not hold a JSON object; delete it to start afresh")
+            raise BonbonError(f"{path} does not hold a JSON object; delete it to start again")
         return cast("dict[str, Any]", manifest)
 
     def score_file(self, set_name: str, reward_name: str) -> Path:
-        """Where a reward's scores of a set are."""
-        # Hub names and module:function hold signs that file systems refuse.
+        """Return the path of a reward's scores of a set."""
+        # Hub names and module:function contain characters that file systems refuse.
         name = f"{_checked_set_name(set_name)}.{quote(reward_name, safe='')}.parquet"
         return self._rewards / name
 
@@ -277,12 +279,13 @@ class CandidateStore:
         scores: Sequence[float | None],
         candidates: Sequence[Candidate],
     ) -> None:
-        """Store one score per candidate (None: the reward gave no score) as the whole table.
+        """Store one score per candidate, None without a score; this replaces the whole table.
 
-        A scorer that must survive being killed writes now and then what it has so far.
+        To survive being killed, a scorer stores its scores from time to time.
 
         Raises:
-            RewardError: as many scores as candidates were expected, or a score is not finite.
+            RewardError: the number of scores is not the number of candidates, or a score is not
+                finite.
         """
         _check_scores(reward_name, scores, candidates)
         columns = {
@@ -297,7 +300,7 @@ class CandidateStore:
     def read_scores(
         self, set_name: str, reward_name: str
     ) -> dict[CandidateKey, float | None] | None:
-        """Scores by candidate, or None before there are any.
+        """Return the scores by candidate, or None if there is no table.
 
         Raises:
             BonbonError: the file is damaged.
@@ -311,17 +314,17 @@ class CandidateStore:
         return dict(zip(zip(prompt_ids, sample_indices, strict=True), scores, strict=True))
 
     def has_scores(self, set_name: str, reward_name: str) -> bool:
-        """Return whether there is a table of scores that can be read."""
+        """Return whether there is a readable table of scores."""
         path = self.score_file(set_name, reward_name)
         return path.exists() and _is_readable(path, SCORE_SCHEMA)
 
     def groups(self, set_name: str, reward_name: str) -> list[ScoredGroup]:
-        """The scored candidates of each prompt, prompts in stored order.
+        """Return the scored candidates of each prompt, prompts in stored order.
 
-        Candidates without a score are left out, and so are prompts that have none left.
+        Candidates without a score are left out, and prompts without any scored candidate.
 
         Raises:
-            BonbonError: some candidate was never scored by this reward.
+            BonbonError: this reward has not scored all candidates yet.
         """
         candidates = self.read(set_name)
         scores = self.read_scores(set_name, reward_name) or {}
@@ -338,7 +341,7 @@ class CandidateStore:
     def discard(self, set_name: str) -> None:
         """Remove the set, its scores and its manifest, unfinished writes included."""
         shards = _shard_pattern(set_name)
-        # The manifest goes last: killed on the way, what is left still says how it was drawn.
+        # The manifest goes last: if this is killed, the rest still has its manifest.
         for folder, pattern in (
             (self._rewards, re.compile(rf"{set_name}\..+\.parquet")),
             (self._candidates, shards),
@@ -363,7 +366,7 @@ class CandidateStore:
             raise BonbonError(
                 f"{self._candidates} lacks {len(missing)} of the {num_shards} shards of set "
                 f"'{set_name}', the first being number {missing[0]}; "
-                "run the command that drew the set once more: it draws them, and nothing else"
+                "run the command that drew the set again: it draws only what is missing"
             )
 
     def _refuse_repeats(self, set_name: str, candidates: Sequence[Candidate]) -> None:
@@ -373,7 +376,7 @@ class CandidateStore:
             if key in seen:
                 raise BonbonError(
                     f"{self._candidates} holds sample {key[1]} of prompt '{key[0]}' twice in set "
-                    f"'{set_name}'; draw the set afresh"
+                    f"'{set_name}'; draw the set again"
                 )
             seen.add(key)
 
@@ -446,24 +449,24 @@ _GROUP = TypeAdapter(list[Candidate])
 
 
 class CandidateJournal:
-    """A file that grows by one line per answer, so that a kill loses none of them.
+    """A file that grows by one line per finished prompt, so that a killed run loses none.
 
-    One process writes; the first line holds the settings of the draws, and a journal of other
+    One process writes it. The first line holds the settings of the draws; a journal of other
     settings counts as empty.
     """
 
     def __init__(self, path: Path, *, settings: str) -> None:
-        """Take the file, which need not exist, and a digest of all that the draws depend on."""
+        """Take the file, which may not exist yet, and a digest of the settings of the draws."""
         self._path = path
         self._header = json.dumps({"settings": settings})
-        self._begun = self._lines()[:1] == [self._header.encode()]
+        self._has_header = self._lines()[:1] == [self._header.encode()]
 
     def add(self, candidates: Sequence[Candidate]) -> None:
-        """Append candidates of one prompt, all or some; on return they are on disk."""
-        if not self._begun:
+        """Append some or all candidates of a prompt; on return they are on disk."""
+        if not self._has_header:
             replace_text(self._path, self._header)
-            self._begun = True
-        # The line break comes first: a line that a kill left unfinished spoils no other.
+            self._has_header = True
+        # The line break comes first, so that an unfinished line cannot damage the next one.
         line = "\n" + _line(candidates)
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line)
@@ -473,9 +476,9 @@ class CandidateJournal:
     def read(self) -> dict[str, list[Candidate]]:
         """Return each prompt's candidates by prompt id, ordered by sample index.
 
-        Lines that a kill left unfinished, or that hold anything else, are skipped.
+        Unfinished lines, and lines that hold anything else, are skipped.
         """
-        if not self._begun:
+        if not self._has_header:
             return {}
         prompts: dict[str, dict[int, Candidate]] = {}
         for group in map(_candidates, self._lines()[1:]):
@@ -487,7 +490,7 @@ class CandidateJournal:
         }
 
     def keep_only(self, prompt_ids: Collection[str]) -> None:
-        """Forget the candidates of all other prompts, as they are stored now."""
+        """Remove the candidates of all other prompts, which are stored elsewhere by now."""
         kept = [group for prompt_id, group in self.read().items() if prompt_id in prompt_ids]
         if kept:
             replace_text(self._path, "\n".join([self._header, *map(_line, kept)]))
@@ -495,9 +498,9 @@ class CandidateJournal:
             self.clear()
 
     def clear(self) -> None:
-        """Forget everything, as it is stored now."""
+        """Remove everything, which is stored elsewhere by now."""
         self._path.unlink(missing_ok=True)
-        self._begun = False
+        self._has_header = False
 
     def _lines(self) -> list[bytes]:
         return self._path.read_bytes().split(b"\n") if self._path.is_file() else []
@@ -508,7 +511,7 @@ def _line(candidates: Sequence[Candidate]) -> str:
 
 
 def _candidates(line: bytes) -> list[Candidate]:
-    """Return the candidates of one prompt that a line holds, none if it holds anything else."""
+    """Return the candidates of a prompt in a line, none if the line holds anything else."""
     try:
         group = _GROUP.validate_json(line, strict=True)
     except ValidationError:
@@ -521,17 +524,17 @@ def _candidates(line: bytes) -> list[Candidate]:
 _REASONS = TypeAdapter(dict[str, str])
 
 NAMED = 3
-"""Prompts that a line names; the file names them all."""
+"""Number of prompts that a message names; the file names all."""
 
 
 class UnansweredPrompts:
-    """A file in a run directory with the prompts that a set is drawn without.
+    """A file in a run directory with the prompts that could not be sampled for a set.
 
-    They are not asked again when the run goes on, and what follows knows that the set is smaller.
+    A resumed run does not try these prompts again, and later stages know that the set is smaller.
     """
 
     def __init__(self, directory: Path, set_name: str) -> None:
-        """Take the run directory and the set; the file need not exist."""
+        """Take the run directory and the set; the file may not exist yet."""
         self.path = directory / "candidates" / f"{set_name}.unanswered.json"
 
     def read(self) -> dict[str, str]:
@@ -547,21 +550,21 @@ class UnansweredPrompts:
         except ValidationError:
             raise BonbonError(
                 f"{self.path} is damaged; expected reasons by prompt id; delete it: the prompts "
-                "that it names are then left out without being counted"
+                "in it are then left out without being counted"
             ) from None
 
     def add(self, prompt_id: str, reason: str) -> None:
-        """Note a prompt; on return it is on disk."""
+        """Add a prompt; on return it is on disk."""
         reasons = _REASONS.dump_json({**self.read(), prompt_id: reason}, indent=1)
         replace_text(self.path, reasons.decode() + "\n")
 
     def forget(self) -> None:
-        """Let all of them be asked again."""
+        """Remove the file, so that all prompts are sampled again."""
         self.path.unlink(missing_ok=True)
 
 
 def listed(reasons: Mapping[str, str]) -> str:
-    """Name the first few prompts with their reasons, and say how many more there are."""
+    """Return the first few prompts with their reasons, and the number of the others."""
     first = [f"{prompt!r} ({reason})" for prompt, reason in list(reasons.items())[:NAMED]]
     more = len(reasons) - len(first)
     return ", ".join(first) + (f" and {more} more" if more else "")

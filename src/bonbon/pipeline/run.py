@@ -136,7 +136,7 @@ class Run:
         """
         self.run_directory = run_directory
         self.recipe = run_directory.recipe
-        self.prompts = load_prompts(self.recipe.prompts, tell=self._say)
+        self.prompts = load_prompts(self.recipe.prompts, on_remark=self._say)
         self.reward_name = run_directory.recipe.reward.score_name
 
     def sample(self) -> None:
