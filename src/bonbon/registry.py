@@ -42,7 +42,7 @@ class Registry(Generic[Item_co]):
             ConfigError: the name is taken.
         """
         if name in self._built_in or name in self._registered:
-            raise ConfigError(f"there is a {self.noun} {name!r} already; choose another name")
+            raise ConfigError(f"there is {_a(self.noun)} {name!r} already; choose another name")
 
         def add(item: Registered) -> Registered:
             self._registered[name] = item

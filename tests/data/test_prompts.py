@@ -344,7 +344,7 @@ def test_the_line_that_is_not_json_is_named(tmp_path: Path) -> None:
         (
             "p.txt",
             "a\nb\n",
-            "p.txt leaves no prompt for the split 'eval': it holds 2 in total, and eval_fraction is",
+            "p.txt leaves no prompt for the split 'eval': it holds 2 in total, and",
         ),
     ],
 )
