@@ -1,4 +1,4 @@
-"""A package that is not ours adds a reward kind and an engine, by its entry points alone."""
+"""A package that is not ours adds a reward kind, an engine and an objective by entry points."""
 
 import subprocess
 import sys
@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bonbon
 from bonbon.errors import ConfigError
 from bonbon.registry import Registry
 from bonbon.rewards.base import REWARDS
 from bonbon.sampling.config import ENGINES
+from bonbon.training.objectives import OBJECTIVES
 
 CODE = '''
 from typing import Literal
 
 from bonbon.rewards.base import RewardConfig
 from bonbon.sampling.native.sampler import TransformersEngine
+from bonbon.training.objectives import Objective
 
 
 class BrevityConfig(RewardConfig):
@@ -51,6 +54,14 @@ class LoudEngine(TransformersEngine):
     def open(self, policy, sampling, *, seed, load):
         sampler, manifest = super().open(policy, sampling, seed=seed, load=load)
         return sampler, {**manifest, "loud": True}
+
+
+class MarginObjective(Objective):
+    description = "The best candidate should gain one nat on the worst."
+
+    def example_loss(self, example, policy):
+        gained = policy - example.trained_values(example.reference, policy)[0]
+        return (1 - (gained[-1] - gained[0])).clamp(min=0)
 '''
 ENTRY_POINTS = """
 [bonbon.rewards]
@@ -59,6 +70,9 @@ broken = tiny_plugin_that_is_not_there:Config
 
 [bonbon.engines]
 loud = tiny_plugin:LoudEngine
+
+[bonbon.objectives]
+margin = tiny_plugin:MarginObjective
 """
 
 
@@ -85,6 +99,7 @@ def test_kinds_of_other_packages_are_known_by_name() -> None:
     assert {"brevity", "lexicon"} <= set(REWARDS.names())
     assert REWARDS["brevity"].__name__ == "BrevityConfig"
     assert ENGINES["loud"].__name__ == "LoudEngine"
+    assert OBJECTIVES["margin"].__name__ == "MarginObjective"
 
 
 @pytest.mark.usefixtures("importable")
@@ -93,12 +108,13 @@ def test_a_package_that_cannot_be_imported_is_named() -> None:
         _ = REWARDS["broken"]
 
 
-def test_a_run_with_the_reward_and_the_engine_of_another_package(
+def test_a_run_with_the_reward_engine_and_objective_of_another_package(
     installed: Path, toy_place: Path, tmp_path: Path
 ) -> None:
     recipe = yaml.safe_load((toy_place / "recipe.yaml").read_text())
     recipe["reward"] = {"kind": "brevity", "weight": 2}
     recipe["sampling"]["engine"] = "loud"
+    recipe["training"]["objective"] = "margin"
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     code = (
         f"import sys; sys.path.insert(0, {str(installed)!r}); import bonbon.cli.main as m; m.main()"
@@ -113,6 +129,7 @@ def test_a_run_with_the_reward_and_the_engine_of_another_package(
 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "rewards" / "train.brevity.parquet").is_file()
+    assert bonbon.read_metrics(tmp_path / "run").objective == "margin"
     assert '"loud": true' in (tmp_path / "run" / "candidates" / "train.json").read_text()
 
 
