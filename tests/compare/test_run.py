@@ -311,7 +311,7 @@ def browsed(page: Path, directory: Path, *, scheme: int, width: int = 1200) -> d
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) -> None:
     page = done / "comparison.html"
-    light, dark = (browsed(page, tmp_path, scheme=one) for one in (1, 0))
+    light, dark = (browsed(page, tmp_path, scheme=scheme) for scheme in (1, 0))
     phone = browsed(page, tmp_path, scheme=1, width=390)
     assert light["colour"] != dark["colour"]
     assert phone["width"] < light["width"]

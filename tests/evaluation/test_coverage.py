@@ -59,11 +59,11 @@ def population() -> list[Context]:
         text = " ".join(map(str, rng.integers(0, 4, size=6)))
         ids = base.encode(Prompt(id=str(number), content=text, split="eval"))
         exact = [
-            enumerate_completions(one, ids, max_new_tokens=LENGTH, temperature=TEMPERATURE)
-            for one in (base, policy)
+            enumerate_completions(model, ids, max_new_tokens=LENGTH, temperature=TEMPERATURE)
+            for model in (base, policy)
         ]
         completions = exact[0].completions
-        masses = [one.logprobs.exp().detach().numpy() for one in exact]
+        masses = [draws.logprobs.exp().detach().numpy() for draws in exact]
         chances = [mass / mass.sum() for mass in masses]
         rewards = [sum(VALUES[token] for token in tokens if token < 4) for tokens in completions]
         contexts.append(
@@ -129,8 +129,8 @@ def answers_at(
     read: np.ndarray | None,
 ) -> PromptAnswers:
     candidates = tuple(
-        Candidate(prompt, index, "", (1,), "", (1,) * int(context.lengths[place]), 0.0, "stop")
-        for index, place in enumerate(places)
+        Candidate(prompt, index, "", (1,), "", (1,) * int(context.lengths[number]), 0.0, "stop")
+        for index, number in enumerate(places)
     )
     return PromptAnswers(
         ScoredGroup(candidates, tuple(context.rewards[places].tolist())),
@@ -160,21 +160,22 @@ def truths(population: list[Context], others: list[Context]) -> dict[str, float]
     second: list[tuple[float, float]] = []
     really: list[float] = []
     duels: list[np.ndarray] = []
-    for one, other in zip(population, others, strict=True):
-        beats = beaten_by(one.rewards)
-        win.append(float(one.policy @ beats @ one.base))
-        kl.append(float(one.policy @ one.log_ratios))
-        length.append((float(one.policy @ one.lengths), float(one.base @ one.lengths)))
-        through = ((one.rewards <= one.rewards[:, None]) * one.base).sum(axis=1)
-        level = ((one.rewards == one.rewards[:, None]) * one.base).sum(axis=1)
-        density = (through**4 - (through - level).clip(0) ** 4) / level * one.base
-        best.append((float(density @ one.rewards), float(density @ beats @ one.base)))
-        far.append(float(density @ np.log(density / one.policy)))
+    for context, other in zip(population, others, strict=True):
+        beats = beaten_by(context.rewards)
+        win.append(float(context.policy @ beats @ context.base))
+        kl.append(float(context.policy @ context.log_ratios))
+        lengths = (context.policy @ context.lengths, context.base @ context.lengths)
+        length.append((float(lengths[0]), float(lengths[1])))
+        through = ((context.rewards <= context.rewards[:, None]) * context.base).sum(axis=1)
+        level = ((context.rewards == context.rewards[:, None]) * context.base).sum(axis=1)
+        density = (through**4 - (through - level).clip(0) ** 4) / level * context.base
+        best.append((float(density @ context.rewards), float(density @ beats @ context.base)))
+        far.append(float(density @ np.log(density / context.policy)))
         second.append(
-            (float(other.policy @ other.log_ratios), float(other.policy @ beats @ one.base))
+            (float(other.policy @ other.log_ratios), float(other.policy @ beats @ context.base))
         )
-        really.append(float((one.policy - one.base) @ gold(one)))
-        contenders = np.stack([one.base, density, one.policy, other.policy])
+        really.append(float((context.policy - context.base) @ gold(context)))
+        contenders = np.stack([context.base, density, context.policy, other.policy])
         duels.append(contenders @ beats @ contenders.T)
     ours, theirs = np.mean(length, axis=0)
     here = np.array([[np.mean(kl)], [np.mean(win)]])
@@ -202,15 +203,15 @@ def compared(
 ) -> ComparisonStatistics:
     """Draw prompts and answers of the base, the model and the other one, and compare them."""
     base: dict[str, PromptAnswers] = {}
-    own: dict[str, PromptAnswers] = {}
+    model: dict[str, PromptAnswers] = {}
     second: dict[str, PromptAnswers] = {}
-    for place, number in enumerate(rng.integers(CONTEXTS, size=PROMPTS)):
-        context, name = population[number], str(place)
+    for index, number in enumerate(rng.integers(CONTEXTS, size=PROMPTS)):
+        context, name = population[number], str(index)
         places = rng.choice(len(context.base), size=BASE_DRAWS, p=context.base)
         base[name] = answers_at(context, places, of_base=True, prompt=name, read=None)
-        own[name] = drawn(context, "model", rng, name, read=places)
+        model[name] = drawn(context, "model", rng, name, read=places)
         second[name] = drawn(others[number], "other", rng, name)
-    methods = [MethodAnswers("model", "rank", own), MethodAnswers("other", "other", second)]
+    methods = [MethodAnswers("model", "rank", model), MethodAnswers("other", "other", second)]
     return ComparisonStatistics(
         base,
         methods,
@@ -249,7 +250,7 @@ def covered(population: list[Context]) -> dict[str, float]:
 
     Shapes are not checked meanwhile, which would take longer than all else; other tests do.
     """
-    others = [tilted(one) for one in population]
+    others = [tilted(context) for context in population]
     rng, exact = np.random.default_rng(3), truths(population, others)
     hits = dict.fromkeys(exact, 0)
     unchecked = jaxtyping.config.jaxtyping_disable
@@ -301,11 +302,11 @@ def test_the_kl_from_the_goal_is_counted_out() -> None:
         return PromptAnswers(group, {}, log_ratios=log_ratios)
 
     base = {str(n): answers(rewards[n], None) for n in range(2)}
-    own = {str(n): answers(rewards[n][:2], moved[n]) for n in range(2)}
+    model = {str(n): answers(rewards[n][:2], moved[n]) for n in range(2)}
     chosen = [
-        moved[n][max(places, key=lambda place, n=n: rewards[n][place])]
+        moved[n][max(draws, key=lambda draw, n=n: rewards[n][draw])]
         for n in range(2)
-        for places in combinations(range(9), 4)
+        for draws in combinations(range(9), 4)
     ]
     optimum = OptimalTilt.from_kl(1.0)
     ranked = np.take_along_axis(moved, np.argsort(rewards, axis=1), axis=1)
@@ -315,7 +316,7 @@ def test_the_kl_from_the_goal_is_counted_out() -> None:
     }
     for goal, kl in expected.items():
         comparison = ComparisonStatistics(
-            base, [MethodAnswers("model", "rank", own)], best_of=[2], goal=goal, reference="model"
+            base, [MethodAnswers("model", "rank", model)], best_of=[2], goal=goal, reference="model"
         )
         distance = comparison.rows()["model"].kl_from_goal
         assert distance is not None
@@ -332,9 +333,13 @@ def test_prompts_without_a_gold_score_are_left_out_and_counted() -> None:
         )
 
     base = {str(n): answers(np.nan if n == 0 else 0.0) for n in range(4)}
-    own = {str(n): answers(np.nan if n == 1 else 4.0) for n in range(4)}
+    model = {str(n): answers(np.nan if n == 1 else 4.0) for n in range(4)}
     comparison = ComparisonStatistics(
-        base, [MethodAnswers("model", "rank", own)], best_of=[2], goal=BestOf(2), reference="model"
+        base,
+        [MethodAnswers("model", "rank", model)],
+        best_of=[2],
+        goal=BestOf(2),
+        reference="model",
     )
     assert (comparison.prompts, comparison.num_left_out) == (["2", "3"], 2)
     gold = comparison.over_optimisation("gold").trained[0].gold
@@ -343,15 +348,19 @@ def test_prompts_without_a_gold_score_are_left_out_and_counted() -> None:
 
 def test_wins_are_shares_of_pairs(population: list[Context]) -> None:
     rng = np.random.default_rng(6)
-    base, own = (
-        {str(n): drawn(one, name, rng, str(n)) for n, one in enumerate(population[:5])}
+    base, model = (
+        {str(n): drawn(context, name, rng, str(n)) for n, context in enumerate(population[:5])}
         for name in ("base", "model")
     )
     comparison = ComparisonStatistics(
-        base, [MethodAnswers("model", "rank", own)], best_of=[2], goal=BestOf(2), reference="model"
+        base,
+        [MethodAnswers("model", "rank", model)],
+        best_of=[2],
+        goal=BestOf(2),
+        reference="model",
     )
     rows, pairwise = comparison.rows(), comparison.pairwise()
-    by_hand = np.mean([beaten(own[key].rewards, base[key].rewards).mean() for key in base])
+    by_hand = np.mean([beaten(model[key].rewards, base[key].rewards).mean() for key in base])
     assert rows["model"].win_rate.value == pytest.approx(by_hand)
     index = pairwise.methods.index("model")
     assert pairwise.win_rates[index][0].value == pytest.approx(by_hand)

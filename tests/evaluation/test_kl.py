@@ -63,11 +63,11 @@ def test_both_estimators_are_unbiased() -> None:
     """3000 samples a prompt; the tolerance is four standard errors of the Monte Carlo form."""
     policy = moved(0.03)
     kl = estimate(policy, 3000)
-    for place, prompt in enumerate(PROMPTS):
+    for index, prompt in enumerate(PROMPTS):
         exact = exact_kl(policy, prompt)
         assert exact > 0.05
-        assert kl.monte_carlo[place] == pytest.approx(exact, abs=0.08)
-        assert kl.rao_blackwell[place] == pytest.approx(exact, abs=0.03)
+        assert kl.monte_carlo[index] == pytest.approx(exact, abs=0.08)
+        assert kl.rao_blackwell[index] == pytest.approx(exact, abs=0.03)
 
 
 def test_rao_blackwell_has_the_lower_variance_and_no_negative_value() -> None:
@@ -77,8 +77,8 @@ def test_rao_blackwell_has_the_lower_variance_and_no_negative_value() -> None:
     config = SamplingConfig(temperature=TEMPERATURE, max_new_tokens=4)
     drawn = TransformersSampler(policy, config, seed=1).sample(PROMPTS[:1], n=300)
     groups = [ScoredGroup((candidate,), (0.0,)) for candidate in drawn]
-    each = kl_from_samples(policy.model, BASE.model, groups, temperature=TEMPERATURE)
-    assert np.var(each.rao_blackwell) < np.var(each.monte_carlo) / 2
+    kl = kl_from_samples(policy.model, BASE.model, groups, temperature=TEMPERATURE)
+    assert np.var(kl.rao_blackwell) < np.var(kl.monte_carlo) / 2
 
 
 def test_a_policy_that_did_not_move_has_no_kl() -> None:
@@ -97,15 +97,15 @@ def test_every_way_to_read_completions_gives_the_same_estimate(config: PreTraine
     drawn = TransformersSampler(policy, settings, seed=0).sample(PROMPTS, n=3)
     groups = [ScoredGroup(tuple(drawn[row : row + 3]), (0.0,) * 3) for row in (0, 3, 6)]
     kl = kl_from_samples(policy.model, base.model, groups, temperature=TEMPERATURE)
-    ours, theirs = (
+    of_policy, of_base = (
         [
             plain_logprob(
-                one.model, each.prompt_token_ids, each.token_ids, temperature=TEMPERATURE
+                read_by.model, draw.prompt_token_ids, draw.token_ids, temperature=TEMPERATURE
             ).item()
-            for each in drawn
+            for draw in drawn
         ]
-        for one in (policy, base)
+        for read_by in (policy, base)
     )
-    expected = (np.array(ours) - theirs).reshape(3, 3).mean(axis=1)
+    expected = (np.array(of_policy) - of_base).reshape(3, 3).mean(axis=1)
     np.testing.assert_allclose(kl.monte_carlo, expected, atol=1e-4)
     assert (kl.rao_blackwell > 0).all()

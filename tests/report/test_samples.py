@@ -58,7 +58,7 @@ def test_gap_and_spread_are_of_all_answers_though_few_are_shown(
     for entry, shown, base in zip(entries, few, groups["eval-base"], strict=True):
         assert (shown["gap"], shown["spread"]) == (entry["gap"], entry["spread"])
         texts = {row[1] for row in shown["sides"][0]["rows"]}
-        assert texts == {one.text for one in base.candidates[:2]}
+        assert texts == {candidate.text for candidate in base.candidates[:2]}
 
 
 def test_a_tied_group_is_called_so(groups: dict[str, list[ScoredGroup]]) -> None:

@@ -1,1 +1,1 @@
-"""What a run found, told three ways: a page, a terminal table and a model card."""
+"""Reports of a run: the page, the terminal table and the model card."""

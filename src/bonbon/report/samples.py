@@ -1,4 +1,4 @@
-"""The candidates of every prompt, arranged for reading: what the page's browser is filled with."""
+"""The data of the page's browser: the candidates of every prompt."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from bonbon.records import ScoredGroup, first_candidates
 from bonbon.selection.ranks import is_tied, rank_order, tie_rng
 
 MAX_CHARACTERS = 3_000_000
-"""Of text per split: beyond it an even selection of prompts is shown, so that pages stay light."""
+"""Text per split; pages with more show an even selection of the prompts."""
 
 
 def browser_data(
@@ -23,15 +23,14 @@ def browser_data(
     most_shown: int | None = None,
     max_characters: int = MAX_CHARACTERS,
 ) -> dict[str, Any]:
-    """Return what the browser shows, ready for JSON.
+    """Return the data of the browser, ready for JSON.
 
     Args:
         train: the ranked groups that training saw.
         held_out: the groups of each method, by method, the base's first.
-        seed: of the coin that broke ties in training, so that ranks agree with it.
-        trained: the method whose gap from the base is told.
-        most_shown: answers of one method that are shown, the first drawn; gap and spread are of
-            all.
+        seed: of the tie-breaking in training, so that ranks agree with it.
+        trained: the method that is compared with the base in the gap.
+        most_shown: at most so many answers of one method are shown; gap and spread use all.
         max_characters: of text per split.
     """
     pairs = _paired(held_out)
@@ -49,9 +48,9 @@ def browser_data(
 
 
 def json_for_script(data: object) -> str:
-    """Return JSON that no text inside it can end: markup signs stand as escapes.
+    """Return JSON for a `<script type="application/json">` element.
 
-    The result may stand in a `<script type="application/json">` element.
+    Characters of markup are escaped, so that no text can close the element.
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
@@ -60,7 +59,7 @@ def json_for_script(data: object) -> str:
 
 
 def _paired(held_out: Mapping[str, Sequence[ScoredGroup]]) -> list[dict[str, ScoredGroup]]:
-    """Bring the methods' groups together by prompt, in the order of first appearance."""
+    """Group the methods' answers by prompt, in the order of first appearance."""
     by_prompt: dict[str, dict[str, ScoredGroup]] = {}
     for method, groups in held_out.items():
         for group in groups:
@@ -102,7 +101,7 @@ def _entry(
 
 
 def _gap(split: str, sides: Mapping[str, ScoredGroup], trained: str) -> float:
-    """Return best minus worst where the group trains, trained minus base where it tests."""
+    """Return best minus worst reward in training, trained minus base on held-out prompts."""
     if split == "train":
         (group,) = sides.values()
         return max(group.rewards) - min(group.rewards)
@@ -134,5 +133,5 @@ def _rows(group: ScoredGroup, seed: int) -> list[list[Any]]:
 
 
 def _round(value: float) -> float:
-    """Keep four significant digits or four decimals, whichever are more."""
+    """Round to four significant digits or four decimals, whichever keeps more."""
     return round(value, 4) if abs(value) >= 1 else float(f"{value:.4g}")

@@ -54,35 +54,35 @@ MODEL = "The trained model"
 
 FINDINGS = {
     Diagnosis.IMPOSSIBLE: (
-        "{name} is {place} and {wins}. These numbers contradict each other: no policy within "
+        "{name} is {where} and {wins}. These numbers contradict each other: no policy within "
         "{reach} of its base can win {bound} of comparisons."
     ),
     Diagnosis.NOTHING_TO_LEARN: (
         "The rewards of the held-out answers tie so often that there is almost nothing to learn: "
-        "with these ties, {goal} is only {tied_goal_kl} from the base. {name} is {place} and "
+        "with these ties, {goal} is only {tied_goal_kl} from the base. {name} is {where} and "
         "{wins}."
     ),
-    Diagnosis.UNMOVED: "Training did not move {model}: it is {place} and {wins}.",
+    Diagnosis.UNMOVED: "Training did not move {model}: it is {where} and {wins}.",
     Diagnosis.TOO_FEW_PROMPTS: (
-        "{prompts} to tell whether training helped: {model} is {place} and {wins}."
+        "{prompts} to tell whether training helped: {model} is {where} and {wins}."
     ),
-    Diagnosis.WORSE: "{name} answers {worse} than before training: it is {place} and {wins}.",
-    Diagnosis.UNFINISHED: "{name} shows no gain yet: it is only {place} and {wins}.",
-    Diagnosis.NO_GAIN: "{name} has moved from its base without a gain: it is {place} and {wins}.",
-    Diagnosis.DIVERGED: "{name} is {place} and {wins}: training has diverged.",
+    Diagnosis.WORSE: "{name} answers {worse} than before training: it is {where} and {wins}.",
+    Diagnosis.UNFINISHED: "{name} shows no gain yet: it is only {where} and {wins}.",
+    Diagnosis.NO_GAIN: "{name} has moved from its base without a gain: it is {where} and {wins}.",
+    Diagnosis.DIVERGED: "{name} is {where} and {wins}: training has diverged.",
     Diagnosis.ON_THE_WAY: (
-        "{name} {beats} its base {share} of the time, less often than {goal}: it is only {place}."
+        "{name} {beats} its base {share} of the time, less often than {goal}: it is only {where}."
     ),
     Diagnosis.BELOW: (
-        "{name} {beats} its base {share} of the time and is {place}; {goal} reaches {goal_share}."
+        "{name} {beats} its base {share} of the time and is {where}; {goal} reaches {goal_share}."
     ),
     Diagnosis.OVERSHOT: (
-        "{name} {beats} its base {share} of the time, but it is {place}, {times} times as far as "
+        "{name} {beats} its base {share} of the time, but it is {where}, {times} times as far as "
         "{goal}, which reaches {goal_share}."
     ),
     Diagnosis.REACHED: (
         "{name} {beats} its base {share} of the time, about as often as {goal} ({goal_share}), and "
-        "is {place}."
+        "is {where}."
     ),
 }
 
@@ -132,7 +132,7 @@ def finding(measured: Measured, *, name: str = MODEL) -> str:
         wins=f"wins {percent_with_interval(measured.win_rate)} of comparisons",
         share=percent_with_interval(upward.win_rate),
         goal_share=percent(upward.goal_win_rate.value),
-        place=f"{nats(kl.value)} from its base ({goal}: {nats(measured.goal_kl)})",
+        where=f"{nats(kl.value)} from its base ({goal}: {nats(measured.goal_kl)})",
         reach=nats(kl.high),
         bound=f"more than {percent(most)}" if wins_more else f"less than {percent(1 - most)}",
         tied_goal_kl=nats(measured.goal_kl_with_ties),

@@ -30,7 +30,7 @@ def test_labels_in_a_crowd_keep_apart_and_inside() -> None:
     place_labels(axes, labels, avoid=points)
     placed = boxes(figure, axes)
     assert placed.keys() == {label.text for label in labels}
-    assert not any(one.overlaps(other) for one, other in combinations(placed.values(), 2))
+    assert not any(first.overlaps(second) for first, second in combinations(placed.values(), 2))
     assert all(
         axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) for box in placed.values()
     )

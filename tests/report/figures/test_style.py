@@ -22,8 +22,8 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
+def contrast(first: str, second: str) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
 
 
@@ -42,9 +42,9 @@ def test_every_role_has_a_colour_of_its_own() -> None:
 
 def test_methods_differ_in_marker_as_well_as_colour() -> None:
     styles = method_styles(["base", "best-of-8", "bonbon", "pair", "sft", "dpo"])
-    for one, other in combinations(styles.values(), 2):
-        assert one.marker != other.marker
-        assert one.colour != other.colour
+    for first, second in combinations(styles.values(), 2):
+        assert first.marker != second.marker
+        assert first.colour != second.colour
 
 
 def test_one_family_has_one_colour_and_each_member_a_marker() -> None:

@@ -32,11 +32,11 @@ def test_every_colour_comes_from_the_theme(figure: Figure) -> None:
 
 
 def test_figures_on_one_page_share_no_ids(figure: Figure) -> None:
-    one, other = (inline_svg(figure, name=name, description="") for name in ("one", "other"))
-    ids = [set(re.findall(r'\bid="([^"]+)"', drawing)) for drawing in (one, other)]
+    first, second = (inline_svg(figure, name=name, description="") for name in ("a", "b"))
+    ids = [set(re.findall(r'\bid="([^"]+)"', drawing)) for drawing in (first, second)]
     assert ids[0]
     assert not ids[0] & ids[1]
-    assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', one)) <= ids[0]
+    assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', first)) <= ids[0]
 
 
 def test_a_reader_who_cannot_see_it_hears_the_description(figure: Figure) -> None:
@@ -46,8 +46,8 @@ def test_a_reader_who_cannot_see_it_hears_the_description(figure: Figure) -> Non
 
 
 def test_the_same_data_give_the_same_file(metrics: Metrics) -> None:
-    one, other = (inline_svg(frontier(metrics), name="a", description="") for _ in range(2))
-    assert one == other
+    first, second = (inline_svg(frontier(metrics), name="a", description="") for _ in range(2))
+    assert first == second
 
 
 def test_a_file_of_its_own_is_light_and_dark(figure: Figure) -> None:

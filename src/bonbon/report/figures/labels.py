@@ -1,4 +1,4 @@
-"""Direct labels: the name of a point beside it, clear of everything that is drawn."""
+"""Placement of labels beside their points, without overlaps."""
 
 import math
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class Label:
 
     Attributes:
         size: in pixels.
-        prefer: the side to try first, as steps right and up from the point; straight up or down
-            means that side only, for names of lines.
+        prefer: the side to try first, as steps right and up from the point. Straight up or down
+            allows that side only, for names of lines.
         optional: whether to leave it out where it would cover another label.
     """
 
@@ -42,11 +42,11 @@ class Label:
 def place_labels(
     axes: Axes, labels: Sequence[Label], *, avoid: Float[np.ndarray, "points 2"]
 ) -> None:
-    """Write each label where it covers least, the first ones choosing first.
+    """Write each label where it covers least; earlier labels are placed first.
 
-    Call it when limits and layout are final. Labels keep off one another and the texts that are
-    there, off the points in `avoid` (data coordinates), nearer to their own point than to
-    another's, and inside the axes; one that had to move away is tied to its point by a line.
+    Call it when limits and layout are final. Labels avoid each other, existing texts and the points
+    in `avoid` (data coordinates). They stay inside the axes, and nearer to their own point than to
+    another. A label that is far from its point is connected to it by a line.
     """
     obstacles = axes.transData.transform(avoid)
     anchors = axes.transData.transform([(label.x, label.y) for label in labels])
@@ -81,7 +81,7 @@ def _extents(axes: Axes, text: Text) -> Float[np.ndarray, "4"]:
 def _boxes_around(
     anchor: Float[np.ndarray, "2"], extents: Float[np.ndarray, "4"], prefer: tuple[int, int]
 ) -> Boxes:
-    """Return the places to try, the preferred side and the nearest first."""
+    """Return the boxes to try, the preferred side and the nearest first."""
     size = extents[2:] - extents[:2]
     sides = [side for side in product((-1, 0, 1), repeat=2) if any(side)]
     if prefer[0] == 0:
@@ -99,7 +99,7 @@ def _boxes_around(
 def _crowding(
     boxes: Boxes, obstacles: Float[np.ndarray, "points 2"], taken: Float[np.ndarray, "taken 4"]
 ) -> Float[np.ndarray, "boxes"]:
-    """Return the cost of what each box covers, a margin of 3 pixels included."""
+    """Return the cost of what each box covers, with a margin of 3 pixels."""
     padded = boxes + np.array([-3, -3, 3, 3])
     low, high = padded[:, None, :2], padded[:, None, 2:]
     covered = ((obstacles > low) & (obstacles < high)).all(axis=2).sum(axis=1)
@@ -110,7 +110,7 @@ def _crowding(
 def _doubts(
     boxes: Boxes, anchor: Float[np.ndarray, "2"], anchors: Float[np.ndarray, "labels 2"]
 ) -> Float[np.ndarray, "boxes"]:
-    """Count the other points that a reader could take the label for."""
+    """Count the other points that a reader could assign the label to."""
     others = anchors[np.hypot(*(anchors - anchor).T) > 1]
     nearer = _gaps(boxes, others) < _gaps(boxes, anchor[None]) + 5
     return nearer.sum(axis=1).astype(float)

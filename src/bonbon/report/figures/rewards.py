@@ -1,4 +1,4 @@
-"""Reward histograms: how selection, and training, move an answer's reward."""
+"""Histograms of rewards: the base, best-of-n and the trained model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ class RewardSample:
 
 
 def drawn_rewards(groups: Sequence[ScoredGroup]) -> RewardSample:
-    """Weigh every prompt alike, and every draw of a prompt alike."""
+    """Give every prompt the same weight, and every draw of a prompt the same weight."""
     weights = [np.full(len(group.rewards), 1 / len(group.rewards)) for group in groups]
     return _pooled([np.array(group.rewards) for group in groups], weights)
 
 
 def best_of_rewards(groups: Sequence[ScoredGroup], n: int) -> RewardSample:
-    """Return what best-of-n would have got from these draws (theory section 6).
+    """Return the rewards of best-of-n from these draws (theory section 6).
 
     With at least n draws in each group the weights are those of all subsets of size n: unbiased.
     """
@@ -62,9 +62,9 @@ NUM_BINS = 40
 
 
 def reward_histograms(samples: Mapping[str, RewardSample], *, sheet: Sheet = WIDE) -> Figure:
-    """Plot the share of answers by reward, a panel per method over one pair of scales.
+    """Plot the share of answers by reward, with a panel for each method and common axes.
 
-    The first method is outlined behind the others; a rule marks each mean.
+    The first method is outlined behind the others. A vertical line marks each mean.
     """
     figure, panels = blank_figure(sheet, rows=len(samples))
     edges = _edges(samples)
@@ -86,7 +86,7 @@ def reward_histograms(samples: Mapping[str, RewardSample], *, sheet: Sheet = WID
 
 
 def _edges(samples: Mapping[str, RewardSample]) -> Float[np.ndarray, "edges"]:
-    """Return bins over all rewards; a reward that is one number gets a bin around it."""
+    """Return bins over all rewards; a constant reward gets a bin around it."""
     rewards = np.concatenate([sample.rewards for sample in samples.values()])
     return np.histogram_bin_edges(rewards, bins=NUM_BINS)
 

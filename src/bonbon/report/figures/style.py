@@ -1,4 +1,4 @@
-"""The colours of figures and page: told apart by colour-blind readers, on paper and at night."""
+"""Style of figures: colours that colour-blind readers can tell apart, markers, sizes and axes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Colour:
 
     Attributes:
         name: of the CSS custom property.
-        light: on `PAPER.light`; figures that stand alone carry this one.
+        light: on `PAPER.light`; figures in files use this one.
         dark: on `PAPER.dark`.
     """
 
@@ -60,7 +60,7 @@ COLOURS = (
 
 @dataclass(frozen=True, slots=True)
 class MethodStyle:
-    """How one method looks everywhere; the marker tells it apart where colour cannot."""
+    """Colour and marker of one method in every figure; methods of one colour differ by marker."""
 
     colour: Colour
     marker: str
@@ -73,26 +73,27 @@ _TRAINED_MARKERS = "D^vPXd<>p"
 
 
 def is_best_of(method: str) -> bool:
-    """Tell selection at inference, which costs n draws, from methods that draw once."""
+    """Return whether a method is best-of-n at inference, by its name."""
     return re.match(r"best-of-\d", method) is not None
 
 
 def method_styles(
-    methods: Sequence[str], families: Mapping[str, str] | None = None
+    methods: Sequence[str], groups: Mapping[str, str] | None = None
 ) -> dict[str, MethodStyle]:
-    """Give each method its style; trained ones take markers and colours in turn.
+    """Return the style of each method; trained methods take markers and colours in turn.
 
     Args:
-        methods: their names, in the order of their turns.
-        families: of the trained methods; one family shares a colour. By default each is its own.
+        methods: their names, in order.
+        groups: of the trained methods; a group shares a colour. By default each method is its own
+            group.
     """
     trained = [method for method in methods if method != BASE and not is_best_of(method)]
-    family = {method: (families or {}).get(method, method) for method in trained}
-    colours = dict(zip(dict.fromkeys(family.values()), cycle(_TRAINED_COLOURS), strict=False))
+    group = {method: (groups or {}).get(method, method) for method in trained}
+    colours = dict(zip(dict.fromkeys(group.values()), cycle(_TRAINED_COLOURS), strict=False))
     markers = dict(zip(trained, cycle(_TRAINED_MARKERS), strict=False))
-    own = {name: MethodStyle(colours[family[name]], markers[name]) for name in trained}
-    own[BASE] = _BASE_STYLE
-    return {method: own.get(method, _BEST_OF_STYLE) for method in methods}
+    styles = {name: MethodStyle(colours[group[name]], markers[name]) for name in trained}
+    styles[BASE] = _BASE_STYLE
+    return {method: styles.get(method, _BEST_OF_STYLE) for method in methods}
 
 
 def theme_css(theme: str) -> str:
@@ -102,14 +103,14 @@ def theme_css(theme: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Size in inches; at 72 dots an inch, text sizes are the pixels of the page."""
+    """Size in inches. At 72 dots per inch, text sizes are pixels of the page."""
 
     width: float
     height: float
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it is meant for a phone, where panels stand one above the other."""
+        """Whether it is for a phone, where panels stand one above the other."""
         return self.width < 6
 
 
@@ -131,13 +132,13 @@ def blank_figure(sheet: Sheet, *, rows: int = 1, columns: int = 1) -> tuple[Figu
 
 
 def name_axes(axes: Axes, *, up: str, along: str = "") -> None:
-    """Say in words, both lying flat, what the two axes measure."""
+    """Label both axes with horizontal text."""
     axes.set_title(up, loc="left", color=MUTED.light, fontsize=TEXT_SIZE, pad=TITLE_PAD)
     axes.set_xlabel(along, loc="right", color=MUTED.light, fontsize=TEXT_SIZE)
 
 
 def settle(figure: Figure) -> None:
-    """Fix the layout as it is now: what is measured and added afterwards does not move it."""
+    """Fix the layout, so that labels added later do not change it."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
@@ -160,10 +161,10 @@ TYPEFACE = "STIXGeneral"
 
 
 def write_paper_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as `path`.svg and `path`.pdf; the figure is used up.
+    """Write a figure as `path`.svg and `path`.pdf; the figure cannot be used afterwards.
 
-    Everything shrinks together to `TEXT_WIDTH`, where its text of 12.5 comes to some 7 points. The
-    background is white, so that dark ink stays readable on a dark page.
+    Everything is scaled to `TEXT_WIDTH`, where text of size 12.5 has about 7 points. The
+    background is white, so that dark text stays readable on a dark page.
     """
     _shrink(figure, TEXT_WIDTH / float(figure.get_figwidth()))
     figure.patch.set_visible(True)
@@ -179,7 +180,7 @@ def write_paper_figure(figure: Figure, path: Path) -> None:
 
 
 def _shrink(figure: Figure, factor: float) -> None:
-    """Scale text, lines and marks with the sheet, and set the typeface."""
+    """Scale text, lines and markers with the sheet, and set the typeface."""
     width, height = figure.get_size_inches()
     figure.set_size_inches(width * factor, height * factor)
     for artist in figure.findobj():
@@ -197,5 +198,5 @@ def _shrink_artist(artist: Artist, factor: float) -> None:
         artist.set_linewidth((np.asarray(artist.get_linewidth()) * factor).tolist())
     elif isinstance(artist, Axes):
         artist.tick_params(length=4 * factor, pad=3 * factor)
-        text = artist.get_title(loc="left")  # its offset is known to `set_title` alone
+        text = artist.get_title(loc="left")  # only `set_title` changes its offset
         artist.set_title(text, loc="left", pad=TITLE_PAD * factor, fontsize=TEXT_SIZE * factor)

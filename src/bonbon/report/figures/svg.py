@@ -1,4 +1,4 @@
-"""Figures as SVG whose text stays text and whose colours follow the reader's theme."""
+"""Figures as SVG: text stays text, and colours follow the light or dark theme."""
 
 import html
 import io
@@ -13,11 +13,11 @@ FONT_STACK = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Ar
 
 
 def inline_svg(figure: Figure, *, name: str, description: str) -> str:
-    """Return an `<svg>` element to stand inside a page that defines the palette's properties.
+    """Return an `<svg>` element for a page that defines the CSS properties of the colours.
 
     Args:
-        name: unique in the page; it prefixes every id and class, so that figures do not collide.
-        description: what a screen reader says instead of the picture.
+        name: unique in the page; it prefixes every id and class.
+        description: text for screen readers.
     """
     drawing = _drawing(figure, name)
     opening = (
@@ -30,7 +30,7 @@ def inline_svg(figure: Figure, *, name: str, description: str) -> str:
 
 
 def svg_document(figure: Figure, *, description: str) -> str:
-    """Return a file of its own that is light or dark as its reader prefers."""
+    """Return an SVG file that follows the reader's preference for light or dark."""
     style = (
         f"<style>svg {{ {theme_css('light')} font-family: {FONT_STACK}; }} "
         f"svg * {{ stroke-linejoin: round; stroke-linecap: butt; }} "
@@ -42,7 +42,7 @@ def svg_document(figure: Figure, *, description: str) -> str:
 
 
 def _drawing(figure: Figure, name: str) -> str:
-    """Draw without a date and with ids that depend on the figure alone: same data, same file."""
+    """Draw without a date and with ids that depend only on the figure: same data, same file."""
     stream = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -50,9 +50,9 @@ def _drawing(figure: Figure, name: str) -> str:
 
 
 def _view_box(drawing: str) -> str:
-    found = re.search(r'viewBox="([^"]*)"', drawing)
-    assert found is not None, "matplotlib writes a viewBox"
-    return found.group(1)
+    match = re.search(r'viewBox="([^"]*)"', drawing)
+    assert match is not None, "matplotlib writes a viewBox"
+    return match.group(1)
 
 
 def _unique(body: str, name: str) -> str:
@@ -60,19 +60,19 @@ def _unique(body: str, name: str) -> str:
     body = re.sub(r"<style\b.*?</style>", "", body, flags=re.DOTALL)  # it styles the whole page
     wanted = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
 
-    def mark(found: re.Match[str]) -> str:
-        """Keep an id that something refers to, the first time: matplotlib repeats markers."""
-        if found[1] not in wanted:
+    def prefixed(match: re.Match[str]) -> str:
+        """Keep the first occurrence of an id that something refers to; markers repeat theirs."""
+        if match[1] not in wanted:
             return ""
-        wanted.remove(found[1])
-        return f' id="{name}-{found[1]}"'
+        wanted.remove(match[1])
+        return f' id="{name}-{match[1]}"'
 
-    body = re.sub(r'\s+id="([^"]*)"', mark, body)
+    body = re.sub(r'\s+id="([^"]*)"', prefixed, body)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
 
 
 def _themed(body: str) -> str:
-    """Let the page choose typeface and colours: sizes and positions are the figure's."""
+    """Leave typeface and colours to the page; sizes and positions stay."""
     body = re.sub(r"font: ([^;\"]*?)([\d.]+px) [^;\"]*", r"font-size: \2", body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     for colour in COLOURS:

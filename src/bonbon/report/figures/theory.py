@@ -1,4 +1,4 @@
-"""The paper's Figure 2: best-of-n beside the policy that wins most at the same KL."""
+"""Figure 2 of the paper: best-of-n and the optimal policy at the same KL."""
 
 from collections.abc import Sequence
 
@@ -23,20 +23,20 @@ MARKED = (2, 4, 8, 16, 32)
 MAX_N = 64.0
 
 
-def theory_figure(asked: Sequence[Plan] = (), *, sheet: Sheet = SHEET) -> Figure:
+def theory_figure(plans: Sequence[Plan] = (), *, sheet: Sheet = SHEET) -> Figure:
     """Plot win rate against KL of best-of-n and of the optimum, and their gap against n.
 
     Args:
-        asked: plans to mark on both panels.
-        sheet: size; a narrow one has the panels one above the other.
+        plans: marked on both panels.
+        sheet: size; on a narrow sheet one panel is below the other.
     """
-    largest = max([MAX_N, *(1.5 * plan.n for plan in asked)])
+    largest = max([MAX_N, *(1.5 * plan.n for plan in plans)])
     curve = [plan_for_n(n) for n in np.geomspace(1, largest, 240).tolist()]
     shape = (2, 1) if sheet.is_narrow else (1, 2)
     figure, (frontier, gap) = blank_figure(sheet, rows=shape[0], columns=shape[1])
     _draw_frontier(frontier, curve)
     _draw_gap(gap, curve)
-    for plan in asked:
+    for plan in plans:
         frontier.plot(plan.kl, plan.win_rate, "D", color=ORANGE.light, markersize=8)
         gap.plot(plan.n, plan.gap, "D", color=ORANGE.light, markersize=8)
     return figure
@@ -64,7 +64,7 @@ def _draw_gap(axes: Axes, curve: Sequence[Plan]) -> None:
     ticks = [2.0**k for k in range(0, doublings + 1, 1 + doublings // 8)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_ylim(bottom=0)
-    name_axes(axes, up="how much more the optimum wins, at the same KL", along="n")
+    name_axes(axes, up="win rate of the optimum minus best-of-n's, at the same KL", along="n")
 
 
 def _note(axes: Axes, text: str, x: float, y: float, offset: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Training curves: what the objective brought down, and how far chosen and rejected parted."""
+"""Training curves: the fit of the objective, and the log-ratios of chosen and rejected."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ Quantity = Literal["loss", "residual_variance", "chosen_logratio", "rejected_log
 
 
 class LogEntry(TypedDict):
-    """What one step measured; log-ratios are summed over tokens, in nats."""
+    """The measurements of one step; log-ratios are summed over tokens, in nats."""
 
     step: int
     split: Literal["train", "eval"]
@@ -41,9 +41,9 @@ class LogEntry(TypedDict):
 
 
 def read_training_log(run_directory: Path) -> list[LogEntry]:
-    """Return the log in the order written; empty if the run has not been trained here.
+    """Return the log in the order written; empty if the run was not trained here.
 
-    A line that a killed run left unfinished is passed over.
+    An incomplete line of a killed run is skipped.
     """
     path = run_directory / "training.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -63,7 +63,7 @@ def _entries(line: str) -> list[LogEntry]:
 def series(
     log: Sequence[LogEntry], quantity: Quantity, split: str
 ) -> tuple[Float[np.ndarray, "logs"], Float[np.ndarray, "logs"]]:
-    """Return steps and values of one curve, in order of step; of a repeated step, the last."""
+    """Return steps and values of one curve in order; the last value of a repeated step counts."""
     values = {entry["step"]: entry.get(quantity) for entry in log if entry["split"] == split}
     points = sorted((step, value) for step, value in values.items() if value is not None)
     steps, heights = zip(*points, strict=True) if points else ((), ())
@@ -74,10 +74,9 @@ MAX_POINTS = 150
 
 
 def training_curves(log: Sequence[LogEntry], *, sheet: Sheet = WIDE) -> Figure:
-    """Plot the residual variance (or the loss, where there is none) and the log-ratios by step.
+    """Plot the residual variance, or else the loss, and the log-ratios by step.
 
-    Lines are training batches, averaged over consecutive logs where there are many; diamonds are
-    held-out prompts.
+    Lines are training batches; many logs are averaged in runs. Diamonds are held-out prompts.
     """
     rows, columns = (2, 1) if sheet.is_narrow else (1, 2)
     figure, (fit, ratios) = blank_figure(sheet, rows=rows, columns=columns)
@@ -86,7 +85,7 @@ def training_curves(log: Sequence[LogEntry], *, sheet: Sheet = WIDE) -> Figure:
     fit.set_ylim(0, 1.08 * max(fit.dataLim.y1, 1e-9))
     name_axes(fit, up=_FIT_NAMES[quantity], along="step")
     ratios.axhline(0, color=RULE.light, linewidth=1.4, zorder=0.9)
-    ratios.margins(y=0.2)  # room for the names, above and below
+    ratios.margins(y=0.2)  # space for the names above and below
     _draw(ratios, log, "chosen_logratio", ORANGE)
     _draw(ratios, log, "rejected_logratio", BLUE)
     name_axes(ratios, up="log π − log π₀ of an answer, in nats", along="step")
@@ -104,7 +103,7 @@ _FIT_NAMES = {"residual_variance": "residual variance, in nats²", "loss": "loss
 
 
 def fitted_quantity(log: Sequence[LogEntry]) -> Quantity:
-    """Name what shows the fit best: objectives that regress log a residual, the others a loss."""
+    """Return the quantity that shows the fit: the residual of a regression, else the loss."""
     return "residual_variance" if series(log, "residual_variance", "train")[0].size else "loss"
 
 
@@ -127,7 +126,7 @@ def _averaged(
 
 
 def _line_label(line: Line2D, name: str, *, up: int) -> list[Label]:
-    """Name a line at three fifths of its way; a line without points needs no name."""
+    """Label a line at three fifths of its length; a line without points gets no label."""
     points = np.asarray(line.get_xydata())
     if not len(points):
         return []
@@ -136,7 +135,7 @@ def _line_label(line: Line2D, name: str, *, up: int) -> list[Label]:
 
 
 def _dense(line: Line2D) -> Float[np.ndarray, "points 2"]:
-    """Return points along a line, close enough together for a label to feel them."""
+    """Return closely spaced points along a line, for labels to avoid."""
     points = np.asarray(line.get_xydata(), dtype=float)
     if len(points) < 2 or line.get_linestyle() == "None":
         return points
