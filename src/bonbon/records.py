@@ -37,6 +37,10 @@ class Prompt:
         return self.content if isinstance(self.content, str) else self.content[-1]["content"]
 
 
+CandidateKey = tuple[str, int]
+"""Names a candidate within its set: the id of the prompt, and the sample's index."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One completion, complete and immutable: nothing downstream needs to re-tokenise it.
@@ -61,6 +65,11 @@ class Candidate:
     token_ids: tuple[int, ...]
     logprob: float
     finish_reason: FinishReason
+
+    @property
+    def key(self) -> CandidateKey:
+        """Prompt and index, which name the candidate within its set."""
+        return self.prompt_id, self.sample_index
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,10 @@ def make_candidate(prompt_id: str = "p", sample_index: int = 0) -> Candidate:
     )
 
 
+def keys(candidates: list[Candidate]) -> list[tuple[str, int]]:
+    return [candidate.key for candidate in candidates]
+
+
 def make_group(prompt_id: str, num_samples: int = 3) -> list[Candidate]:
     return [make_candidate(prompt_id, index) for index in range(num_samples)]
 
@@ -248,7 +252,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str, problem: str)
 def test_scores_come_back_by_candidate(tmp_path: Path) -> None:
     store = CandidateStore(tmp_path)
     assert store.read_scores("train", "vader") is None
-    store.write_scores("train", "vader", [0.5, None, -1.0], make_group("p"))
+    store.write_scores("train", "vader", [0.5, None, -1.0], keys(make_group("p")))
     expected = {("p", 0): 0.5, ("p", 1): None, ("p", 2): -1.0}
     assert store.read_scores("train", "vader") == expected
     assert store.read_scores("train", "length") is None
@@ -260,7 +264,7 @@ def test_reward_names_of_hubs_and_modules_do_not_collide(tmp_path: Path) -> None
     store = CandidateStore(tmp_path)
     names = ["org/model", "org%2Fmodel", "my.package:function", "org", "../escape"]
     for score, name in enumerate(names):
-        store.write_scores("train", name, [float(score)], [make_candidate()])
+        store.write_scores("train", name, [float(score)], [make_candidate().key])
     for score, name in enumerate(names):
         assert store.read_scores("train", name) == {("p", 0): float(score)}
     assert {path.parent for path in tmp_path.rglob("*.parquet")} == {tmp_path / "rewards"}
@@ -268,13 +272,15 @@ def test_reward_names_of_hubs_and_modules_do_not_collide(tmp_path: Path) -> None
 
 def test_a_wrong_number_of_scores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match="'vader' gave 1 scores for 3 candidates"):
-        CandidateStore(tmp_path).write_scores("train", "vader", [0.5], make_group("p"))
+        CandidateStore(tmp_path).write_scores("train", "vader", [0.5], keys(make_group("p")))
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_no_number_is_refused(tmp_path: Path, score: float) -> None:
     with pytest.raises(RewardError, match="for sample 1 of prompt 'p'; expected a finite number"):
-        CandidateStore(tmp_path).write_scores("train", "r", [0.0, score, 0.0], make_group("p"))
+        CandidateStore(tmp_path).write_scores(
+            "train", "r", [0.0, score, 0.0], keys(make_group("p"))
+        )
 
 
 def test_groups_keep_stored_order_and_leave_the_unscored_out(tmp_path: Path) -> None:
@@ -283,7 +289,7 @@ def test_groups_keep_stored_order_and_leave_the_unscored_out(tmp_path: Path) -> 
     store.write_shard("train", 0, 2, [*reversed(z), *a])
     store.write_shard("train", 1, 2, m)
     scores = [0.0, 1.0, 2.0, None, None, None, 3.0, None, 5.0]
-    store.write_scores("train", "vader", scores, [*z, *a, *m])
+    store.write_scores("train", "vader", scores, keys([*z, *a, *m]))
     first, second = store.groups("train", "vader")
     assert first.candidates == tuple(z)
     assert first.rewards == (0.0, 1.0, 2.0)
@@ -296,14 +302,14 @@ def test_groups_refuse_candidates_that_were_never_scored(tmp_path: Path) -> None
     store.write_shard("train", 0, 1, make_group("p"))
     with pytest.raises(BonbonError, match="'vader' has not scored sample 0 of prompt 'p'"):
         store.groups("train", "vader")
-    store.write_scores("train", "vader", [0.0, 1.0], make_group("p", 2))
+    store.write_scores("train", "vader", [0.0, 1.0], keys(make_group("p", 2)))
     with pytest.raises(BonbonError, match=r"not scored sample 2 .* score the set first"):
         store.groups("train", "vader")
 
 
 def test_a_damaged_score_table_is_named(tmp_path: Path) -> None:
     store = CandidateStore(tmp_path)
-    store.write_scores("train", "vader", [0.0], [make_candidate()])
+    store.write_scores("train", "vader", [0.0], [make_candidate().key])
     path = tmp_path / "rewards" / "train.vader.parquet"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(BonbonError, match=r"train\.vader\.parquet is damaged"):
@@ -315,7 +321,7 @@ def test_discard_removes_one_set_and_everything_of_it(tmp_path: Path) -> None:
     for set_name in ("eval", "eval-base"):
         store.write_shard(set_name, 0, 1, make_group("p"))
         store.write_manifest(set_name, {"n": 8})
-        store.write_scores(set_name, "vader", [0.0, 1.0, 2.0], make_group("p"))
+        store.write_scores(set_name, "vader", [0.0, 1.0, 2.0], keys(make_group("p")))
         leave_unfinished_write(tmp_path / "candidates", f"{set_name}-00000-of-00009.parquet")
     store.discard("eval")
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
@@ -333,7 +339,7 @@ def test_discard_removes_the_manifest_last(tmp_path: Path, monkeypatch: pytest.M
     store = CandidateStore(tmp_path)
     store.write_manifest("train", {"n": 8})
     store.write_shard("train", 0, 1, make_group("p"))
-    store.write_scores("train", "vader", [0.0, 1.0, 2.0], make_group("p"))
+    store.write_scores("train", "vader", [0.0, 1.0, 2.0], keys(make_group("p")))
     removed: list[str] = []
     monkeypatch.setattr(Path, "unlink", lambda path, **_: removed.append(path.name))
     store.discard("train")

@@ -1,7 +1,5 @@
 """Whole runs on a toy policy: seconds each, and nothing in them is simulated."""
 
-# pyright: reportPrivateUsage=false
-
 import io
 import sys
 from collections.abc import Callable, Generator
@@ -14,10 +12,10 @@ import pytest
 from bonbon.console import Console
 from bonbon.evaluation.metrics import Metrics
 from bonbon.pipeline import sample as candidates
-from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.run import run
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.training.examples import RankedExample
+from bonbon.training.trainer import PreferenceTrainer
 
 
 @dataclass(frozen=True)
@@ -75,20 +73,28 @@ def finished_run(toy_place: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return directory
 
 
+def round_in(output_dir: Path) -> int:
+    """Return the number of the round that trains in a directory: the last one in the run's own."""
+    rounds = output_dir / "rounds"
+    return (
+        int(output_dir.name) if output_dir.parent.name == "rounds" else 1 + len([*rounds.glob("*")])
+    )
+
+
 def noted_fits(patch: pytest.MonkeyPatch) -> list[tuple[int, list[RankedExample]]]:
-    """Return a list that gets the number and the examples of every round that is fitted."""
+    """Return a list that gets the number and the examples of every round that is trained."""
     seen: list[tuple[int, list[RankedExample]]] = []
-    fit = trained_model._fit
+    make = PreferenceTrainer.__init__
 
-    def noted(run_directory: Any, this: Any, policy: Any, examples: Any, stage: Any) -> Any:  # noqa: ANN401
-        seen.append((this.number, examples))
-        return fit(run_directory, this, policy, examples, stage)
+    def noted(self: Any, policy: Any, examples: Any, config: Any, **options: Any) -> None:  # noqa: ANN401
+        seen.append((round_in(options["output_dir"]), examples))
+        make(self, policy, examples, config, **options)
 
-    patch.setattr(trained_model, "_fit", noted)
+    patch.setattr(PreferenceTrainer, "__init__", noted)
     return seen
 
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[RankedExample]]]:
-    """Return a list that gets the number and the examples of every round that is fitted."""
+    """Return a list that gets the number and the examples of every round that is trained."""
     return noted_fits(monkeypatch)

@@ -335,6 +335,6 @@ def test_shards_that_come_out_otherwise_are_scored_and_trained_on_again(
     scores = store.read_scores("train", "total")
     assert scores is not None
     assert scores[longest.prompt_id, longest.sample_index] == 49
-    assert "train: what was drawn again is scored again." in told
+    assert "train: candidates that were drawn again are scored again." in told
     assert "Training starts afresh: rewards changed" in told
     assert "eval-bonbon is drawn afresh" in told

@@ -1,12 +1,13 @@
 """QLoRA: weights in four bits under the adapters."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from bonbon.errors import ConfigError, MissingExtraError
 from bonbon.models.policy import load_policy
-from bonbon.pipeline import checks as preflight
+from bonbon.pipeline.checks import check_training
 from bonbon.recipe import load_recipe
 
 
@@ -20,10 +21,10 @@ def test_linear_weights_are_packed(toy_place: Path) -> None:
 
 
 def test_the_missing_package_is_named(toy_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "find_spec", lambda name: None if name == "bitsandbytes" else 1)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     overrides = ["training.lora={merge: false, four_bit: true}"]
     with pytest.raises(MissingExtraError, match=r"bonbon-align\[qlora\]"):
-        preflight.check_training(load_recipe(toy_place / "recipe.yaml", overrides))
+        check_training(load_recipe(toy_place / "recipe.yaml", overrides))
 
 
 def test_four_bits_cannot_be_merged(toy_place: Path) -> None:

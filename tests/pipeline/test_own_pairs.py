@@ -71,7 +71,7 @@ def test_pairs_of_held_out_prompts_are_left_out(
     assert "estimated_kl" not in logged
     # Which prompts are held out decides what is trained on.
     fewer = load_recipe(toy_place / "recipe.yaml", [*overrides, "prompts.num_eval=1"])
-    assert "pairs left out changed" in bonbon_run(fewer, tmp_path / "run").text
+    assert "pairs_left_out changed" in bonbon_run(fewer, tmp_path / "run").text
     file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs[:3]))
     with pytest.raises(TrainingError, match=r"all 3 pairs of .* answer held-out prompts"):
         bonbon_run(recipe, tmp_path / "run")

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from bonbon.data import store as table_file
 from bonbon.data.atomic_file import intended_name
 from bonbon.data.store import CandidateStore
 from bonbon.errors import TrainingError
@@ -147,18 +147,18 @@ def assert_same_run(directory: Path, uninterrupted: Path) -> None:
 PLACES = {
     "sampling, before any shard": Place(Scheduler, "run"),
     "sampling, inside a shard": Place(PrefixAttentionDecoder, "step", call=5),
-    "sampling, with a shard half written": Place(table_file, "_write_parquet", 2, before=False),
+    "sampling, with a shard half written": Place(pq, "write_table", 2, before=False),
     "sampling, between shards": Place(CandidateStore, "write_shard", 2, before=False),
     "sampling, with every shard written": Place(CandidateStore, "write_shard", 3, before=False),
     "scoring, inside the reward": Place(scores, "checked_scores", call=3),
-    "scoring, with scores half written": Place(table_file, "_write_parquet", 6, before=False),
+    "scoring, with scores half written": Place(pq, "write_table", 6, before=False),
     "training, before a checkpoint": Place(PreferenceTrainer, "training_step", call=3),
     "training, with a first checkpoint half written": Place(KeepLastCheckpoint, "on_save"),
     "training, after a checkpoint": Place(PreferenceTrainer, "training_step", call=9),
     "training, with a later checkpoint half written": Place(KeepLastCheckpoint, "on_save", 2),
-    "training, before the model is saved": Place(trained_model, "_save"),
+    "training, before the model is saved": Place(trained_model, "save_model"),
     "training, with the model half saved": Place(Path, "rename"),
-    "training, with the model in place": Place(trained_model, "_save", before=False),
+    "training, with the model in place": Place(trained_model, "save_model", before=False),
     "evaluation, between its draws": Place(stages, "draw_set", call=3),
     "evaluation, before the KL": Place(results, "kl_from_samples"),
     "evaluation, with the metrics written": Place(stages, "compare_methods", before=False),
@@ -188,7 +188,7 @@ WORK_LEFT: dict[str, dict[Work, int]] = {
 
 def score_in_small_parts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(base, "PROMPTS_AT_ONCE", 16)
-    patch.setattr(scores, "SAVING_SHARE", 1e9)
+    patch.setattr(scores, "MAX_SAVING_SHARE", 1e9)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.pipeline.conftest import noted_fits
+from tests.pipeline.conftest import noted_fits, round_in
 
 from bonbon.console import Console
 from bonbon.data.store import CandidateStore
@@ -27,7 +27,6 @@ from bonbon.models.policy import Policy, load_policy
 from bonbon.models.toy import plain_logprob
 from bonbon.pipeline import report as reports
 from bonbon.pipeline import rounds as round_places
-from bonbon.pipeline import train as trained_model
 from bonbon.pipeline.run import Run
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.train import BASE_LOGPROBS
@@ -35,6 +34,7 @@ from bonbon.recipe import Recipe, load_recipe
 from bonbon.training.arguments import split_validation
 from bonbon.training.examples import RankedExample
 from bonbon.training.references import REFERENCE_FILE
+from bonbon.training.trainer import PreferenceTrainer
 
 Runner = Callable[..., Any]
 
@@ -106,16 +106,17 @@ def test_a_run_killed_between_rounds_goes_on_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe, whole = recipe_of(toy_place), two_rounds.told.metrics
-    fit, fitted = trained_model._fit, list[int]()
+    fit, fitted = PreferenceTrainer.fit, list[int]()
 
-    def killed_in_round_2(run_directory: Any, this: Any, *rest: Any) -> Any:  # noqa: ANN401
-        if this.number == 2 and fitted == [1]:
+    def killed_in_round_2(self: PreferenceTrainer) -> Any:  # noqa: ANN401
+        number = round_in(Path(str(self.args.output_dir)).parent)
+        if number == 2 and fitted == [1]:
             fitted.append(-2)
             raise KeyboardInterrupt
-        fitted.append(this.number)
-        return fit(run_directory, this, *rest)
+        fitted.append(number)
+        return fit(self)
 
-    monkeypatch.setattr(trained_model, "_fit", killed_in_round_2)
+    monkeypatch.setattr(PreferenceTrainer, "fit", killed_in_round_2)
     with pytest.raises(KeyboardInterrupt):
         bonbon_run(recipe, tmp_path / "broken")
     told = bonbon_run(recipe, tmp_path / "broken")

@@ -11,7 +11,7 @@ from bonbon.console import Console
 from bonbon.errors import RewardError
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import SetPlan
-from bonbon.pipeline.score import num_unscored, score_plans
+from bonbon.pipeline.score import num_unscored, score_sets
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import make_recipe
 from bonbon.records import Candidate, Prompt
@@ -39,7 +39,7 @@ class Bench:
             SetPlan(name, PROMPTS, 1, {"set": name, "draws": draws}, keep=False)
             for name in ("eval-base", "eval-bonbon")
         ]
-        score_plans(self.run_directory, plans, load or (lambda: _Listening(self)))
+        score_sets(self.run_directory, plans, load or (lambda: _Listening(self)))
 
     def scores(self, name: str) -> list[float | None]:
         reward = self.run_directory.recipe.reward.load().name
@@ -156,7 +156,9 @@ def test_an_interrupted_comparison_goes_on_with_whole_prompts(bench: Callable[..
 def test_candidates_without_a_score_are_counted_and_left_out(bench: Callable[..., Bench]) -> None:
     run = bench("numbers_here:odd")
     run.score()
-    assert "6 of 9 candidates have no score; they are left out of ranking." in run.said.getvalue()
+    assert (
+        "6 of 9 candidates have no score; they are left out of the ranking." in run.said.getvalue()
+    )
     store = run.run_directory.store
     assert num_unscored(store, "eval-base", "odd") == 6
     assert num_unscored(store, "eval-bonbon", "odd") == 2

@@ -154,7 +154,9 @@ def test_a_table_that_something_else_wrote_is_not_taken_for_the_rewards(
     write_reward(tmp_path, "fewest", FEWEST)
     run.also("fewest:score")
     candidates = run.store.read("train")
-    run.store.write_scores("train", "score", [0.0] * len(candidates), candidates)
+    run.store.write_scores(
+        "train", "score", [0.0] * len(candidates), [candidate.key for candidate in candidates]
+    )
     calls.clear()
     run.also("fewest:score")
 

@@ -114,7 +114,7 @@ def _draw(
             rewards.append(reward)
     store.write_shard(draws.set_name, 0, 1, candidates)
     store.write_manifest(draws.set_name, {"policy": "smollm2-135m-instruct", "n": NUM_DRAWS})
-    store.write_scores(draws.set_name, REWARD, rewards, candidates)
+    store.write_scores(draws.set_name, REWARD, rewards, [candidate.key for candidate in candidates])
     return np.array(rewards).reshape(len(prompts), draws.per_prompt)
 
 

@@ -165,7 +165,9 @@ def hostile_report(tmp_path_factory: pytest.TempPathFactory, run_directory: Path
     for set_name in ("train", "eval-base", "eval-bonbon"):
         store.discard(set_name)
         store.write_shard(set_name, 0, 1, candidates)
-        store.write_scores(set_name, HOSTILE, [0.5, 0.1, 0.3], candidates)
+        store.write_scores(
+            set_name, HOSTILE, [0.5, 0.1, 0.3], [candidate.key for candidate in candidates]
+        )
     metrics = json.loads((directory / "metrics.json").read_text())
     metrics |= {"reward": HOSTILE, "policy": HOSTILE, "tilt": HOSTILE, "name": HOSTILE}
     metrics["versions"] = {HOSTILE: HOSTILE}

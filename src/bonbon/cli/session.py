@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from transformers.utils import logging as transformers_logging
 from bonbon.console import Console
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.resource_errors import is_gpu_memory, is_out_of_disk, is_out_of_memory
-from bonbon.pipeline.distributed import is_main, refuse_several
-from bonbon.pipeline.run import Run, run
+from bonbon.pipeline.distributed import refuse_several
+from bonbon.pipeline.run import evaluate, run, sample, score, train
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.score import read_reward, score_also
 from bonbon.recipe import Recipe, load_recipe
@@ -29,8 +29,7 @@ MEND_MEMORY = (
 def run_recipe(
     path: Path, out: Path | None, overrides: Sequence[str], *, fresh: bool = False
 ) -> None:
-    """Run the whole job and end with the table and the report's path."""
-    refuse_several("a whole run")
+    """Run all stages of a recipe and end with the table and the path of the report."""
     recipe = load_recipe(path, overrides)
     directory = out or default_directory(recipe)
     console = Console()
@@ -43,31 +42,27 @@ def run_recipe(
     console.say(f"\nReport: {directory / 'report.html'}\nModel:  {directory / 'model'}")
 
 
+STAGES: Mapping[str, Callable[..., object]] = {
+    "sample": sample,
+    "score": score,
+    "train": train,
+    "evaluate": evaluate,
+}
+"""The stages of a run that are verbs of the command line."""
+
+
 def run_stage(
-    path: Path,
-    out: Path | None,
-    overrides: Sequence[str],
-    stage: Callable[[Run], None],
-    *,
-    fresh: bool = False,
-    together: bool = False,
+    verb: str, path: Path, out: Path | None, overrides: Sequence[str], **options: bool
 ) -> None:
-    """Run one stage of a recipe; only what is done together may be launched several times."""
-    if not together:
-        refuse_several("this stage")
+    """Run one stage of a recipe; `options` are the stage's."""
     recipe = load_recipe(path, overrides)
-    directory = out or default_directory(recipe)
     with in_plain_words(when_memory_is_full=MEND_MEMORY):
-        if not is_main():
-            Run(RunDirectory(directory, recipe, Console(quiet=True))).join_training()
-            return
-        stages = Run(RunDirectory.at(directory, recipe, Console(), fresh=fresh))
-        with stages.run_directory.opened(fresh=fresh):
-            stage(stages)
+        STAGES[verb](recipe, out or default_directory(recipe), **options)
 
 
 def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str) -> None:
     """Score the candidates of a recipe, or of a run directory, with one more reward."""
+    refuse_several("scoring")
     reward = read_reward(also)
     if path.is_dir() and out is not None:
         raise ConfigError(f"--out: {path} is a run directory itself; leave --out out")

@@ -25,21 +25,21 @@ def sample(
     """Draw n completions of every training prompt and store them."""
     from bonbon.cli.session import run_stage
 
-    run_stage(recipe, out, override or [], lambda run: run.sample(), fresh=fresh)
+    run_stage("sample", recipe, out, override or [], fresh=fresh)
 
 
 def train(recipe: RecipeFile, out: Out = None, override: Overrides = None) -> None:
     """Train on the scored completions; works under `accelerate launch`."""
     from bonbon.cli.session import run_stage
 
-    run_stage(recipe, out, override or [], lambda run: run.train(), together=True)
+    run_stage("train", recipe, out, override or [])
 
 
 def evaluate(recipe: RecipeFile, out: Out = None, override: Overrides = None) -> None:
     """Compare base, best-of-n and the trained model on held-out prompts."""
     from bonbon.cli.session import run_stage
 
-    run_stage(recipe, out, override or [], lambda run: run.evaluate())
+    run_stage("evaluate", recipe, out, override or [])
 
 
 def report(directory: RunDirectory) -> None:
@@ -74,7 +74,7 @@ def score(
     from bonbon.cli.session import add_reward, run_stage
 
     if also is None:
-        run_stage(recipe, out, override or [], lambda run: run.score())
+        run_stage("score", recipe, out, override or [])
     else:
         add_reward(recipe, out, override or [], also)
 

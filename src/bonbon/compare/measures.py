@@ -13,13 +13,12 @@ from bonbon.compare.recipe import ComparisonRecipe
 from bonbon.compare.schema import GOLD
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.fingerprint import digest
-from bonbon.data.prompts import load_prompts
 from bonbon.evaluation.metrics import METRICS_FILE
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.pipeline.cache_keys import scoring_settings
 from bonbon.pipeline.evaluate import KL_FILE, group_logprobs
 from bonbon.pipeline.run_directory import RunDirectory
-from bonbon.pipeline.score import add_scores, load_told
+from bonbon.pipeline.score import load_with_notice, score_sets_also
 from bonbon.pipeline.stage import Stage, recorded_settings, stage_file
 from bonbon.recipe import Recipe, dump_recipe
 from bonbon.records import first_candidates
@@ -91,15 +90,13 @@ def extra_table(name: str) -> str:
 
 def add_extra_scores(run_directory: RunDirectory, recipe: ComparisonRecipe, set_name: str) -> None:
     """Score a set of held-out answers with the gold reward and the off-target attributes."""
-    prompts = [
-        prompt for prompt in load_prompts(run_directory.recipe.prompts) if prompt.split == "eval"
-    ]
+    prompts = run_directory.prompts_of("eval")
     sampling = recorded_settings(run_directory.path, f"sample-{set_name}")
     for name, reward in extra_rewards(recipe).items():
         with_reward = _with_reward(run_directory.recipe, reward)
         settings = scoring_settings(with_reward, sampling, prompts=prompts)
-        load = cache(lambda reward=reward: load_told(reward, run_directory.console))
-        add_scores(run_directory, {set_name: settings}, prompts, load, name=extra_table(name))
+        load = cache(lambda reward=reward: load_with_notice(reward, run_directory.console))
+        score_sets_also(run_directory, {set_name: settings}, prompts, load, name=extra_table(name))
 
 
 def measure_log_ratios(shared: RunDirectory, run_directory: RunDirectory) -> None:

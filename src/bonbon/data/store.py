@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from bonbon.data.atomic_file import intended_name, replace_text, replacing
 from bonbon.data.prompt_rows import parse_json
 from bonbon.errors import BonbonError, ConfigError, DamagedFileError, RewardError
-from bonbon.records import Candidate, ScoredGroup
+from bonbon.records import Candidate, CandidateKey, ScoredGroup
 
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Characters at the start of a cell that make a spreadsheet read a formula."""
@@ -156,8 +156,6 @@ SCORE_SCHEMA = pa.schema(
 )
 """One row per scored candidate; null if the reward gave no score."""
 
-CandidateKey = tuple[str, int]
-"""Prompt id and sample index, which identify a candidate within its set."""
 
 
 class CandidateStore:
@@ -277,7 +275,7 @@ class CandidateStore:
         set_name: str,
         reward_name: str,
         scores: Sequence[float | None],
-        candidates: Sequence[Candidate],
+        keys: Sequence[CandidateKey],
     ) -> None:
         """Store one score per candidate, None without a score; this replaces the whole table.
 
@@ -287,11 +285,11 @@ class CandidateStore:
             RewardError: the number of scores is not the number of candidates, or a score is not
                 finite.
         """
-        _check_scores(reward_name, scores, candidates)
+        _check_scores(reward_name, scores, keys)
         columns = {
-            "prompt_id": [candidate.prompt_id for candidate in candidates],
-            "sample_index": [candidate.sample_index for candidate in candidates],
-            "reward_name": [reward_name] * len(candidates),
+            "prompt_id": [prompt_id for prompt_id, _ in keys],
+            "sample_index": [sample_index for _, sample_index in keys],
+            "reward_name": [reward_name] * len(keys),
             "score": scores,
         }
         path = self.score_file(set_name, reward_name)
@@ -407,18 +405,18 @@ def _shard_pattern(set_name: str) -> re.Pattern[str]:
 
 
 def _check_scores(
-    reward_name: str, scores: Sequence[float | None], candidates: Sequence[Candidate]
+    reward_name: str, scores: Sequence[float | None], keys: Sequence[CandidateKey]
 ) -> None:
-    if len(scores) != len(candidates):
+    if len(scores) != len(keys):
         raise RewardError(
-            f"reward '{reward_name}' gave {len(scores)} scores for {len(candidates)} candidates; "
+            f"reward '{reward_name}' gave {len(scores)} scores for {len(keys)} candidates; "
             "expected one score each"
         )
-    for score, candidate in zip(scores, candidates, strict=True):
+    for score, (prompt_id, sample_index) in zip(scores, keys, strict=True):
         if score is not None and not math.isfinite(score):
             raise RewardError(
-                f"reward '{reward_name}' gave {score} for sample {candidate.sample_index} of "
-                f"prompt '{candidate.prompt_id}'; expected a finite number, or None for no score"
+                f"reward '{reward_name}' gave {score} for sample {sample_index} of "
+                f"prompt '{prompt_id}'; expected a finite number, or None for no score"
             )
 
 

@@ -1,4 +1,4 @@
-"""What each stage depends on: when one of these settings changes, the stage is redone."""
+"""Cache keys: the settings that each stage depends on. If one changes, the stage runs again."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -7,17 +7,16 @@ from typing import Any
 
 from bonbon.data.fingerprint import DIGEST, digest, fingerprint_model
 from bonbon.data.preferences import held_out_pairs, load_preferences
-from bonbon.data.store import CandidateKey
 from bonbon.errors import ConfigError
 from bonbon.models.chat_template import TEMPLATE_FILE, read_template
 from bonbon.models.policy import PolicyConfig, policy_name
 from bonbon.recipe import Recipe
-from bonbon.records import Prompt
+from bonbon.records import CandidateKey, Prompt
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersEngine
 from bonbon.training.config import TrainingConfig
 
-# These change what a user sees, where a stage runs or how fast, not what comes out of it.
+# They change what the user sees, or where and how fast training runs, but not its result.
 TRAINING_BOOKKEEPING = {
     "report_to",
     "checkpoints",
@@ -31,7 +30,7 @@ TRAINING_BOOKKEEPING = {
 def sampling_settings(
     recipe: Recipe, set_name: str, prompts: Sequence[Prompt], num_samples: int
 ) -> dict[str, Any]:
-    """Return what the base's draws depend on."""
+    """Return what the base's candidates depend on."""
     return {
         "set": set_name,
         "seed": recipe.seed,
@@ -45,19 +44,19 @@ def sampling_settings(
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Return a fingerprint of what is asked."""
+    """Return a fingerprint of the prompts."""
     return digest([[prompt.id, prompt.content] for prompt in prompts])
 
 
 def scoring_settings(
     recipe: Recipe, *samplings: Mapping[str, Any], prompts: Sequence[Prompt]
 ) -> dict[str, Any]:
-    """Return what rewards of a set depend on, or of several sets that are scored as one.
+    """Return what the rewards of a set depend on, or of several sets that are scored together.
 
     Args:
         recipe: its reward is used.
-        samplings: what the draws of each set depend on.
-        prompts: that the draws answer; the reward may read columns of them.
+        samplings: what the candidates of each set depend on.
+        prompts: what the candidates answer; the reward may read columns of the prompts.
 
     Raises:
         ConfigError: the reward's function cannot be found.
@@ -65,7 +64,9 @@ def scoring_settings(
     draws = [dict(sampling) for sampling in samplings]
     candidates = digest(draws if len(draws) > 1 else draws[0])
     names = sorted(recipe.reward.columns_read(prompts))
-    columns = [[one.id, *(repr(one.columns.get(name)) for name in names)] for one in prompts]
+    columns = [
+        [prompt.id, *(repr(prompt.columns.get(name)) for name in names)] for prompt in prompts
+    ]
     return {
         "reward": recipe.reward.cache_key(),
         "candidates": candidates,
@@ -91,12 +92,12 @@ def training_settings(
 def preference_training_settings(
     recipe: Recipe, file: Path, prompts: Sequence[Prompt]
 ) -> dict[str, Any]:
-    """Return what a model depends on that is trained on a user's own pairs.
+    """Return what a model depends on that is trained on the preference pairs of a file.
 
     Args:
         recipe: how it is trained.
         file: the pairs.
-        prompts: of the run; pairs of the held-out ones are left out.
+        prompts: of the run; pairs of held-out prompts are left out.
 
     Raises:
         ConfigError: there is no such file, or a row of it cannot be used.
@@ -109,7 +110,7 @@ def preference_training_settings(
         )
     held_out = held_out_pairs(load_preferences(file), prompts)
     return {
-        **({"pairs left out": digest(sorted(held_out))} if held_out else {}),
+        **({"pairs_left_out": digest(sorted(held_out))} if held_out else {}),
         "seed": recipe.seed,
         "training": _training(recipe.training),
         "policy": _policy(recipe.policy),
@@ -119,7 +120,10 @@ def preference_training_settings(
 
 
 def _training(config: TrainingConfig) -> dict[str, Any]:
-    """Return what a training run depends on; when it is measured matters if it may stop early."""
+    """Return the settings of training that its result depends on.
+
+    With early stopping it depends on how often the model is evaluated.
+    """
     bookkeeping = TRAINING_BOOKKEEPING - ({"evaluations"} if config.early_stopping else set())
     return config.model_dump(mode="json", exclude=bookkeeping)
 
@@ -127,7 +131,7 @@ def _training(config: TrainingConfig) -> dict[str, Any]:
 def round_sampling_settings(
     recipe: Recipe, base_sampling: Mapping[str, Any], *, set_name: str, model: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what a later round's draws depend on: the model of the round before included."""
+    """Return what the candidates of a later round depend on, the previous model included."""
     return {
         **base_sampling,
         **_drawing(trained_sampling(recipe.sampling)),
@@ -140,7 +144,7 @@ def round_sampling_settings(
 def trained_sampling_settings(
     recipe: Recipe, base_sampling: Mapping[str, Any], training: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what the trained model's draws depend on."""
+    """Return what the trained model's candidates depend on."""
     return {
         **base_sampling,
         **_drawing(trained_sampling(recipe.sampling)),
@@ -151,20 +155,20 @@ def trained_sampling_settings(
 
 
 def trained_sampling(config: SamplingConfig) -> SamplingConfig:
-    """Return how the trained model is drawn from: a server has the base only."""
+    """Return how to draw from the trained model: here, if the engine serves only the base."""
     if not config.engine.draws_trained_models:
         return config.model_copy(update={"engine": TransformersEngine()})
     return config
 
 
 def _drawing(config: SamplingConfig) -> dict[str, Any]:
-    """Return what makes draws other than the policy's own; where an engine runs does not."""
+    """Return the settings besides the policy that candidates depend on."""
     settings = config.model_dump(mode="json", include={"stop", "top_k", "top_p", "logprobs"})
     return {"drawn_by": config.engine.cache_key(), **settings}
 
 
 def _policy(config: PolicyConfig) -> dict[str, Any]:
-    """Name a local directory by what is in it, so that it may move but not change."""
+    """Return the policy's settings; a local directory is named by its contents, so it may move."""
     settings = config.model_dump(mode="json", include={"revision", "dtype", "chat_template"})
     if config.chat_template.endswith(TEMPLATE_FILE):
         settings["chat_template"] = digest(read_template(config.chat_template))

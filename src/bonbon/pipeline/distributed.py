@@ -1,12 +1,16 @@
 """Several processes that train one model, as `accelerate launch` starts them."""
 
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from bonbon.errors import ConfigError
+
+Value = TypeVar("Value")
 
 
 def num_processes() -> int:
@@ -15,26 +19,30 @@ def num_processes() -> int:
 
 
 def is_main() -> bool:
-    """Return whether this is the process that draws, writes and speaks."""
+    """Return whether this is the process that draws, writes files and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def agree(value: bool) -> bool:
-    """Return the main process's value in every process; all of them wait here."""
+def on_main(compute: Callable[[], Value]) -> Value:
+    """Call a function in the main process only, and return its result in every process.
+
+    All processes wait here for the main one.
+    """
     if num_processes() == 1:
-        return value
+        return compute()
+    values: list[Any] = [compute() if is_main() else None]
     PartialState(cpu=not torch.cuda.is_available())
-    return broadcast_object_list([value])[0]
+    return broadcast_object_list(values)[0]
 
 
 def refuse_several(what: str) -> None:
-    """Refuse to do in several processes what is done in one.
+    """Refuse to do in several processes what one process does.
 
     Raises:
-        ConfigError: there are several.
+        ConfigError: several processes were launched.
     """
     if num_processes() > 1:
         raise ConfigError(
             f"{what} is done by one process, and {num_processes()} were launched; launch "
-            "`bonbon train` alone with accelerate, and run the other verbs plainly"
+            "`bonbon train` alone with accelerate, and run the other verbs without it"
         )

@@ -4,15 +4,14 @@ Every stage continues where it stopped, and does nothing when it is finished.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import cached_property
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from bonbon.console import Console
 from bonbon.data.fingerprint import digest
-from bonbon.data.prompts import load_prompts
 from bonbon.errors import ConfigError
 from bonbon.evaluation.metrics import Metrics, read_metrics
 from bonbon.models.policy import (
@@ -34,23 +33,18 @@ from bonbon.pipeline.cache_keys import (
 from bonbon.pipeline.checks import (
     check_amount,
     check_recipe,
-    check_sampling,
-    check_scoring,
-    check_training,
 )
-from bonbon.pipeline.distributed import agree
+from bonbon.pipeline.distributed import is_main, on_main, refuse_several
 from bonbon.pipeline.evaluate import compare_methods, has_results, measure_kl, scored_answers
-from bonbon.pipeline.ray.config import RayEngine
-from bonbon.pipeline.ray.job import draw_set_on_ray
 from bonbon.pipeline.report import report_run
 from bonbon.pipeline.rounds import Round, is_in_place, put_in_place, rounds_of
 from bonbon.pipeline.run_directory import RunDirectory
-from bonbon.pipeline.sample import SetPlan, draw_set, is_drawn, open_set, set_stage
-from bonbon.pipeline.score import is_scored, load_told, refuse_ties, score_plans
+from bonbon.pipeline.sample import SetEngine, SetPlan, draw_set, is_drawn, open_set, set_stage
+from bonbon.pipeline.score import is_scored, load_with_notice, refuse_ties, score_sets
 from bonbon.pipeline.stage import Stage
 from bonbon.pipeline.train import is_trained, prepare_training, train_model
 from bonbon.recipe import Recipe
-from bonbon.records import Prompt, Split
+from bonbon.records import Split
 from bonbon.rewards.base import Reward
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import open_sampler
@@ -70,10 +64,9 @@ def run(
     Raises:
         BonbonError: something that the user can fix; finished stages stay finished.
     """
+    refuse_several("a whole run")
     check_recipe(recipe)
-    run_directory = RunDirectory.at(directory, recipe, console or Console(), fresh=fresh)
-    stages = Run(run_directory)
-    with run_directory.opened(fresh=fresh):
+    with _opened(recipe, directory, console, fresh=fresh) as stages:
         stages.sample()
         stages.score()
         stages.train()
@@ -82,66 +75,86 @@ def run(
     return read_metrics(directory)
 
 
-def sample(recipe: Recipe, directory: Path, *, console: Console | None = None) -> None:
+def sample(
+    recipe: Recipe, directory: Path, *, console: Console | None = None, fresh: bool = False
+) -> None:
     """Draw n completions of every training prompt, or those that are missing.
 
     Args:
         recipe: what to do.
         directory: holds everything that the run writes.
         console: tells the user what happens; the terminal by default.
+        fresh: set aside what the directory holds first.
 
     Raises:
-        BonbonError: something that the user can fix; what is done stays done.
+        BonbonError: something that the user can fix; what is stored stays stored.
     """
-    _run_stage(recipe, directory, console, Run.sample)
+    refuse_several("sampling")
+    check_recipe(recipe, ["sample"])
+    with _opened(recipe, directory, console, fresh=fresh) as stages:
+        stages.sample()
 
 
 def score(recipe: Recipe, directory: Path, *, console: Console | None = None) -> None:
     """Score the stored completions with the recipe's reward; arguments and errors as `sample`."""
-    _run_stage(recipe, directory, console, Run.score)
+    refuse_several("scoring")
+    check_recipe(recipe, ["score"])
+    with _opened(recipe, directory, console) as stages:
+        stages.score()
 
 
 def train(recipe: Recipe, directory: Path, *, console: Console | None = None) -> None:
-    """Train on the scored completions; arguments and errors as `sample`."""
-    _run_stage(recipe, directory, console, Run.train)
+    """Train on the scored completions; arguments and errors as `sample`.
+
+    Every process of a launched training calls it.
+    """
+    on_main(lambda: check_recipe(recipe, ["train"]))
+    with _opened(recipe, directory, console) as stages:
+        stages.train()
 
 
 def evaluate(recipe: Recipe, directory: Path, *, console: Console | None = None) -> Metrics:
     """Compare base, best-of-n and trained model on held-out prompts; arguments as `sample`."""
-    _run_stage(recipe, directory, console, Run.evaluate)
+    refuse_several("evaluation")
+    with _opened(recipe, directory, console) as stages:
+        stages.evaluate()
     return read_metrics(directory)
 
 
-def _run_stage(
-    recipe: Recipe, directory: Path, console: Console | None, stage: "Callable[[Run], None]"
-) -> None:
-    stages = Run(RunDirectory.at(directory, recipe, console or Console()))
-    with stages.run_directory.opened():
-        stage(stages)
+@contextmanager
+def _opened(
+    recipe: Recipe, directory: Path, console: Console | None, *, fresh: bool = False
+) -> "Generator[Run]":
+    """Give the stages of a run while its directory is locked."""
+    console = console or Console(quiet=not is_main())
+    stages = Run(RunDirectory.at(directory, recipe, console, fresh=fresh))
+    with stages.run_directory.opened(fresh=fresh):
+        yield stages
 
 
 class Run:
-    """The stages of a run, over one run_directory; models and reward load when first used.
+    """The stages of a run; models and reward load when they are first used.
 
     Attributes:
+        run_directory: holds everything that the run writes.
+        recipe: of the run.
         prompts: training prompts, then held-out ones.
-        reward_name: what the recipe's reward is called in every table.
+        reward_name: name of the recipe's reward in every table.
     """
 
     def __init__(self, run_directory: RunDirectory) -> None:
-        """Read the prompts; the run_directory must be open before a stage runs.
+        """Read the prompts; the directory must be opened before a stage runs.
 
         Raises:
             PromptError: they cannot be used.
         """
         self.run_directory = run_directory
         self.recipe = run_directory.recipe
-        self.prompts = load_prompts(self.recipe.prompts, on_remark=self._say)
-        self.reward_name = run_directory.recipe.reward.score_name
+        self.prompts = run_directory.prompts
+        self.reward_name = self.recipe.reward.score_name
 
     def sample(self) -> None:
         """Draw n completions of every training prompt."""
-        check_sampling(self.recipe)
         check_amount(self.recipe, self.prompts, self.run_directory.path)
         if self._pairs_are_given:
             return
@@ -165,7 +178,6 @@ class Run:
 
     def score(self) -> None:
         """Score the training candidates."""
-        check_scoring(self.recipe)
         self.recipe.reward.check_columns(self.prompts)
         if self._pairs_are_given:
             return
@@ -183,39 +195,22 @@ class Run:
         self._forget("base", "reward")
 
     def train(self) -> None:
-        """Train towards the tilt."""
-        check_training(self.recipe)
-        self._require_scores()
-        objective = self.recipe.training.objective
-        self._heading(f"Train: {objective}")
-        self.run_directory.write_recipe()
-        goal = self.recipe.final_goal
-        if not self._pairs_are_given:
-            self._say(
-                f"The goal is {goal.name}: an answer that beats the base's in "
-                f"{goal.win_rate:.1%} of comparisons, {goal.kl:.2f} nats away from it."
-            )
-        self._say(self.recipe.training.build_objective().description)
-        put_in_place(self.run_directory, self._rounds[-1])
-        for this in self._rounds:
-            self._train_round(this)
-
-    def join_training(self) -> None:
-        """Help the process that trains; a launcher starts several."""
-        for this in self._rounds:
-            if agree(False):
-                # Only now is it recorded when the run began.
-                self.run_directory = RunDirectory.at(
-                    self.run_directory.path, self.recipe, self.run_directory.console
+        """Train towards the tilt; every process of a launched training calls it."""
+        on_main(self._begin_training)
+        for round_ in self._rounds:
+            if on_main(partial(self._prepare_round, round_)):
+                stage = self._training_stage(round_)
+                train_model(
+                    self.run_directory, round_, self.reward_name, stage, lambda: self.reward
                 )
-                stage = self._training_stage(this)
-                train_model(self.run_directory, this, self.reward_name, stage, lambda: self.reward)
+            else:
+                self._say("Trained already.")
 
     def evaluate(self) -> None:
         """Compare base, best-of-n and the trained model on held-out prompts."""
         self._require_model()
         check_amount(self.recipe, self.prompts, self.run_directory.path)
-        prompts = self._of_split("eval")
+        prompts = self.run_directory.prompts_of("eval")
         self._heading(f"Evaluate: {len(prompts)} held-out prompts")
         self.run_directory.write_recipe()
         stage = self._evaluation_stage
@@ -247,7 +242,7 @@ class Run:
     @cached_property
     def reward(self) -> Reward:
         """The recipe's reward."""
-        return load_told(self.recipe.reward, self.run_directory.console)
+        return load_with_notice(self.recipe.reward, self.run_directory.console)
 
     @cached_property
     def base(self) -> Policy:
@@ -266,12 +261,11 @@ class Run:
 
     @cached_property
     def _train_plan(self) -> SetPlan:
-        return self._plan_of_base("train", self._of_split("train"), self.recipe.sampling.n)
+        return self._plan_of_base("train", "train", self.recipe.sampling.n)
 
     @cached_property
     def _base_plan(self) -> SetPlan:
-        prompts, num_samples = self._of_split("eval"), self.recipe.evaluation.base_samples
-        return self._plan_of_base("eval-base", prompts, num_samples)
+        return self._plan_of_base("eval-base", "eval", self.recipe.evaluation.base_samples)
 
     @cached_property
     def _trained_plan(self) -> SetPlan:
@@ -281,7 +275,8 @@ class Run:
         model = self.run_directory.model_directory
         return base.asked_of(model, "eval-bonbon", settings, num_samples=num_samples)
 
-    def _plan_of_base(self, name: str, prompts: Sequence[Prompt], num_samples: int) -> SetPlan:
+    def _plan_of_base(self, name: str, split: Split, num_samples: int) -> SetPlan:
+        prompts = self.run_directory.prompts_of(split)
         settings = sampling_settings(self.recipe, name, prompts, num_samples)
         return SetPlan(name, prompts, num_samples, settings, keep=name == "train")
 
@@ -289,37 +284,35 @@ class Run:
     def _rounds(self) -> list[Round]:
         return rounds_of(self.run_directory)
 
-    def _round_plan(self, this: Round) -> SetPlan:
+    def _round_plan(self, round_: Round) -> SetPlan:
         """Return how a round's candidates are drawn: by the model of the round before."""
-        if this.number == 1:
+        if round_.number == 1:
             return self._train_plan
-        plan, before = self._train_plan, self._rounds[this.number - 2]
+        plan, before = self._train_plan, self._rounds[round_.number - 2]
         settings = round_sampling_settings(
             self.recipe,
             plan.settings,
-            set_name=this.set_name,
+            set_name=round_.set_name,
             model=self._training_of(before),
         )
-        return plan.asked_of(before.model_directory, this.set_name, settings)
+        return plan.asked_of(before.model_directory, round_.set_name, settings)
 
-    def _training_stage(self, this: Round) -> Stage:
-        """Return what is known of a round's training."""
-        drawn = (
-            [] if self._pairs_are_given else self.run_directory.store.shards(this.set_name).values()
-        )
+    def _training_stage(self, round_: Round) -> Stage:
+        store, pairs_are_given = self.run_directory.store, self._pairs_are_given
+        drawn = [] if pairs_are_given else store.shards(round_.set_name).values()
         return self.run_directory.stage(
-            this.stage_name,
-            self._training_of(this),
+            round_.stage_name,
+            self._training_of(round_),
             inputs=list(drawn),
-            makes_in=this.directory,
+            makes_in=round_.directory,
         )
 
-    def _training_of(self, this: Round) -> dict[str, Any]:
+    def _training_of(self, round_: Round) -> dict[str, Any]:
         """Return what a round's model depends on."""
         if self._pairs_are_given:
             return self._pair_training
-        scores = self.run_directory.store.read_scores(this.set_name, self.reward_name) or {}
-        return training_settings(self.recipe, self._round_plan(this).settings, scores)
+        scores = self.run_directory.store.read_scores(round_.set_name, self.reward_name) or {}
+        return training_settings(self.recipe, self._round_plan(round_).settings, scores)
 
     @cached_property
     def _pair_training(self) -> dict[str, Any]:
@@ -337,9 +330,9 @@ class Run:
         scoring = scoring_settings(self.recipe, base.settings, prompts=base.prompts)
         settings = {
             "name": self.recipe.name,
-            "draws of the base": digest(base.settings),
-            "draws of the trained model": digest(self._trained_plan.settings),
-            "their rewards": digest(scoring),
+            "base_candidates": digest(base.settings),
+            "trained_candidates": digest(self._trained_plan.settings),
+            "rewards": digest(scoring),
             "evaluation": self.recipe.evaluation.model_dump(
                 mode="json", exclude={"groups_per_batch"}
             ),
@@ -347,29 +340,41 @@ class Run:
         read = scored_answers(self.run_directory, self.reward_name)
         return self.run_directory.stage("evaluate", settings, inputs=read)
 
-    def _train_round(self, this: Round) -> None:
-        """Draw and score a round's candidates, if they are not the base's, and train on them."""
+    def _begin_training(self) -> None:
+        """Say what is trained towards, and put the model of the last round in place."""
+        self._require_scores()
+        objective = self.recipe.training.objective
+        self._heading(f"Train: {objective}")
+        self.run_directory.write_recipe()
+        goal = self.recipe.final_goal
+        if not self._pairs_are_given:
+            self._say(
+                f"The goal is {goal.name}: its answers beat the base's in {goal.win_rate:.1%} of "
+                f"comparisons, at a KL divergence of {goal.kl:.2f} nats from the base."
+            )
+        self._say(self.recipe.training.build_objective().description)
+        put_in_place(self.run_directory, self._rounds[-1])
+
+    def _prepare_round(self, round_: Round) -> bool:
+        """Draw and score a round's candidates if they are missing; return whether to train."""
         if self.recipe.rounds.count > 1:
-            self._say(f"Round {this.number} of {self.recipe.rounds.count}.")
-        if this.number > 1:
-            plan = self._round_plan(this)
+            self._say(f"Round {round_.number} of {self.recipe.rounds.count}.")
+        if round_.number > 1:
+            plan = self._round_plan(round_)
             self._draw(
                 plan,
                 open_set(self.run_directory, plan),
-                this.policy,
+                round_.policy,
                 trained_sampling(self.recipe.sampling),
-                lambda: load_policy(this.policy),
+                lambda: load_policy(round_.policy),
             )
             self._score(plan)
         self._forget("base", "reward")
-        stage = self._training_stage(this)
-        must_train = not is_trained(this, stage)
-        if must_train:
-            prepare_training(self.run_directory, this, stage)
-        if agree(must_train):
-            train_model(self.run_directory, this, self.reward_name, stage, lambda: self.reward)
-        else:
-            self._say("Trained already.")
+        stage = self._training_stage(round_)
+        if is_trained(round_, stage):
+            return False
+        prepare_training(self.run_directory, round_, stage)
+        return True
 
     def _draw_base(self) -> None:
         plan = self._base_plan
@@ -387,18 +392,13 @@ class Run:
         """Draw what is missing of a set; the policy is loaded only if something is."""
         if is_drawn(self.run_directory, plan, stage):
             return
-        # Sets must be independent of each other, so each has random numbers of its own.
+        # The sets must be independent of each other, so each has another seed.
         seed = f"{self.recipe.seed}/{plan.name}"
-        if isinstance(sampling.engine, RayEngine):
-            alone = plan.name == "train" or not self.recipe.reward.compares_candidates
-            draw_set_on_ray(
-                self.run_directory,
-                plan,
-                stage,
-                policy,
-                sampling.engine,
-                seed=seed,
-                with_scores=alone,
+        if isinstance(sampling.engine, SetEngine):
+            # Held-out sets are scored together if the reward compares candidates.
+            with_scores = plan.name == "train" or not self.recipe.reward.compares_candidates
+            sampling.engine.draw_set(
+                self.run_directory, plan, stage, policy, seed=seed, with_scores=with_scores
             )
         else:
             draw_set(
@@ -409,15 +409,15 @@ class Run:
             )
 
     def _score(self, *plans: SetPlan) -> None:
-        score_plans(self.run_directory, plans, lambda: self.reward)
+        score_sets(self.run_directory, plans, lambda: self.reward)
 
     def _compare(self, stage: Stage) -> None:
         began = time.perf_counter()
         kl = measure_kl(self.run_directory, self.trained, self.base, self.reward_name)
         stage.count(seconds=time.perf_counter() - began)
         num_prompts: dict[Split, int] = {
-            "train": len(self._of_split("train")),
-            "eval": len(self._of_split("eval")),
+            "train": len(self.run_directory.prompts_of("train")),
+            "eval": len(self.run_directory.prompts_of("eval")),
         }
         made = compare_methods(self.run_directory, self.reward_name, kl, num_prompts)
         stage.reads(scored_answers(self.run_directory, self.reward_name))
@@ -464,9 +464,6 @@ class Run:
             f"{self.run_directory.path} has no finished {what} of this recipe; run "
             f"`bonbon {verb}` with the same recipe and directory first"
         )
-
-    def _of_split(self, split: Split) -> list[Prompt]:
-        return [prompt for prompt in self.prompts if prompt.split == split]
 
     def _forget(self, *names: str) -> None:
         """Free the memory of what is not needed for a while; it loads again when used."""

@@ -1,4 +1,4 @@
-"""A run directory: whose it is, what it holds, and where its parts are."""
+"""The run directory: its lock, its parts, and how what it holds is set aside."""
 
 import fcntl
 import os
@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -13,18 +14,21 @@ from pydantic import ValidationError
 
 from bonbon.console import Console
 from bonbon.data.atomic_file import replace_text
+from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.policy import PolicyConfig
+from bonbon.pipeline.distributed import is_main, on_main
 from bonbon.pipeline.stage import Settings, Stage, stage_file
 from bonbon.recipe import Recipe, dump_recipe, read_yaml
+from bonbon.records import Prompt, Split
 
 LOCK = ".lock"
 SUPERSEDED = "superseded"
 RECIPE = "recipe.yaml"
 FOLDERS = ("candidates", "checkpoints", "model", "rewards", "rounds", "stages", SUPERSEDED)
 FILES = (RECIPE, LOCK, "metrics.json", "report.html", "training.jsonl")
-"""What a run directory holds, and may not hold otherwise."""
+"""Folders and files of a run directory; a file may not have the name of a folder or the reverse."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +63,23 @@ class RunDirectory:
         Raises:
             ConfigError: the recipe sets another clock than the stored completions were drawn with.
         """
-        wanted, recorded = recipe.policy.clock, None if fresh else _recorded_clock(path)
-        drawn = not fresh and (path / "candidates").is_dir()
-        if drawn and wanted not in (None, recorded):
-            told = (
-                "no clock was set" if recorded is None else f"the clock was {recorded.isoformat()}"
-            )
-            raise ConfigError(
-                f"policy.clock is {wanted}, but {told} when the answers in {path} were drawn; "
-                "leave it out, give another directory with --out, or --fresh to draw new answers"
-            )
-        clock = wanted or recorded
-        if clock is None and not drawn:
-            clock = datetime.now().replace(microsecond=0)
+        # The launched processes of a training must read the same prompts as well.
+        clock = on_main(lambda: _clock_of_run(path, recipe.policy.clock, fresh=fresh))
         policy = recipe.policy.model_copy(update={"clock": clock})
         return cls(path, recipe.model_copy(update={"policy": policy}), console)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """The recipe's prompts: those to train on, then those held out.
+
+        Raises:
+            PromptError: they cannot be used.
+        """
+        return load_prompts(self.recipe.prompts, on_remark=lambda text: self.console.say(f"  {text}"))
+
+    def prompts_of(self, split: Split) -> list[Prompt]:
+        """Return the prompts of one split."""
+        return [prompt for prompt in self.prompts if prompt.split == split]
 
     @property
     def store(self) -> CandidateStore:
@@ -103,7 +109,9 @@ class RunDirectory:
 
     @contextmanager
     def opened(self, *, fresh: bool = False) -> Generator[None]:
-        """Hold the directory for one process; a directory in which nothing came about goes again.
+        """Lock the run directory; remove it on exit if it is still empty.
+
+        In a launched training the main process holds the lock for all processes.
 
         Args:
             fresh: set aside what the directory holds first.
@@ -111,6 +119,9 @@ class RunDirectory:
         Raises:
             ConfigError: another process works in it, or it is not a run directory.
         """
+        if not is_main():
+            yield
+            return
         _refuse_foreign(self.path)
         _make(self.path)
         _refuse_misplaced(self.path)
@@ -128,7 +139,7 @@ class RunDirectory:
         replace_text(self.path / RECIPE, dump_recipe(self.recipe))
 
     def set_aside(self, names: Iterable[str]) -> Path | None:
-        """Move what there is of these into a new folder under `superseded/`: nothing is lost.
+        """Move files and folders into a new folder under `superseded/`, so that nothing is lost.
 
         Returns:
             The folder, or None if there was nothing to move.
@@ -145,11 +156,25 @@ class RunDirectory:
         return target
 
 
+def _clock_of_run(path: Path, wanted: datetime | None, *, fresh: bool) -> datetime | None:
+    """Return the recipe's clock, or else that of the run's beginning, which may be now."""
+    recorded = None if fresh else _recorded_clock(path)
+    drawn = not fresh and (path / "candidates").is_dir()
+    if drawn and wanted not in (None, recorded):
+        was = "no clock was set" if recorded is None else f"the clock was {recorded.isoformat()}"
+        raise ConfigError(
+            f"policy.clock is {wanted}, but {was} when the answers in {path} were drawn; leave "
+            "it out, give another directory with --out, or --fresh to draw new answers"
+        )
+    clock = wanted or recorded
+    return datetime.now().replace(microsecond=0) if clock is None and not drawn else clock
+
+
 def _recorded_clock(directory: Path) -> datetime | None:
     """Return the clock of a run that has begun, None if there is no record of it.
 
-    Manifests record it as well: a recipe.yaml that is damaged or gone is written anew, and what is
-    drawn from then on must still read the same prompts.
+    The manifests of the candidates record it as well: if recipe.yaml is damaged or missing, the
+    policy must still read the same prompts.
     """
     if not directory.is_dir():
         return None
@@ -162,7 +187,8 @@ def _recorded_clock(directory: Path) -> datetime | None:
     for file in [file for file in files if "." not in file.stem]:  # prompts without an answer
         with suppress(BonbonError):  # another record has it too
             policies.append(CandidateStore(directory).read_manifest(file.stem))
-    clocks = [cast("dict[str, Any]", one).get("clock") for one in policies if isinstance(one, dict)]
+    records = [cast("dict[str, Any]", policy) for policy in policies if isinstance(policy, dict)]
+    clocks = [record.get("clock") for record in records]
     for clock in filter(None, clocks):
         with suppress(ValidationError):
             return PolicyConfig.model_validate({"clock": clock}).clock

@@ -12,11 +12,13 @@ from bonbon.console import Bar
 from bonbon.data.fingerprint import digest, model_files
 from bonbon.data.store import CandidateJournal, UnansweredPrompts, listed
 from bonbon.errors import ConfigError, EngineError
+from bonbon.models.policy import PolicyConfig
 from bonbon.pipeline.environment import versions
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import Settings, Stage
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import PaidSampler, Sampler
+from bonbon.sampling.config import EngineConfig
 
 FEW = 16
 """Prompts without an answer that say nothing yet of the others."""
@@ -175,6 +177,35 @@ class SetPlan:
             beside=self.name,
             model=model,
         )
+
+
+class SetEngine(EngineConfig):
+    """An engine that draws whole sets of candidates by itself, and may score them as well."""
+
+    def draw_set(
+        self,
+        run_directory: RunDirectory,
+        plan: SetPlan,
+        stage: Stage,
+        policy: PolicyConfig,
+        *,
+        seed: str,
+        with_scores: bool,
+    ) -> None:
+        """Draw the missing shards of a set and store them.
+
+        Args:
+            run_directory: gets the shards.
+            plan: what to draw.
+            stage: from `open_set`.
+            policy: to draw from.
+            seed: starts every random number.
+            with_scores: whether to score the candidates as well.
+
+        Raises:
+            BonbonError: something that the user can fix; finished shards stay stored.
+        """
+        raise NotImplementedError
 
 
 def set_stage(run_directory: RunDirectory, plan: SetPlan) -> Stage:

@@ -1,9 +1,9 @@
-"""A stage's record: with which settings it ran, whether it is finished, and what it cost."""
+"""The record of a stage: its settings, whether it is finished, and what it has cost."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,9 +14,22 @@ from bonbon.errors import BonbonError, ConfigError
 Settings = Mapping[str, Any]
 
 
-class StageRecord(BaseModel):
-    """What is stored of a stage; those of earlier versions have no name, seals and check."""
+VERSION = 2
+"""Version of the run directories that this code writes; see "Run directories" in the docs."""
 
+RENAMED_SETTINGS = {
+    "draws of the base": "base_candidates",
+    "draws of the trained model": "trained_candidates",
+    "their rewards": "rewards",
+    "pairs left out": "pairs_left_out",
+}
+"""Settings of version 1, whose keys were phrases, and what they are called now."""
+
+
+class StageRecord(BaseModel):
+    """What is stored of a stage; the oldest records have no name, seals and check."""
+
+    version: int = 1
     name: str | None = None
     finished: bool
     counts: dict[str, int | float]
@@ -27,22 +40,25 @@ class StageRecord(BaseModel):
 
     def checksum(self) -> str:
         """Return what `check` is in a whole record."""
-        return digest(self.model_dump_json(exclude={"check"}))
+        # Records of version 1 have no version, so their checksum does not cover it.
+        left_out = {"check", "version"} if self.version == 1 else {"check"}
+        return digest(self.model_dump_json(exclude=left_out))
 
 
 class Stage:
-    """What is known of a stage, compared with the settings and the input files of now.
+    """What is recorded of a stage, compared with the present settings and input files.
 
-    It makes a run resumable: a stage whose settings and inputs are unchanged goes on or is
-    skipped, one whose settings or inputs have changed starts afresh.
+    This makes a run resumable: a stage with the same settings and inputs is continued or skipped,
+    a stage with other settings or inputs starts again.
 
     Attributes:
+        known: there is a record of the stage.
         changes: a phrase for every setting or input that differs from the recorded one.
-        changed_inputs: the files among them.
-        started: it ran with these very settings and inputs, perhaps not to the end.
-        damaged: files that it made and that are not what they were, or are gone.
-        finished: it ran with these settings and inputs to the end, and what it made is whole.
-        counts: what it has cost so far: `seconds`, and `work` in tokens or scores.
+        changed_inputs: the input files among them.
+        started: the stage ran with these settings and inputs, perhaps not to the end.
+        damaged: files that the stage wrote and that have changed since, or are gone.
+        finished: the stage ran with these settings and inputs to the end, and its files are whole.
+        counts: what the stage has cost so far: `seconds`, and `work` in tokens or scores.
     """
 
     def __init__(
@@ -57,12 +73,12 @@ class Stage:
 
         Args:
             file: of the record.
-            settings: everything the stage depends on, but for files of the run directory.
-            inputs: those files.
-            makes_in: where the stage's own files are; by default in the run directory.
+            settings: everything that the stage depends on, except files of the run directory.
+            inputs: the files of the run directory that it depends on.
+            makes_in: the directory that it writes to; by default the run directory.
 
         Raises:
-            ConfigError: the record is damaged.
+            ConfigError: the record is damaged, or another version of bonbon has written it.
         """
         self._file = file
         self._directory = file.parent.parent
@@ -83,7 +99,7 @@ class Stage:
 
     @property
     def sealed(self) -> set[Path]:
-        """The files that it has made and sealed."""
+        """The files that the stage has written and sealed."""
         return {self._makes_in / name for name in self._files}
 
     def begin(self) -> None:
@@ -101,23 +117,23 @@ class Stage:
         self._write(finished=False)
 
     def seal(self, *made: Path) -> None:
-        """Note files that the stage has made, with the next record of it."""
+        """Note files that the stage has written; the next record holds their seals."""
         self._files |= {str(path.relative_to(self._makes_in)): seal(path) for path in made}
 
     def reads(self, inputs: Sequence[Path]) -> None:
-        """Note the files of the run directory that the stage depends on, now that all are there."""
+        """Note the input files, now that all of them are there."""
         self._inputs = inputs
 
     def unseal(self) -> None:
-        """Forget what was damaged: it will be made again, and may come out otherwise."""
+        """Forget the seals of damaged files, which will be written again and may differ."""
         names = {str(path.relative_to(self._makes_in)) for path in self.damaged}
-        self._files = {name: one for name, one in self._files.items() if name not in names}
+        self._files = {name: kept for name, kept in self._files.items() if name not in names}
         self.damaged = []
         if self.started:
             self._write(finished=False)
 
     def finish(self, *made: Path) -> None:
-        """Record that the stage is done, and the files that it has made."""
+        """Record that the stage is finished, and the files that it has written."""
         self.seal(*made)
         self._seal_inputs()
         self._write(finished=True)
@@ -141,6 +157,7 @@ class Stage:
     def _write(self, *, finished: bool) -> None:
         self.finished = finished
         record = StageRecord(
+            version=VERSION,
             name=self._file.stem,
             finished=finished,
             counts=self.counts,
@@ -158,35 +175,37 @@ def stage_file(directory: Path, stage: str) -> Path:
 
 
 def recorded_counts(directory: Path, stage: str) -> dict[str, int | float]:
-    """Return what a stage has cost, whatever its settings: `seconds` and `work`."""
+    """Return what a stage has cost with any settings: `seconds` and `work`."""
     record = _read(stage_file(directory, stage))
     return {} if record is None else record.counts
 
 
 def recorded_settings(directory: Path, stage: str) -> dict[str, Any]:
-    """Return the settings a stage ran with, none if it never did."""
+    """Return the settings that a stage ran with, none if it never ran."""
     record = _read(stage_file(directory, stage))
     return {} if record is None else record.settings
 
 
-def same_record(one: Path, other: Path, stage: str) -> bool:
-    """Return whether a stage ran with the same settings in two directories and made the same."""
-    mine, theirs = (_read(stage_file(directory, stage)) for directory in (one, other))
-    if mine is None or theirs is None or mine.settings != theirs.settings:
-        return mine is theirs
-    return {name: sealed.digest for name, sealed in mine.files.items()} == {
-        name: sealed.digest for name, sealed in theirs.files.items()
-    }
+def same_record(first: Path, second: Path, stage: str) -> bool:
+    """Return whether a stage ran with the same settings in two directories and wrote the same."""
+    records = [_read(stage_file(directory, stage)) for directory in (first, second)]
+    contents = [
+        None
+        if record is None
+        else (record.settings, {name: sealed.digest for name, sealed in record.files.items()})
+        for record in records
+    ]
+    return contents[0] == contents[1]
 
 
 def is_finished(directory: Path, stage: str) -> bool:
-    """Return whether a stage is done, whatever its settings, and what it made is whole."""
+    """Return whether a stage is finished, with any settings, and its files are whole."""
     record = _read(stage_file(directory, stage))
     return record is not None and record.finished and not _not_whole(directory, record.files)
 
 
 def refuse_damage(directory: Path, stages: Iterable[str]) -> None:
-    """Refuse to read what stages have made if it is not what they made.
+    """Refuse to read files of stages that have changed since they were written.
 
     Raises:
         BonbonError: a file is damaged or gone.
@@ -210,8 +229,10 @@ def _not_whole(directory: Path, files: Mapping[str, Seal]) -> list[Path]:
 def _read(file: Path) -> StageRecord | None:
     if not file.exists():
         return None
+    text = file.read_bytes()
+    _refuse_newer(file, text)
     try:
-        record = StageRecord.model_validate_json(file.read_bytes())
+        record = StageRecord.model_validate_json(text)
     except ValidationError:
         record = None
     if record is None or not _is_own(record, file):
@@ -219,12 +240,30 @@ def _read(file: Path) -> StageRecord | None:
             f"{file} is damaged; delete it and run the same command again: the stage it records "
             "is done again, and candidates stay stored"
         )
+    if record.version == 1:
+        settings = {RENAMED_SETTINGS.get(key, key): value for key, value in record.settings.items()}
+        record = record.model_copy(update={"settings": settings})
     return record
 
 
+def _refuse_newer(file: Path, text: bytes) -> None:
+    """Refuse a record that a later version of bonbon has written, whatever else it holds."""
+    try:
+        values = json.loads(text)
+    except ValueError:  # damaged, which the caller says
+        return
+    version = cast("dict[str, Any]", values).get("version") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise ConfigError(
+            f"{file.parent.parent} is a run directory of version {version}, and this bonbon reads "
+            f"versions up to {VERSION}; install a newer bonbon, or give another directory with "
+            "--out"
+        )
+
+
 def _is_own(record: StageRecord, file: Path) -> bool:
-    """Return whether a record is whole and of the stage that its file is named for."""
-    if record.name is None:  # of an earlier version
+    """Return whether a record is whole and belongs to the stage that its file is named for."""
+    if record.name is None:  # of the oldest records
         return True
     return record.name == file.stem and record.check == record.checksum()
 

@@ -13,7 +13,6 @@ from transformers import GenerationConfig
 from bonbon.console import Bar
 from bonbon.data.fingerprint import model_files
 from bonbon.data.preferences import held_out_pairs, load_preferences, preference_groups
-from bonbon.data.prompts import load_prompts
 from bonbon.errors import TrainingError
 from bonbon.models.packed.layout import PromptGroup
 from bonbon.models.policy import Policy, PolicyTokenizer, load_policy_tokenizer
@@ -22,7 +21,6 @@ from bonbon.pipeline.evaluate import group_logprobs
 from bonbon.pipeline.rounds import REPORTS, TRAINED, Round, load_trainable, rounds_of, stays_on_goal
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import Stage
-from bonbon.recipe import Recipe
 from bonbon.records import ScoredGroup
 from bonbon.rewards.base import Reward
 from bonbon.training.arguments import num_steps, split_validation
@@ -32,15 +30,14 @@ from bonbon.training.objectives import RankedExample
 from bonbon.training.references import REFERENCE_FILE, with_references
 from bonbon.training.saved_model import SavedAs, save_model
 from bonbon.training.trainer import PreferenceTrainer
-from bonbon.training.trl import answer_reward, fit_online, num_online_steps
 
-BASE_LOGPROBS = "log-probability under the base"
-"""The side table beside draws of a later round's policy."""
+BASE_LOGPROBS = "base_logprobs"
+"""The table of the base's log-probabilities of candidates that a later round's policy drew."""
 
 HELD_OUT = "whose prompt is held out"
 
 
-def round_examples(run_directory: RunDirectory, this: Round, reward_name: str) -> Examples:
+def round_examples(run_directory: RunDirectory, round_: Round, reward_name: str) -> Examples:
     """Return what a round trains on.
 
     An on-policy round after the first trains on its own draws, ranked among the base's, and on
@@ -53,19 +50,19 @@ def round_examples(run_directory: RunDirectory, this: Round, reward_name: str) -
     objective = recipe.training.build_objective()
     tokenizer = load_policy_tokenizer(recipe.policy)
     if recipe.training.preferences is not None:
-        return _preferences(recipe, tokenizer)
-    drawn = run_directory.store.groups(this.set_name, reward_name)
+        return _preferences(run_directory, tokenizer)
+    drawn = run_directory.store.groups(round_.set_name, reward_name)
     if objective.needs_reference:
         _refuse_unknown(drawn)
     tilt, seed, context_length = recipe.goal, recipe.seed, tokenizer.context_length
-    if not stays_on_goal(run_directory, this):
+    if not stays_on_goal(run_directory, round_):
         return ranked_examples(
             drawn, tilt=tilt, objective=objective, seed=seed, context_length=context_length
         )
     base = run_directory.store.groups("train", reward_name)
     rewards = {group.prompt_id: group.rewards for group in base}
     fresh = fresh_examples(
-        _under_base(run_directory, this, drawn),
+        _under_base(run_directory, round_, drawn),
         rewards,
         tilt=tilt,
         objective=objective,
@@ -79,15 +76,16 @@ def round_examples(run_directory: RunDirectory, this: Round, reward_name: str) -
     return fresh.with_others(replace(again, kept=with_references(again.kept, references)))
 
 
-def _preferences(recipe: Recipe, tokenizer: PolicyTokenizer) -> Examples:
-    """Return the pairs of a preference file, without those of held-out prompts."""
-    assert recipe.training.preferences is not None
-    pairs = load_preferences(recipe.training.preferences)
-    held_out = held_out_pairs(pairs, load_prompts(recipe.prompts))
+def _preferences(run_directory: RunDirectory, tokenizer: PolicyTokenizer) -> Examples:
+    """Return the pairs of the preference file, without those of held-out prompts."""
+    recipe, file = run_directory.recipe, run_directory.recipe.training.preferences
+    assert file is not None
+    pairs = load_preferences(file)
+    held_out = held_out_pairs(pairs, run_directory.prompts)
     kept = [pair for pair in pairs if pair.prompt.id not in held_out]
     if not kept:
         raise TrainingError(
-            f"all {len(pairs)} pairs of {recipe.training.preferences} answer held-out prompts; "
+            f"all {len(pairs)} pairs of {file} answer held-out prompts; "
             "expected pairs of other prompts: hold out other ones, or take another file"
         )
     examples = ranked_examples(
@@ -103,21 +101,21 @@ def _preferences(recipe: Recipe, tokenizer: PolicyTokenizer) -> Examples:
 
 
 def _under_base(
-    run_directory: RunDirectory, this: Round, groups: Sequence[ScoredGroup]
+    run_directory: RunDirectory, round_: Round, groups: Sequence[ScoredGroup]
 ) -> list[ScoredGroup]:
     """Return the groups with log-probabilities under the base, computed once and stored."""
     store = run_directory.store
-    if not store.has_scores(this.set_name, BASE_LOGPROBS):
+    if not store.has_scores(round_.set_name, BASE_LOGPROBS):
         numbers = _base_logprobs(run_directory, groups)
-        candidates = [candidate for group in groups for candidate in group.candidates]
-        store.write_scores(this.set_name, BASE_LOGPROBS, numbers, candidates)
-    table = store.read_scores(this.set_name, BASE_LOGPROBS) or {}
+        keys = [candidate.key for group in groups for candidate in group.candidates]
+        store.write_scores(round_.set_name, BASE_LOGPROBS, numbers, keys)
+    table = store.read_scores(round_.set_name, BASE_LOGPROBS) or {}
     return [
         replace(
             group,
             candidates=tuple(
-                replace(one, logprob=cast("float", table[one.prompt_id, one.sample_index]))
-                for one in group.candidates
+                replace(candidate, logprob=cast("float", table[candidate.key]))
+                for candidate in group.candidates
             ),
         )
         for group in groups
@@ -140,7 +138,9 @@ def _base_logprobs(run_directory: RunDirectory, groups: Sequence[ScoredGroup]) -
 
 def _refuse_unknown(groups: Sequence[ScoredGroup]) -> None:
     """Refuse candidates of which nobody knows how likely the base finds them."""
-    unknown = sum(math.isnan(one.logprob) for group in groups for one in group.candidates)
+    unknown = sum(
+        math.isnan(candidate.logprob) for group in groups for candidate in group.candidates
+    )
     if unknown:
         raise TrainingError(
             f"{unknown} candidates have no log-probability under the base, which the objective "
@@ -153,31 +153,31 @@ LEFTOVERS = ("checkpoints", ".model.partial")
 SECONDS_BETWEEN_COUNTS = 5.0
 
 
-def is_trained(this: Round, stage: Stage) -> bool:
+def is_trained(round_: Round, stage: Stage) -> bool:
     """Return whether the model is there and was trained with the present settings."""
     names = ("config.json", "adapter_config.json")
-    return stage.finished and any((this.model_directory / name).is_file() for name in names)
+    return stage.finished and any((round_.model_directory / name).is_file() for name in names)
 
 
-def prepare_training(run_directory: RunDirectory, this: Round, stage: Stage) -> None:
+def prepare_training(run_directory: RunDirectory, round_: Round, stage: Stage) -> None:
     """Clear away what other settings left, unless training goes on where it stopped."""
     if stage.changes:
         run_directory.console.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
     if stage.damaged:
-        _set_damage_aside(run_directory, this, stage)
+        _set_damage_aside(run_directory, round_, stage)
     if stage.started:
         return
-    kept = run_directory.set_aside((*TRAINED, *REPORTS)) if this.is_last else None
+    kept = run_directory.set_aside((*TRAINED, *REPORTS)) if round_.is_last else None
     if kept is not None:
         run_directory.console.say(f"  The earlier model and its report are kept in {kept}.")
     for name in LEFTOVERS:
-        shutil.rmtree(this.directory / name, ignore_errors=True)
+        shutil.rmtree(round_.directory / name, ignore_errors=True)
     stage.begin()
 
 
-def _set_damage_aside(run_directory: RunDirectory, this: Round, stage: Stage) -> None:
+def _set_damage_aside(run_directory: RunDirectory, round_: Round, stage: Stage) -> None:
     lost = ", ".join(path.name for path in stage.damaged[:3])
-    place = str(this.model_directory.relative_to(run_directory.path))
+    place = str(round_.model_directory.relative_to(run_directory.path))
     kept = run_directory.set_aside([place])
     where = "" if kept is None else f", and what is left of it is kept in {kept}"
     run_directory.console.say(
@@ -188,7 +188,7 @@ def _set_damage_aside(run_directory: RunDirectory, this: Round, stage: Stage) ->
 
 def train_model(
     run_directory: RunDirectory,
-    this: Round,
+    round_: Round,
     reward_name: str,
     stage: Stage,
     load_reward: Callable[[], Reward],
@@ -202,28 +202,34 @@ def train_model(
         TrainingError: no preferences, or the loss is no longer a number.
     """
     if run_directory.recipe.training.build_objective().online:
-        _train_online(run_directory, this, reward_name, stage, load_reward())
+        _train_online(run_directory, round_, reward_name, stage, load_reward())
         return
-    examples = round_examples(run_directory, this, reward_name)
-    if examples.remark and is_main():
+    examples = round_examples(run_directory, round_, reward_name)
+    if examples.remark:
         run_directory.console.say(f"  {examples.remark}")
-    this.directory.mkdir(parents=True, exist_ok=True)
-    policy = load_trainable(run_directory.recipe, this.policy)
-    trained = _fit(run_directory, this, policy, examples.kept, stage)
+    round_.directory.mkdir(parents=True, exist_ok=True)
+    policy = load_trainable(run_directory.recipe, round_.policy)
+    trained = _fit(run_directory, round_, policy, examples.kept, stage)
     if is_main():
         groups = [example.group for example in examples.kept]
-        _finish(run_directory, this, policy, trained, stage, groups)
+        _finish(run_directory, round_, policy, trained, stage, groups)
 
 
 def _train_online(
-    run_directory: RunDirectory, this: Round, reward_name: str, stage: Stage, reward: Reward
+    run_directory: RunDirectory, round_: Round, reward_name: str, stage: Stage, reward: Reward
 ) -> None:
-    """Train on answers that are drawn and scored on the way."""
+    """Train on answers that are drawn and scored during training."""
+    from bonbon.training.trl import (  # noqa: PLC0415 - needs the optional package trl
+        answer_reward,
+        fit_online,
+        num_online_steps,
+    )
+
     recipe = run_directory.recipe
     training = recipe.training
-    prompts = [prompt for prompt in load_prompts(recipe.prompts) if prompt.split == "train"]
-    stored = run_directory.store.groups(this.set_name, reward_name)
-    policy = load_trainable(run_directory.recipe, this.policy)
+    prompts = run_directory.prompts_of("train")
+    stored = run_directory.store.groups(round_.set_name, reward_name)
+    policy = load_trainable(run_directory.recipe, round_.policy)
     steps = steps_until(training.stop_at, num_online_steps(len(prompts), training))
     with run_directory.console.bar("train", total=steps) as bar:
         progress = _Progress(bar, stage)
@@ -233,18 +239,21 @@ def _train_online(
             answer_reward(reward, stored, as_quantile=training.rlhf_reward == "quantile"),
             training,
             recipe.sampling,
-            output_dir=this.directory,
+            output_dir=round_.directory,
             seed=recipe.training_seed,
             on_step=progress.step,
         )
         progress.record()
-    drawn = [tuple(one.token_ids for one in group.candidates if one.token_ids) for group in stored]
+    drawn = [
+        tuple(candidate.token_ids for candidate in group.candidates if candidate.token_ids)
+        for group in stored
+    ]
     groups = [
         PromptGroup(group.candidates[0].prompt_token_ids, completions)
         for group, completions in zip(stored, drawn, strict=True)
         if completions
     ]
-    _finish(run_directory, this, policy, trained, stage, groups)
+    _finish(run_directory, round_, policy, trained, stage, groups)
 
 
 class _Progress:
@@ -272,7 +281,7 @@ class _Progress:
 
 def _fit(
     run_directory: RunDirectory,
-    this: Round,
+    round_: Round,
     policy: Policy,
     examples: list[RankedExample],
     stage: Stage,
@@ -287,9 +296,9 @@ def _fit(
             examples,
             recipe.training,
             temperature=recipe.sampling.temperature,
-            output_dir=this.directory,
+            output_dir=round_.directory,
             seed=recipe.training_seed,
-            starts_at_reference=not stays_on_goal(run_directory, this),
+            starts_at_reference=not stays_on_goal(run_directory, round_),
             on_step=progress.step if is_main() else None,
         )
         model = trainer.fit()
@@ -300,38 +309,38 @@ def _fit(
     whole = trainer.full_state()
     if not is_main():  # nothing was gathered there
         return model
-    fresh = trainer.unsharded(load_trainable(recipe, this.policy))
+    fresh = trainer.unsharded(load_trainable(recipe, round_.policy))
     cast("Any", fresh).load_state_dict(whole)
     return fresh
 
 
 def _finish(
     run_directory: RunDirectory,
-    this: Round,
+    round_: Round,
     policy: Policy,
     trained: torch.nn.Module,
     stage: Stage,
     groups: Sequence[PromptGroup],
 ) -> None:
     """Save the model; there is nothing to resume then."""
-    _save(run_directory, this, policy, trained, groups)
-    references = this.directory / REFERENCE_FILE
+    _save(run_directory, round_, policy, trained, groups)
+    references = round_.directory / REFERENCE_FILE
     kept = [references] if references.is_file() else []
-    stage.finish(*model_files(this.model_directory), *kept)
-    shutil.rmtree(this.directory / "checkpoints", ignore_errors=True)
+    stage.finish(*model_files(round_.model_directory), *kept)
+    shutil.rmtree(round_.directory / "checkpoints", ignore_errors=True)
 
 
 def _save(
     run_directory: RunDirectory,
-    this: Round,
+    round_: Round,
     policy: Policy,
     trained: torch.nn.Module,
     groups: Sequence[PromptGroup],
 ) -> None:
     recipe = run_directory.recipe
     generation = generation_config(policy, recipe.sampling.temperature)
-    how = SavedAs(this.policy, recipe.training.lora, generation)
-    save_model(trained, policy, this.model_directory, how, groups=groups)
+    how = SavedAs(round_.policy, recipe.training.lora, generation)
+    save_model(trained, policy, round_.model_directory, how, groups=groups)
 
 
 def generation_config(policy: Policy, temperature: float) -> GenerationConfig:

@@ -13,11 +13,10 @@ from tests.processes import PATIENCE, WarmPython, finished, wait_for
 
 from bonbon.console import Console
 from bonbon.data.prompts import load_prompts
-from bonbon.data.store import CandidateKey
 from bonbon.errors import MissingExtraError, RewardError
 from bonbon.models.policy import load_policy
 from bonbon.pipeline import sample as candidates
-from bonbon.pipeline.cache_keys import sampling_settings, scoring_settings
+from bonbon.pipeline.cache_keys import sampling_settings
 from bonbon.pipeline.ray.cluster import ray_cluster, require_ray
 from bonbon.pipeline.ray.config import RayEngine
 from bonbon.pipeline.ray.job import draw_set_on_ray
@@ -26,10 +25,10 @@ from bonbon.pipeline.ray.worker import (
 )
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import SetPlan, draw_set, is_drawn, open_set
-from bonbon.pipeline.score import score_set
+from bonbon.pipeline.score import score_sets
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.recipe import Recipe, dump_recipe
-from bonbon.records import Candidate, Prompt
+from bonbon.records import Candidate, CandidateKey, Prompt
 from bonbon.rewards.function import FunctionConfig
 from bonbon.sampling.base import OnPrompt, Progress
 from bonbon.sampling.native.sampler import TransformersSampler
@@ -147,10 +146,9 @@ class Place:
     def score(self) -> None:
         """Run the scoring stage."""
         run_directory = self.run_directory()
-        settings = scoring_settings(self.recipe, self.plan.settings, prompts=self.plan.prompts)
         with run_directory.opened():
             reward = self.recipe.reward.load()
-            score_set(run_directory, "train", self.prompts, lambda: reward, settings)
+            score_sets(run_directory, [self.plan], lambda: reward)
 
 
 class Stopping:

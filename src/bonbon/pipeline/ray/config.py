@@ -7,11 +7,14 @@ from pydantic import Field, field_validator
 
 from bonbon.errors import ConfigError
 from bonbon.models.policy import Policy, PolicyConfig
+from bonbon.pipeline.run_directory import RunDirectory
+from bonbon.pipeline.sample import SetEngine, SetPlan
+from bonbon.pipeline.stage import Stage
 from bonbon.sampling.base import Sampler
 from bonbon.sampling.config import EngineConfig, SamplingConfig, check_package
 
 
-class RayEngine(EngineConfig):
+class RayEngine(SetEngine):
     """A pool of workers on a Ray cluster, each with a built-in or vLLM engine and the reward."""
 
     kind: Literal["ray"] = "ray"
@@ -51,17 +54,34 @@ class RayEngine(EngineConfig):
         seed: int | str,
         load: Callable[[], Policy],
     ) -> tuple[Sampler, dict[str, Any]]:
-        """Refuse: a job of whole sets is no sampler."""
+        """Refuse: this engine draws whole sets, not single prompts."""
         raise ConfigError(
             "got the engine 'ray', which draws whole runs (`bonbon run`, `bonbon sample`); "
             "expected an engine of one process here: transformers, vllm or openai"
         )
 
+    def draw_set(
+        self,
+        run_directory: RunDirectory,
+        plan: SetPlan,
+        stage: Stage,
+        policy: PolicyConfig,
+        *,
+        seed: str,
+        with_scores: bool,
+    ) -> None:
+        """Draw the missing shards on the cluster; see `SetEngine`."""
+        from bonbon.pipeline.ray.job import draw_set_on_ray  # noqa: PLC0415 - it knows this class
+
+        draw_set_on_ray(
+            run_directory, plan, stage, policy, self, seed=seed, with_scores=with_scores
+        )
+
     def cache_key(self) -> dict[str, Any]:
-        """Return the workers': they draw what one of them alone would."""
+        """Return the key of the workers' engine: they draw what one of them alone would draw."""
         return self.worker.cache_key()
 
     @property
     def runs_here(self) -> bool:
-        """No: workers may be on other machines."""
+        """False: workers may be on other machines."""
         return False

@@ -1,15 +1,13 @@
-"""The sampling stage as a Ray Data job: a pool of workers, the same shards, nothing drawn twice."""
+"""The sampling stage as a Ray Data job: a pool of workers that draw and score shards."""
 
 import json
 import shutil
-import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 from bonbon.config import at_home
-from bonbon.data.store import CandidateKey
 from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
 from bonbon.pipeline.cache_keys import scoring_settings
@@ -31,12 +29,10 @@ from bonbon.pipeline.sample import (
     say_what_was_drawn,
     write_set_manifest,
 )
+from bonbon.pipeline.score import ScoreTable, recipe_table
 from bonbon.pipeline.stage import Stage
-from bonbon.records import Candidate, Prompt
+from bonbon.records import CandidateKey, Prompt
 from bonbon.rewards.base import RewardConfig
-
-SAVING_SHARE = 0.05
-"""Most of the time that may go into saving scores before all are there."""
 
 
 def draw_set_on_ray(
@@ -49,24 +45,24 @@ def draw_set_on_ray(
     seed: str,
     with_scores: bool = True,
 ) -> None:
-    """Draw and score the shards that are still missing, each on some worker of a cluster.
+    """Draw and score the missing shards, each on one worker of a cluster.
 
-    The shards are those of `draw_set`, and the scores those of the scoring stage, which goes on
-    from them. A worker that dies is replaced, and the shard it was at is drawn again.
+    The shards are those of `draw_set`. The scores go into the table of the scoring stage, which
+    continues it. A worker that dies is replaced, and its shard is drawn again.
 
     Args:
-        run_directory: where to; every worker must see its directory.
+        run_directory: gets the shards; every worker must see it.
         plan: what to draw.
-        stage: from `open_set`; its seconds are the workers', added up.
+        stage: from `open_set`; its seconds are the sum of all workers'.
         policy: to draw from.
-        engine: the pool.
-        seed: starts every random number; each set has one of its own.
-        with_scores: score the draws as well; not for a reward that must see this set's answers
-            beside another's.
+        engine: the pool of workers.
+        seed: starts every random number; each set has another one.
+        with_scores: whether to score the candidates as well. False for a reward that must see
+            this set's candidates together with another set's.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        BonbonError: something the user can mend; shards that are done stay done.
+        BonbonError: something that the user can fix; finished shards stay stored.
     """
     with ray_cluster(engine, run_directory.console):
         if not stage.started:
@@ -75,13 +71,13 @@ def draw_set_on_ray(
         write_set_manifest(run_directory, plan, _pool(engine, {"name": engine.worker.kind}))
         reward = run_directory.recipe.reward if with_scores else None
         setup = _setup(run_directory, plan, policy, reward, engine, seed)
-        scores = _Scores(run_directory, plan) if with_scores else None
+        table = _opened_table(run_directory, plan) if with_scores else None
         shutil.rmtree(tries_directory(run_directory.path), ignore_errors=True)
         try:
-            _hand_out(run_directory, plan, stage, setup, engine, scores)
+            _hand_out(run_directory, plan, stage, setup, engine, table)
         finally:
-            if scores is not None:
-                scores.save()
+            if table is not None:
+                table.save()
             shutil.rmtree(tries_directory(run_directory.path), ignore_errors=True)
     _refuse_unseen(run_directory, plan)
     stage.finish()
@@ -94,7 +90,7 @@ def _hand_out(
     stage: Stage,
     setup: WorkerSetup,
     engine: RayEngine,
-    scores: "_Scores | None",
+    table: ScoreTable | None,
 ) -> None:
     """Hand out the shards, and note each that comes back."""
     division, missing = divide(plan.prompts), sorted(missing_shards(run_directory, plan))
@@ -105,20 +101,21 @@ def _hand_out(
         closing(_results(shards, setup, engine)) as results,
     ):
         bar.advance(total - plan.num_samples * sum(len(shard.prompts) for shard in shards))
-        for place, finished in enumerate(results):
+        for count, finished in enumerate(results):
             if finished.num_tries > 1:
                 run_directory.console.say(
                     f"  A worker died at shard {finished.index}; another has drawn it again."
                 )
-            if place == 0:
+            if count == 0:
                 write_set_manifest(run_directory, plan, _pool(engine, finished.engine))
             stored = run_directory.store.shards(plan.name)
-            if finished.index in stored:  # else the directory is not shared, as is said at the end
+            if finished.index in stored:  # if not, see _refuse_unseen
                 stage.seal(stored[finished.index])
             stage.count(seconds=finished.sampling_seconds, work=finished.num_tokens)
             prompts = division[finished.index]
-            if scores is not None:
-                scores.add(prompts, finished)
+            if table is not None:
+                table.add(_keys(prompts, plan.num_samples), finished.scores)
+                table.stage.count(seconds=finished.scoring_seconds, work=len(finished.scores))
             bar.advance(len(prompts) * plan.num_samples, extra=finished.num_tokens)
 
 
@@ -143,7 +140,7 @@ def _results(
             num_cpus=engine.cpus_per_worker,
             num_gpus=engine.gpus_per_worker,
         )
-    # Fetched ahead, a result would reach us only after the next.
+    # With prefetching, a result arrives only after the next one.
     batches = cast("Any", dataset.iter_batches(batch_size=None, prefetch_batches=0))
     for batch in batches:
         result: FinishedShard | FailedShard = batch["item"][0]
@@ -161,9 +158,9 @@ def _setup(
     seed: str,
 ) -> WorkerSetup:
     """Return what the workers are told, every path absolute."""
-    place = at_home(Path(policy.model))
-    if place.is_dir():
-        policy = policy.model_copy(update={"model": str(place.resolve())})
+    directory = at_home(Path(policy.model))
+    if directory.is_dir():
+        policy = policy.model_copy(update={"model": str(directory.resolve())})
     sampling = run_directory.recipe.sampling
     return WorkerSetup(
         directory=run_directory.path.resolve(),
@@ -185,11 +182,7 @@ def _pool(engine: RayEngine, worker: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_unseen(run_directory: RunDirectory, plan: SetPlan) -> None:
-    """Refuse a set of which the workers stored shards where they cannot be seen from here.
-
-    Raises:
-        BonbonError: there are such shards.
-    """
+    """Refuse shards that the workers have stored where this process cannot see them."""
     unseen = missing_shards(run_directory, plan)
     if unseen:
         raise BonbonError(
@@ -199,60 +192,14 @@ def _refuse_unseen(run_directory: RunDirectory, plan: SetPlan) -> None:
         )
 
 
-class _Scores:
-    """The scores of a set as far as they are known, in the table that the scoring stage fills."""
-
-    def __init__(self, run_directory: RunDirectory, plan: SetPlan) -> None:
-        """Go on with the table if it holds this very reward's scores of these very candidates."""
-        self._plan = plan
-        self._store = run_directory.store
-        self._reward_name = run_directory.recipe.reward.score_name
-        settings = scoring_settings(run_directory.recipe, plan.settings, prompts=plan.prompts)
-        self._stage = run_directory.stage(f"score-{plan.name}", settings)
-        whole = self._store.has_scores(plan.name, self._reward_name) and not self._stage.damaged
-        if not self._stage.started or not whole:
-            self._store.write_scores(plan.name, self._reward_name, [], [])
-            self._stage.begin()
-        self._known = self._store.read_scores(plan.name, self._reward_name) or {}
-        self._saved_at = self._saving_takes = 0.0
-
-    def add(self, prompts: Sequence[Prompt], finished: FinishedShard) -> None:
-        """Note a shard's scores, and save them unless it was done only just before."""
-        keys = _keys(prompts, self._plan.num_samples)
-        self._known |= dict(zip(keys, finished.scores, strict=True))
-        self._stage.count(seconds=finished.scoring_seconds, work=len(finished.scores))
-        if time.perf_counter() - self._saved_at > self._saving_takes / SAVING_SHARE:
-            self.save()
-
-    def save(self) -> None:
-        """Write what is known as the whole table."""
-        began = time.perf_counter()
-        keys = [key for key in self._all_keys() if key in self._known]
-        scores = [self._known[key] for key in keys]
-        named = [_named(key) for key in keys]
-        self._store.write_scores(self._plan.name, self._reward_name, scores, named)
-        self._saved_at = time.perf_counter()
-        self._saving_takes = self._saved_at - began
-
-    def _all_keys(self) -> list[CandidateKey]:
-        return _keys(self._plan.prompts, self._plan.num_samples)
+def _opened_table(run_directory: RunDirectory, plan: SetPlan) -> ScoreTable:
+    """Return the table that the scoring stage continues, open for all candidates of the set."""
+    settings = scoring_settings(run_directory.recipe, plan.settings, prompts=plan.prompts)
+    table = recipe_table(run_directory, plan, settings)
+    table.open(_keys(plan.prompts, plan.num_samples))
+    return table
 
 
 def _keys(prompts: Sequence[Prompt], num_samples: int) -> list[CandidateKey]:
     """Return the candidates' keys in the order of every sampler: by prompt, then by index."""
     return [(prompt.id, index) for prompt in prompts for index in range(num_samples)]
-
-
-def _named(key: CandidateKey) -> Candidate:
-    """Return a candidate by name alone, which is all of it that a table of scores holds."""
-    prompt_id, sample_index = key
-    return Candidate(
-        prompt_id=prompt_id,
-        sample_index=sample_index,
-        prompt_text="",
-        prompt_token_ids=(),
-        text="",
-        token_ids=(),
-        logprob=0.0,
-        finish_reason="stop",
-    )

@@ -15,14 +15,15 @@ from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError
 from bonbon.models.policy import PolicyConfig
 from bonbon.models.resource_errors import is_out_of_memory
-from bonbon.records import Candidate, Prompt
-from bonbon.rewards.base import Reward, RewardConfig, checked_scores, prompts_at_once
+from bonbon.pipeline.score import score_in_parts
+from bonbon.records import Prompt
+from bonbon.rewards.base import Reward, RewardConfig
 from bonbon.sampling.base import Sampler
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import EngineRecord, open_sampler
 
 MAX_TRIES = 4
-"""Of a shard whose workers die: enough for bad luck, too few to hide a shard that kills."""
+"""Tries of a shard whose workers die: enough for bad luck, too few to hide a fatal shard."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,11 @@ class ShardWorker:
         store = CandidateStore(setup.directory)
         store.write_shard(setup.set_name, shard.index, setup.num_shards, candidates)
         drawn = time.perf_counter()
-        scores = [] if reward is None else self._scored(reward, shard, candidates)
+        scores: list[float | None] = []
+        if reward is not None:
+            groups = list(zip(*[iter(candidates)] * setup.num_samples, strict=True))
+            for part in score_in_parts(reward, shard.prompts, groups):
+                scores += part.scores
         return FinishedShard(
             index=shard.index,
             num_tries=num_tries,
@@ -156,19 +161,6 @@ class ShardWorker:
                 "reward ends its process; shards that are done stay done"
             )
         return len(hosts)
-
-    def _scored(
-        self, reward: Reward, shard: Shard, candidates: Sequence[Candidate]
-    ) -> list[float | None]:
-        """Score a shard's candidates, which stand by prompt, those of some prompts at a time."""
-        by_id = {prompt.id: prompt for prompt in shard.prompts}
-        size = prompts_at_once(reward) * self._setup.num_samples
-        scores: list[float | None] = []
-        for start in range(0, len(candidates), size):
-            part = candidates[start : start + size]
-            asked = [by_id[candidate.prompt_id] for candidate in part]
-            scores += checked_scores(reward, asked, [candidate.text for candidate in part])
-        return scores
 
     @cached_property
     def _engine(self) -> tuple[Sampler, EngineRecord]:
