@@ -1,5 +1,6 @@
 """The records of stages, which make a run resumable."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,14 @@ import pytest
 
 from bonbon.data.fingerprint import digest
 from bonbon.errors import ConfigError
-from bonbon.pipeline.stage import Stage, is_finished, recorded_counts, stage_file
+from bonbon.pipeline.stage import (
+    VERSION,
+    Stage,
+    StageRecord,
+    is_finished,
+    recorded_counts,
+    stage_file,
+)
 
 SETTINGS = {"n": 8, "policy": {"model": "gpt", "revision": None}, "prompts": digest(["a"])}
 
@@ -80,3 +88,34 @@ def test_a_damaged_record_is_one_line(tmp_path: Path, text: str) -> None:
         with pytest.raises(ConfigError, match=r"sample\.json is damaged; delete it") as refusal:
             read()
         assert "\n" not in str(refusal.value)
+
+
+def rewritten(file: Path, **changes: Any) -> None:  # noqa: ANN401 - JSON
+    """Change a record as another version of bonbon would have written it."""
+    record = StageRecord.model_validate_json(file.read_bytes()).model_copy(update=changes)
+    record.check = record.checksum()
+    left_out = {"version"} if record.version == 1 else set[str]()
+    file.write_text(record.model_dump_json(exclude=left_out))
+
+
+def test_a_record_of_the_first_version_opens_under_the_names_of_today(tmp_path: Path) -> None:
+    stage(tmp_path, {"n": 8}).finish()
+    rewritten(stage_file(tmp_path, "sample"), version=1, settings={"their rewards": "r"})
+    assert "version" not in stage_file(tmp_path, "sample").read_text()
+    assert stage(tmp_path, {"rewards": "r"}).finished
+    assert stage(tmp_path, {"rewards": "s"}).changes == ["rewards was r, now s"]
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_record_of_a_later_version_is_refused_by_its_number(
+    readable: bool, tmp_path: Path
+) -> None:
+    file = stage_file(tmp_path, "sample")
+    stage(tmp_path, SETTINGS).finish()
+    if readable:
+        rewritten(file, version=VERSION + 1)
+    else:
+        file.write_text(json.dumps({"version": VERSION + 1, "what it holds": "nobody knows"}))
+    line = rf"is a run directory of version {VERSION + 1}, and this bonbon reads .* {VERSION}; inst"
+    with pytest.raises(ConfigError, match=line):
+        stage(tmp_path, SETTINGS)

@@ -157,7 +157,6 @@ SCORE_SCHEMA = pa.schema(
 """One row per scored candidate; null if the reward gave no score."""
 
 
-
 class CandidateStore:
     """The candidates of a run, in immutable Parquet shards, with tables of scores.
 

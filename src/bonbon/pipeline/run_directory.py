@@ -75,7 +75,9 @@ class RunDirectory:
         Raises:
             PromptError: they cannot be used.
         """
-        return load_prompts(self.recipe.prompts, on_remark=lambda text: self.console.say(f"  {text}"))
+        return load_prompts(
+            self.recipe.prompts, on_remark=lambda text: self.console.say(f"  {text}")
+        )
 
     def prompts_of(self, split: Split) -> list[Prompt]:
         """Return the prompts of one split."""

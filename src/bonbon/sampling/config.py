@@ -23,7 +23,7 @@ ENGINES: "Registry[type[EngineConfig]]" = Registry(
         "transformers": "bonbon.sampling.native.sampler:TransformersEngine",
         "vllm": "bonbon.sampling.vllm:VllmEngine",
         "openai": "bonbon.sampling.openai_engine:OpenaiEngine",
-        "ray": "bonbon.pipeline.ray.config:RayEngine",
+        "ray": "bonbon.pipeline.ray.job:RayEngine",
     },
 )
 """All engines; other packages add theirs through the entry point `bonbon.engines`."""

@@ -18,8 +18,7 @@ from bonbon.models.policy import load_policy
 from bonbon.pipeline import sample as candidates
 from bonbon.pipeline.cache_keys import sampling_settings
 from bonbon.pipeline.ray.cluster import ray_cluster, require_ray
-from bonbon.pipeline.ray.config import RayEngine
-from bonbon.pipeline.ray.job import draw_set_on_ray
+from bonbon.pipeline.ray.job import RayEngine
 from bonbon.pipeline.ray.worker import (
     tries_directory,
 )
@@ -83,12 +82,11 @@ from pathlib import Path
 from bonbon.data.prompts import load_prompts
 from bonbon.pipeline import sample as candidates
 from bonbon.pipeline.cache_keys import sampling_settings
-from bonbon.pipeline.ray.job import draw_set_on_ray
+from bonbon.pipeline.ray.job import RayEngine
 from bonbon.pipeline.stage import recorded_counts
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.recipe import load_recipe
 from bonbon.console import Console
-from bonbon.pipeline.ray.config import RayEngine
 
 candidates.PROMPTS_PER_SHARD = 8
 recipe = load_recipe(Path("driver.yaml"))
@@ -100,7 +98,7 @@ engine = RayEngine(num_workers=1, address=sys.argv[1])
 with run_directory.opened():
     run_directory.write_recipe()
     stage = candidates.open_set(run_directory, plan)
-    draw_set_on_ray(run_directory, plan, stage, recipe.policy, engine, seed="0/train")
+    engine.draw_set(run_directory, plan, stage, recipe.policy, seed="0/train")
 """
 
 
@@ -122,12 +120,11 @@ class Place:
         with run_directory.opened():
             run_directory.write_recipe()
             stage = open_set(run_directory, self.plan)
-            draw_set_on_ray(
+            engine.draw_set(
                 run_directory,
                 self.plan,
                 stage,
                 self.recipe.policy,
-                engine,
                 seed=SEED,
                 with_scores=with_scores,
             )
@@ -311,7 +308,7 @@ def test_a_drawn_set_needs_no_worker(recipe: Recipe, tmp_path: Path) -> None:
 def test_workers_for_which_there_is_no_room_are_announced() -> None:
     said = io.StringIO()
     with ray_cluster(RayEngine(num_workers=3), Console(file=said, width=500)):
-        assert "room for 2 of 3 workers of 1 CPUs and 0 GPUs each" in said.getvalue()
+        assert "fits 2 of 3 workers of 1 CPUs and 0 GPUs each" in said.getvalue()
     assert ray.is_initialized()  # the cluster was not ours to end
 
 
@@ -321,7 +318,6 @@ import ray
 from bonbon.errors import BonbonError
 from bonbon.pipeline.ray.cluster import ray_cluster
 from bonbon.console import Console
-from bonbon.pipeline.ray.config import RayEngine
 
 for engine in (
     RayEngine(address="127.0.0.1:1"),

@@ -8,7 +8,7 @@ import pytest
 
 from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError
-from bonbon.pipeline.ray.config import RayEngine
+from bonbon.pipeline.ray.job import RayEngine
 from bonbon.pipeline.ray.worker import (
     MAX_TRIES,
     FailedShard,

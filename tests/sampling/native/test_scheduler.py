@@ -15,7 +15,7 @@ from bonbon.errors import ConfigError
 from bonbon.models.policy import PolicyConfig
 from bonbon.models.shared_copy import shared_copy
 from bonbon.models.toy import plain_logprob, toy_policy
-from bonbon.pipeline.ray.config import RayEngine
+from bonbon.pipeline.ray.job import RayEngine
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import open_sampler

@@ -1,4 +1,4 @@
-"""A Ray cluster to work on: the one there is, or one of our own for as long as we need it."""
+"""The Ray cluster to work on: an existing one, or a new one that ends with the stage."""
 
 import logging
 import os
@@ -9,25 +9,34 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from bonbon.console import Console
 from bonbon.errors import BonbonError, ConfigError, MissingExtraError
-from bonbon.pipeline.ray.config import RayEngine
 
 OBJECT_STORE_BYTES = 200 * 2**20
-"""Shared memory of a cluster of our own: what travels through it is prompts and scores."""
+"""Shared memory of a new cluster: only prompts and scores travel through it."""
 
 SECONDS_TO_ANSWER = 10
-"""For a cluster that is there."""
+"""How long an existing cluster may take to answer."""
 
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-"""Ray reads these when it starts: nobody is told of our use, and the terminal stays ours."""
+"""Environment variables that Ray reads when it starts: no usage statistics, no log output."""
 
 _LOGGERS = ("ray", "ray.data")
 _PRINTING = "_worker_logs_enabled"
 _STDERR = 2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@runtime_checkable
+class WorkerPool(Protocol):
+    """What a cluster must know of the workers that will run on it."""
+
+    address: str | None
+    num_workers: int
+    cpus_per_worker: float | int
+    gpus_per_worker: float | int
 
 
 def require_ray() -> None:
@@ -46,15 +55,15 @@ def require_ray() -> None:
 
 
 @contextmanager
-def ray_cluster(engine: RayEngine, console: Console) -> Generator[None]:
-    """Be connected to a cluster, and leave it as it was found: one that we started ends.
+def ray_cluster(pool: WorkerPool, console: Console) -> Generator[None]:
+    """Connect to a cluster; shut it down afterwards if it was started here.
 
-    A process that is connected already stays so, whatever `engine.address` says.
+    A process that is connected already keeps its cluster, whatever `pool.address` says.
 
     Raises:
         MissingExtraError: Ray is not installed.
         BonbonError: there is no cluster at the address.
-        ConfigError: the machine cannot hold a single worker.
+        ConfigError: the machine is too small for a single worker.
     """
     require_ray()
     import ray  # noqa: PLC0415 - an optional package
@@ -62,8 +71,8 @@ def ray_cluster(engine: RayEngine, console: Console) -> Generator[None]:
     with _quiet():
         ours = not ray.is_initialized()
         try:
-            started = ours and _connect(engine.address)
-            _check_room(engine, console, final=started)
+            started = ours and _connect(pool.address)
+            _check_resources(pool, console, final=started)
             yield
         finally:
             if ours:
@@ -94,15 +103,15 @@ def _connect(wanted: str | None) -> bool:
 
 
 def _address(wanted: str | None) -> str | None:
-    """Return where the wanted cluster listens, None for a new one on this machine.
+    """Return the address of the wanted cluster, None for a new one on this machine.
 
-    Ray itself would wait long for a cluster that is gone, and then end the process.
+    Without this check Ray waits long for a cluster that is gone, and then ends the process.
     """
     from ray._private.utils import read_ray_address  # noqa: PLC0415 - an optional package
 
     if wanted == "local":
         return None
-    # What `ray start` on this machine notes down, and a crash leaves behind.
+    # `ray start` on this machine writes the address to a file, which remains after a crash.
     address = cast("str | None", read_ray_address()) if wanted in {None, "auto"} else wanted
     if address is not None and _answers(address):
         return address
@@ -110,7 +119,7 @@ def _address(wanted: str | None) -> str | None:
         return None
     raise BonbonError(
         f"no Ray cluster answers at {address or wanted}; start one with `ray start --head`, or set "
-        "sampling.engine.address to `local` to use this machine alone"
+        "sampling.pool.address to `local` to use this machine alone"
     )
 
 
@@ -123,43 +132,43 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _check_room(engine: RayEngine, console: Console, *, final: bool) -> None:
-    """Say how many workers fit; a cluster may grow, a machine of our own (`final`) does not."""
+def _check_resources(pool: WorkerPool, console: Console, *, final: bool) -> None:
+    """Say how many workers fit; a new cluster on this machine (`final`) does not grow."""
     import ray  # noqa: PLC0415 - an optional package
 
     nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(_workers_on(node, engine) for node in nodes)
-    if room >= engine.num_workers:
+    capacity = sum(_workers_on(node, pool) for node in nodes)
+    if capacity >= pool.num_workers:
         return
-    worker = f"{engine.cpus_per_worker} CPUs and {engine.gpus_per_worker} GPUs"
-    if final and not room:
-        found = f"{nodes[0].get('CPU', 0):g} CPUs and {nodes[0].get('GPU', 0):g} GPUs"
+    worker = f"{pool.cpus_per_worker} CPUs and {pool.gpus_per_worker} GPUs"
+    if final and not capacity:
+        available = f"{nodes[0].get('CPU', 0):g} CPUs and {nodes[0].get('GPU', 0):g} GPUs"
         raise ConfigError(
-            f"sampling.engine: a worker takes {worker}, but this machine has {found}; lower "
+            f"sampling.engine: a worker takes {worker}, but this machine has {available}; lower "
             "cpus_per_worker or gpus_per_worker, or give the address of a cluster"
         )
-    wait = "" if final else "; the others start when Ray finds room for them"
+    wait = "" if final else "; the others start when the cluster has resources for them"
     console.say(
-        f"  Ray has room for {room} of {engine.num_workers} workers of {worker} each{wait}."
+        f"  The Ray cluster fits {capacity} of {pool.num_workers} workers of {worker} each{wait}."
     )
 
 
-def _workers_on(node: dict[str, float], engine: RayEngine) -> int:
-    needs = {"CPU": engine.cpus_per_worker, "GPU": engine.gpus_per_worker}
+def _workers_on(node: dict[str, float], pool: WorkerPool) -> int:
+    needs = {"CPU": pool.cpus_per_worker, "GPU": pool.gpus_per_worker}
     fitting = [node.get(name, 0.0) / need for name, need in needs.items() if need]
-    return int(min(fitting, default=engine.num_workers))
+    return int(min(fitting, default=pool.num_workers))
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Leave the terminal to our own words; a failure reaches the user as an exception."""
+    """Silence Ray's loggers and its printer; a failure reaches the user as an exception."""
     import ray._private.worker as printer  # noqa: PLC0415 - an optional package
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    # Ray's debugger, too, stops the printing of messages like this: there is no setting for it.
+    # There is no setting for it; Ray's debugger stops its messages in the same way.
     printing = getattr(printer, _PRINTING, True)
     setattr(printer, _PRINTING, False)
     try:
@@ -172,12 +181,12 @@ def _quiet() -> Generator[None]:
 
 @contextmanager
 def _undisturbed() -> Generator[None]:
-    """Let signals that have handlers wait until Ray is connected, and keep the handlers.
+    """Delay signals until Ray is connected, and keep their handlers.
 
-    An interrupted start of Ray may lose the interrupt, or go on in threads that crash the process
-    at its end; and Ray sets a handler of its own for SIGTERM.
+    If the start of Ray is interrupted, the interrupt may get lost, or Ray's threads continue and
+    crash the process at its end. Ray also sets a handler for SIGTERM.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals go to that one
+    if threading.current_thread() is not threading.main_thread():  # only that one gets signals
         yield
         return
     received: list[int] = []
@@ -197,7 +206,7 @@ def _undisturbed() -> Generator[None]:
 
 @contextmanager
 def _muted_stderr() -> Generator[None]:
-    """Hide what Ray's C++ side prints past Python: the level at which it is going to print."""
+    """Hide what Ray's C++ code prints directly: its log level at start."""
     sys.stderr.flush()
     kept = os.dup(_STDERR)
     try:

@@ -2,17 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
+
+from pydantic import Field, field_validator
 
 from bonbon.config import at_home
-from bonbon.errors import BonbonError
-from bonbon.models.policy import PolicyConfig
+from bonbon.errors import BonbonError, ConfigError
+from bonbon.models.policy import Policy, PolicyConfig
 from bonbon.pipeline.cache_keys import scoring_settings
 from bonbon.pipeline.ray.cluster import ray_cluster
-from bonbon.pipeline.ray.config import RayEngine
 from bonbon.pipeline.ray.worker import (
     FailedShard,
     FinishedShard,
@@ -23,6 +24,7 @@ from bonbon.pipeline.ray.worker import (
 )
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.sample import (
+    SetEngine,
     SetPlan,
     divide,
     missing_shards,
@@ -33,55 +35,94 @@ from bonbon.pipeline.score import ScoreTable, recipe_table
 from bonbon.pipeline.stage import Stage
 from bonbon.records import CandidateKey, Prompt
 from bonbon.rewards.base import RewardConfig
+from bonbon.sampling.base import Sampler
+from bonbon.sampling.config import EngineConfig, SamplingConfig, check_package
 
 
-def draw_set_on_ray(
-    run_directory: RunDirectory,
-    plan: SetPlan,
-    stage: Stage,
-    policy: PolicyConfig,
-    engine: RayEngine,
-    *,
-    seed: str,
-    with_scores: bool = True,
-) -> None:
-    """Draw and score the missing shards, each on one worker of a cluster.
+class RayEngine(SetEngine):
+    """A pool of workers on a Ray cluster, each with a built-in or vLLM engine and the reward."""
 
-    The shards are those of `draw_set`. The scores go into the table of the scoring stage, which
-    continues it. A worker that dies is replaced, and its shard is drawn again.
+    kind: Literal["ray"] = "ray"
+    """Marks this engine."""
+    worker: EngineConfig = Field(default_factory=lambda: EngineConfig.read("transformers"))
+    """The engine in every worker."""
+    num_workers: int = Field(default=2, ge=1, le=10_000)
+    """Copies of the policy."""
+    cpus_per_worker: float | int = Field(default=1, ge=0, le=10_000)
+    """CPU cores that Ray sets aside for a worker."""
+    gpus_per_worker: float | int = Field(default=0, ge=0, le=1024)
+    """GPUs that Ray sets aside for a worker."""
+    address: str | None = None
+    """`host:port`, `local` for a new cluster on this machine, or `auto`; by default the one that
+    `RAY_ADDRESS` names or `ray start` began here, or else a new one."""
 
-    Args:
-        run_directory: gets the shards; every worker must see it.
-        plan: what to draw.
-        stage: from `open_set`; its seconds are the sum of all workers'.
-        policy: to draw from.
-        engine: the pool of workers.
-        seed: starts every random number; each set has another one.
-        with_scores: whether to score the candidates as well. False for a reward that must see
-            this set's candidates together with another set's.
+    @field_validator("worker")
+    @classmethod
+    def _draws_here(cls, worker: EngineConfig) -> EngineConfig:
+        if not (worker.runs_here and worker.draws_trained_models):
+            raise ValueError(
+                f"got {worker.kind!r}, expected an engine that loads the policy itself, such as "
+                "transformers or vllm"
+            )
+        return worker
 
-    Raises:
-        MissingExtraError: Ray is not installed.
-        BonbonError: something that the user can fix; finished shards stay stored.
-    """
-    with ray_cluster(engine, run_directory.console):
-        if not stage.started:
-            run_directory.store.discard(plan.name)
-            stage.begin()
-        write_set_manifest(run_directory, plan, _pool(engine, {"name": engine.worker.kind}))
-        reward = run_directory.recipe.reward if with_scores else None
-        setup = _setup(run_directory, plan, policy, reward, engine, seed)
-        table = _opened_table(run_directory, plan) if with_scores else None
-        shutil.rmtree(tries_directory(run_directory.path), ignore_errors=True)
-        try:
-            _hand_out(run_directory, plan, stage, setup, engine, table)
-        finally:
-            if table is not None:
-                table.save()
+    def check(self) -> None:
+        """Find Ray, and the workers' engine."""
+        check_package(self.kind)
+        self.worker.check()
+
+    def open(
+        self,
+        policy: PolicyConfig,
+        sampling: SamplingConfig,
+        *,
+        seed: int | str,
+        load: Callable[[], Policy],
+    ) -> tuple[Sampler, dict[str, Any]]:
+        """Refuse: this engine draws whole sets, not single prompts."""
+        raise ConfigError(
+            "got the engine 'ray', which draws whole runs (`bonbon run`, `bonbon sample`); "
+            "expected an engine of one process here: transformers, vllm or openai"
+        )
+
+    def draw_set(
+        self,
+        run_directory: RunDirectory,
+        plan: SetPlan,
+        stage: Stage,
+        policy: PolicyConfig,
+        *,
+        seed: str,
+        with_scores: bool = True,
+    ) -> None:
+        """Draw the missing shards on the cluster; see `SetEngine`."""
+        with ray_cluster(self, run_directory.console):
+            if not stage.started:
+                run_directory.store.discard(plan.name)
+                stage.begin()
+            write_set_manifest(run_directory, plan, _pool(self, {"name": self.worker.kind}))
+            reward = run_directory.recipe.reward if with_scores else None
+            setup = _setup(run_directory, plan, policy, reward, self, seed)
+            table = _opened_table(run_directory, plan) if with_scores else None
             shutil.rmtree(tries_directory(run_directory.path), ignore_errors=True)
-    _refuse_unseen(run_directory, plan)
-    stage.finish()
-    say_what_was_drawn(run_directory, plan)
+            try:
+                _hand_out(run_directory, plan, stage, setup, self, table)
+            finally:
+                if table is not None:
+                    table.save()
+                shutil.rmtree(tries_directory(run_directory.path), ignore_errors=True)
+        _refuse_unseen(run_directory, plan)
+        stage.finish()
+        say_what_was_drawn(run_directory, plan)
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return the key of the workers' engine: they draw what one of them alone would draw."""
+        return self.worker.cache_key()
+
+    @property
+    def runs_here(self) -> bool:
+        """False: workers may be on other machines."""
+        return False
 
 
 def _hand_out(
