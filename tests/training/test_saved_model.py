@@ -97,7 +97,7 @@ def test_a_merge_that_makes_another_model_does_not_replace_a_good_one(
     save(checkpoint("tied"), place, None)
     good = (place / "model.safetensors").read_bytes()
     monkeypatch.setattr(saved_model, "_untie_adapted", lambda model: None)
-    with pytest.raises(TrainingError, match=r"merged and rounded, .* off by .* nats a token"):
+    with pytest.raises(TrainingError, match=r"merged and rounded, .* differ by .* nats per token"):
         save(checkpoint("tied"), place, HEAD, dtype)
     assert (place / "model.safetensors").read_bytes() == good
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
@@ -124,7 +124,7 @@ def test_what_is_written_is_read_back(
 def test_weights_beyond_the_saved_precision_are_refused(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match="off by nan nats a token"):
+    with pytest.raises(TrainingError, match="differ by nan nats per token"):
         save(checkpoint("overflow"), tmp_path / "model", None, "float16")
 
 

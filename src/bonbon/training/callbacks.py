@@ -1,4 +1,4 @@
-"""What happens after every optimiser step: progress is told, and training may end early."""
+"""Callbacks of the trainer: progress, early stopping, the training log and trackers."""
 
 import json
 import math
@@ -22,40 +22,40 @@ from bonbon.errors import TrainingError
 
 
 def finite_gradients(model: torch.nn.Module) -> bool:
-    """Return whether the norm of all gradients is a finite number; every process has the same."""
-    gradients = [one.grad for one in model.parameters() if one.grad is not None]
+    """Return whether the norm of all gradients is finite; the result is equal in all processes."""
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     return bool(torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm))
 
 
 def finite_weights(model: torch.nn.Module) -> bool:
-    """Return whether every trained weight that this process holds is a finite number."""
-    return all(bool(torch.isfinite(one).all()) for one in _held(model.parameters()))
+    """Return whether every trained weight in this process is a finite number."""
+    return all(bool(torch.isfinite(weight).all()) for weight in _local_weights(model.parameters()))
 
 
 def not_a_number(what: str, step: int) -> str:
-    """Return what to tell a user whose training went wrong."""
+    """Return the error line for a number that is not finite."""
     return (
         f"{what} is no longer a finite number at step {step}; lower training.learning_rate and run "
-        "the same command again: the candidates are stored, and training starts afresh"
+        "the same command again: the candidates are stored, and training starts again"
     )
 
 
-def _held(parameters: Iterable[torch.nn.Parameter]) -> Iterable[torch.Tensor]:
-    for one in parameters:
-        if one.requires_grad:
-            weight = one.detach()
+def _local_weights(parameters: Iterable[torch.nn.Parameter]) -> Iterable[torch.Tensor]:
+    for parameter in parameters:
+        if parameter.requires_grad:
+            weight = parameter.detach()
             yield weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 class StepCallback(TrainerCallback):
-    """Reports steps taken, and tokens worked on, after every optimiser step."""
+    """Reports steps and trained tokens after every optimiser step."""
 
     def __init__(self, on_step: Callable[[int, int], None], tokens: Callable[[], int]) -> None:
-        """Take whom to tell, and what counts the tokens so far."""
+        """Take the function to call, and a function that returns the number of tokens so far."""
         self._on_step = on_step
         self._tokens = tokens
-        self._told = 0
+        self._reported = 0
 
     def on_train_begin(
         self,
@@ -64,7 +64,7 @@ class StepCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Tell what an earlier run has done."""
+        """Report the steps of an earlier run."""
         self._on_step(state.global_step, 0)
 
     def on_step_end(
@@ -74,14 +74,14 @@ class StepCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Tell one more step."""
+        """Report one more step."""
         tokens = self._tokens()
-        self._on_step(1, tokens - self._told)
-        self._told = tokens
+        self._on_step(1, tokens - self._reported)
+        self._reported = tokens
 
 
 class FiniteGradients(TrainerCallback):
-    """Ends training before a step along a gradient that is not a finite number."""
+    """Ends training before an optimiser step with a gradient that is not finite."""
 
     def on_pre_optimizer_step(
         self,
@@ -90,10 +90,10 @@ class FiniteGradients(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Look at the gradient.
+        """Check the gradient.
 
         Raises:
-            TrainingError: it is not a number.
+            TrainingError: the gradient is not finite.
         """
         model = kwargs["model"]
         assert isinstance(model, torch.nn.Module)
@@ -102,12 +102,13 @@ class FiniteGradients(TrainerCallback):
 
 
 class StopAt(TrainerCallback):
-    """Ends training after a share of its steps, also where it is resumed from the last of them.
+    """Ends training after a share of its steps, also in a resumed run.
 
-    Within an epoch transformers looks whether training is over only after a step, so a run that is
-    resumed at the end would take one more. Hence nothing is saved there, and the steps since the
-    checkpoint before are taken again. Early stopping needs the checkpoint, which may be the best:
-    there the step too many counts for nothing, since the best weights are what is kept.
+    Within an epoch transformers checks whether training is over only after a step, so a run that is
+    resumed from the last step would take one step too many. Therefore no checkpoint is saved at the
+    last step, and a resumed run repeats the steps since the checkpoint before. Early stopping needs
+    that checkpoint, which may be the best: there the extra step is not logged, evaluated or saved,
+    and the best weights are kept.
     """
 
     def __init__(self, share: float) -> None:
@@ -121,20 +122,20 @@ class StopAt(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """End training if so many steps are taken; this comes after transformers' own decisions."""
+        """End training after that many steps; this overrides transformers' decisions."""
         end = steps_until(self._share, state.max_steps)
         if state.global_step < end:
             return
         control.should_training_stop = True
         if args.load_best_model_at_end:
             if state.global_step > end:
-                _count_for_nothing(control)
+                _ignore_step(control)
         elif state.epoch < state.num_train_epochs:
             control.should_save = False
 
 
 class StopEarly(EarlyStoppingCallback):
-    """transformers' early stopping, which a resumed run goes on with where it stood."""
+    """transformers' early stopping, which continues in a resumed run."""
 
     _was_over = False
 
@@ -145,7 +146,7 @@ class StopEarly(EarlyStoppingCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Stop at once if the patience had ended before the run was."""
+        """Stop at once if an earlier run had already reached the end of the patience."""
         super().on_train_begin(args, state, control, **kwargs)
         self._was_over = self.early_stopping_patience_counter >= self.early_stopping_patience
         control.should_training_stop |= self._was_over
@@ -157,25 +158,25 @@ class StopEarly(EarlyStoppingCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Let the one step that transformers takes all the same be."""
+        """Ignore the one step that transformers takes nevertheless."""
         if self._was_over:
-            _count_for_nothing(control)
+            _ignore_step(control)
 
 
-def _count_for_nothing(control: TrainerControl) -> None:
+def _ignore_step(control: TrainerControl) -> None:
     control.should_log = control.should_evaluate = control.should_save = False
 
 
 def steps_until(share: float, steps: int) -> int:
-    """Return how many of a run's steps make up a share of them, at least one."""
+    """Return the number of steps in a share of all steps, at least 1."""
     return max(1, math.ceil(share * steps))
 
 
 class TrainingLog(TrainerCallback):
-    """Writes what the Trainer logs to a JSONL file."""
+    """Writes the Trainer's log to a JSONL file."""
 
     def __init__(self, file: Path) -> None:
-        """Write to `file`; entries past the step that training resumes from are dropped."""
+        """Write to `file`; entries after the step that training resumes from are removed."""
         self.file = file
         self._last: tuple[int, str] | None = None
 
@@ -186,11 +187,11 @@ class TrainingLog(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Forget the steps that will be taken again."""
+        """Remove the steps that will be repeated."""
         if not state.is_world_process_zero:
             return
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        # Before the first step there is a measurement too, which a fresh start takes again.
+        # The evaluation before the first step is repeated by a fresh start, so it is removed too.
         kept = [line for line in lines if _step(line) <= state.global_step > 0]
         self.file.write_text("".join(f"{line}\n" for line in kept))
 
@@ -202,12 +203,12 @@ class TrainingLog(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: object,
     ) -> None:
-        """Append one entry."""
+        """Append an entry."""
         if not logs or "train_runtime" in logs or not state.is_world_process_zero:
             return
         split = "eval" if any(key.startswith("eval_") for key in logs) else "train"
         if (state.global_step, split) == self._last:
-            return  # transformers evaluates once more at the end
+            return  # transformers evaluates the last step twice
         self._last = (state.global_step, split)
         values = {key.removeprefix("eval_"): value for key, value in logs.items()}
         entry = {"step": state.global_step, "split": split, **values}
@@ -216,7 +217,7 @@ class TrainingLog(TrainerCallback):
 
 
 def _step(line: str) -> int | float:
-    """Return an entry's step; a line that a kill cut short counts as the future."""
+    """Return an entry's step, infinity for an unfinished line, so that it is removed."""
     try:
         entry = parse_json(line)
     except ValueError:
@@ -229,13 +230,13 @@ TENSORBOARD = "tensorboard"
 
 
 def tracker_callbacks(report_to: Sequence[str], output_dir: Path) -> list[TrainerCallback]:
-    """Return callbacks for the trackers that would write into the checkpoints' directory.
+    """Return callbacks for the trackers that write into the checkpoints' directory by default.
 
     Args:
-        report_to: names that transformers knows; give it `other_trackers` of them.
-        output_dir: a run directory; TensorBoard's files go to `tensorboard/` in it.
+        report_to: names that transformers knows; it gets only `other_trackers` of them.
+        output_dir: a run directory; TensorBoard's files go to its folder `tensorboard/`.
     """
-    return [_Board(output_dir / TENSORBOARD)] if TENSORBOARD in report_to else []
+    return [_TensorBoard(output_dir / TENSORBOARD)] if TENSORBOARD in report_to else []
 
 
 def other_trackers(report_to: Sequence[str]) -> list[str]:
@@ -243,7 +244,7 @@ def other_trackers(report_to: Sequence[str]) -> list[str]:
     return [name for name in report_to if name != TENSORBOARD]
 
 
-class _Board(TensorBoardCallback):
+class _TensorBoard(TensorBoardCallback):
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self.logging_dir = str(directory)

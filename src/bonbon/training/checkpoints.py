@@ -1,4 +1,4 @@
-"""Which checkpoint training may resume from: the last one that is as it was written."""
+"""Checkpoints: training resumes from the last one that is complete and undamaged."""
 
 import json
 import logging
@@ -20,17 +20,17 @@ from bonbon.training.callbacks import finite_weights, not_a_number
 from bonbon.training.references import REFERENCE_FILE
 
 MARK = "complete"
-"""The file that says that a checkpoint is whole, and holds the seals of what belongs to it."""
+"""File that marks a checkpoint as complete and holds the seals of its files."""
 
 _SEALS = TypeAdapter(dict[str, Seal])
 _log = logging.getLogger(__name__)
 
 
 class KeepLastCheckpoint(TrainerCallback):
-    """Marks a checkpoint once all its files are there, and only then removes the others.
+    """Marks a checkpoint after all its files are written, and only then removes the others.
 
-    So a kill cannot leave half of a checkpoint to resume from, nor none at all. The best one by
-    the metric that early stopping watches is kept too.
+    A killed run therefore always has a complete checkpoint to resume from. The best checkpoint by
+    the metric of early stopping is kept too.
     """
 
     def on_save(
@@ -43,7 +43,7 @@ class KeepLastCheckpoint(TrainerCallback):
         """Mark the checkpoint that was just written.
 
         Raises:
-            TrainingError: a weight in it is not a number; the one before stays the last.
+            TrainingError: a weight in it is not finite; the checkpoint before remains the last.
         """
         model = kwargs.get("model")
         if isinstance(model, torch.nn.Module) and not finite_weights(model):
@@ -60,24 +60,24 @@ class KeepLastCheckpoint(TrainerCallback):
 
 
 def last_checkpoint(directory: Path) -> Path | None:
-    """Return the latest complete checkpoint in a directory that is whole, if there is one."""
+    """Return the latest complete and undamaged checkpoint in a directory, None if there is none."""
     complete = [path.parent for path in directory.glob(f"checkpoint-*/{MARK}")]
     for checkpoint in sorted(complete, key=_step, reverse=True):
         damaged = _damaged(checkpoint)
         if damaged is None:
             return checkpoint
         _log.warning(
-            "%s is not what was saved, so training goes on from an earlier checkpoint or, if there "
-            "is none, starts afresh.",
+            "%s is not what was saved, so training continues from an earlier checkpoint or, if "
+            "there is none, starts again.",
             damaged,
         )
     return None
 
 
 def _sealed(checkpoint: Path, *, num_processes: int) -> Mapping[str, object]:
-    """Return the seals of a checkpoint's files, and of the references that it was trained with."""
+    """Return the seals of a checkpoint's files and of the recomputed references."""
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
-    if num_processes > 1:  # the others may still be writing theirs
+    if num_processes > 1:  # other processes may still be writing these
         files = [path for path in files if not path.name.startswith("rng_state")]
     references = checkpoint.parent.parent / REFERENCE_FILE
     files += [references] if references.is_file() else []
@@ -85,9 +85,9 @@ def _sealed(checkpoint: Path, *, num_processes: int) -> Mapping[str, object]:
 
 
 def _damaged(checkpoint: Path) -> Path | None:
-    """Return a file that is not what was saved, of a checkpoint or of the best one by its account.
+    """Return a damaged file of a checkpoint, or of the best checkpoint that it refers to.
 
-    Marks of earlier versions are empty: their checkpoints are taken as they are.
+    Marks of earlier versions are empty; their checkpoints are not checked.
     """
     mark = checkpoint / MARK
     try:

@@ -12,17 +12,17 @@ from bonbon.training.config import LoraSettings
 
 
 def inner_model(model: torch.nn.Module) -> PreTrainedModel:
-    """Return the transformers model that runs, with adapters in its layers if it has any."""
+    """Return the transformers model inside peft's, with adapters in its layers if it has any."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportReturnType, reportCallIssue]
 
 
 def check_targets(model: torch.nn.Module, settings: LoraSettings) -> None:
-    """Refuse names of layers that a model has not; its weights need not be there.
+    """Refuse names of layers that a model does not have; its weights are not needed.
 
-    peft refuses a list only where none of its names fits, and leaves the others out.
+    peft refuses a list only if none of its names fits, and ignores the others.
 
     Raises:
-        ConfigError: there are such names.
+        ConfigError: the model does not have one of the layers.
     """
     target, layers = settings.target_modules, dict(model.named_modules())
     if target == "all-linear":
@@ -46,7 +46,7 @@ def check_targets(model: torch.nn.Module, settings: LoraSettings) -> None:
 
 
 def _matches(pattern: str, layers: Iterable[str]) -> bool:
-    """Return whether a pattern, which peft matches with whole names, is one and fits a layer."""
+    """Return whether a valid pattern matches a layer's whole name, as in peft."""
     try:
         return any(re.fullmatch(pattern, layer) for layer in layers)
     except re.error:
@@ -56,11 +56,11 @@ def _matches(pattern: str, layers: Iterable[str]) -> bool:
 def add_adapters(
     model: PreTrainedModel, settings: LoraSettings | None, *, seed: int
 ) -> torch.nn.Module:
-    """Return the model with trainable adapters, or as it is if no settings are given.
+    """Return the model with trainable adapters, or unchanged without settings.
 
     Raises:
         MissingExtraError: peft is not installed.
-        ConfigError: the model has no such layers.
+        ConfigError: the model does not have the layers.
     """
     if settings is None:
         return model
@@ -81,12 +81,12 @@ def add_adapters(
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
-        # peft asks transformers by a name that is on its way out; the user can do nothing.
+        # peft uses a deprecated name of transformers; the user can do nothing about it.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
         try:
             return get_peft_model(model, config)
         except ValueError as error:
             raise ConfigError(
                 f"training.lora.target_modules: got {target}, expected names of layers of "
-                f"{type(model).__name__} that take adapters; peft says: {error}"
+                f"{type(model).__name__} that peft can adapt; peft says: {error}"
             ) from None

@@ -1,4 +1,4 @@
-"""The trained model as it is written: read back, and held against the one in memory."""
+"""Saving the trained model: it is loaded again and compared with the model in memory."""
 
 import shutil
 from collections import Counter
@@ -22,31 +22,31 @@ from bonbon.training.config import LoraSettings
 from bonbon.training.lora import inner_model
 
 NUM_GROUPS = 4
-"""Prompts whose first and last completions are read again."""
+"""Number of prompts to compare the models on, with their first and last completions."""
 
 SAME = 1e-3
-"""Root mean square difference between the log-probabilities, in nats a token, of equal weights."""
+"""Largest root mean square difference of log-probabilities, in nats per token, of equal weights."""
 
 ROUNDED = 2.0
-"""The same between the weights as trained and as saved, in units of what the last bit of every
-saved weight makes out. Rounding moves a weight by a fourth of that bit; computing in the saved
-precision adds about as much again (SmolLM2-135M in bfloat16: 0.06 nats a token, where the last bits
-make out 0.12)."""
+"""The same between trained and saved weights, in units of the difference that flipping the last bit
+of every saved weight makes. Rounding moves a weight by a quarter of that bit on average; computing
+in the saved precision adds about as much (SmolLM2-135M in bfloat16: 0.06 nats per token, where
+flipping the last bits makes 0.12)."""
 
 Tokens = Float[Tensor, " tokens"]
 Groups = Sequence[PromptGroup]
 
-WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
 class SavedAs:
-    """How a trained model is written.
+    """How to save a trained model.
 
     Attributes:
-        policy: what was trained; its precision is the saved one's.
-        lora: the adapters' settings, None without.
-        generation: goes beside the weights.
+        policy: the policy that was trained; the model is saved in its precision.
+        lora: settings of the adapters, None without adapters.
+        generation: saved beside the weights.
     """
 
     policy: PolicyConfig
@@ -62,17 +62,17 @@ def save_model(
     *,
     groups: Sequence[PromptGroup],
 ) -> None:
-    """Write a trained model in the policy's precision, and make sure that it is what is read back.
+    """Save a trained model in the policy's precision, and check that loading gives the same model.
 
     Args:
-        trained: as training leaves it; what it holds is merged and rounded in place.
+        trained: the model after training; it is merged and rounded in place.
         policy: gives the tokenizer.
-        directory: takes the place of what was there, once the model in it is right.
+        directory: the target; it is replaced after the check.
         how: merged or not, and in which precision.
-        groups: training prompts with completions; a few are read.
+        groups: training prompts with completions; a few are used for the check.
 
     Raises:
-        TrainingError: the saved model answers otherwise than the trained one.
+        TrainingError: the saved model gives other log-probabilities than the trained one.
     """
     few = _few(groups)
     as_trained = _token_logprobs(inner_model(trained), few)
@@ -84,9 +84,9 @@ def save_model(
         model.save_pretrained(partial)
         how.generation.save_pretrained(partial)  # adapters alone are saved without it
         policy.tokenizer.save_pretrained(partial)
-        place = how.policy.model_copy(update={"model": str(partial), "revision": None})
+        config = how.policy.model_copy(update={"model": str(partial), "revision": None})
         four_bit = how.lora is not None and how.lora.four_bit
-        saved = load_policy(place, four_bit=four_bit).model
+        saved = load_policy(config, four_bit=four_bit).model
         _compare(as_trained, in_memory, saved, few)
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
@@ -95,7 +95,7 @@ def save_model(
 
 
 def _ready(trained: nn.Module, how: SavedAs) -> Any:  # noqa: ANN401 - peft's model or transformers'
-    """Return what is to be written: merged if that is wanted, in the policy's precision."""
+    """Return the model to write: merged if the settings say so, in the policy's precision."""
     model, lora = cast("Any", trained), how.lora
     if lora is not None and lora.merge:
         _untie_adapted(inner_model(trained))
@@ -109,9 +109,9 @@ def _ready(trained: nn.Module, how: SavedAs) -> Any:  # noqa: ANN401 - peft's mo
 
 
 def _untie_adapted(model: PreTrainedModel) -> None:
-    """Give adapted layers weights of their own where they share them with others.
+    """Copy weights that an adapted layer shares with another layer.
 
-    The adapter of a tied head is not one of the embeddings: merged into shared weights it would be.
+    If the adapter of a tied head were merged into shared weights, it would change the embeddings.
     """
     users = Counter(
         id(weight) for module in model.modules() for weight in module.parameters(recurse=False)
@@ -129,13 +129,13 @@ def _untie_adapted(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _round(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give weights a precision as loading does, which spares what a family needs in float32.
+    """Round weights as loading does, except weights that the architecture needs in float32.
 
-    Tables that no file holds stay as they are too: a rounded one of rotary angles is another model.
+    Buffers that are not saved keep their precision: rounding the rotary angles changes the model.
     """
-    spared = inner_model(model)._get_dtype_plan(dtype)  # pyright: ignore[reportPrivateUsage]
+    float32_parts = inner_model(model)._get_dtype_plan(dtype)  # pyright: ignore[reportPrivateUsage]
     for name, weight in model.state_dict(keep_vars=True).items():
-        if weight.is_floating_point() and not any(part in name for part in spared):
+        if weight.is_floating_point() and not any(part in name for part in float32_parts):
             weight.data = weight.data.to(dtype)
 
 
@@ -148,7 +148,7 @@ def _few(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
 
 @torch.no_grad()
 def _token_logprobs(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> Tokens:
-    """Return the log-probability of every token of the completions, read in the model's own way."""
+    """Return the log-probability of every completion token, with the model's own attention."""
     model.eval()
     batch = pack(groups, "completions").to(model.device)
     with torch.autocast(model.device.type, enabled=False):
@@ -157,30 +157,30 @@ def _token_logprobs(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> To
 
 
 def _compare(trained: Tokens, in_memory: Tokens, saved: PreTrainedModel, few: Groups) -> None:
-    """Refuse a saved model that is not the trained one.
+    """Refuse a saved model that differs from the trained one.
 
     Raises:
-        TrainingError: what is read back, or what was merged and rounded, answers otherwise.
+        TrainingError: loading, or merging and rounding, has changed the log-probabilities.
     """
     read_back = _token_logprobs(saved, few)
     _flip_last_bits(saved)
-    rounding = SAME + ROUNDED * _apart(_token_logprobs(saved, few), read_back)
+    rounding = SAME + ROUNDED * _difference(_token_logprobs(saved, few), read_back)
     for what, difference, allowed in (
-        ("read back", _apart(read_back, in_memory), SAME),
-        ("merged and rounded", _apart(in_memory, trained), rounding),
+        ("read back", _difference(read_back, in_memory), SAME),
+        ("merged and rounded", _difference(in_memory, trained), rounding),
     ):
-        if not difference <= allowed:  # nan is wrong
+        if not difference <= allowed:  # NaN is refused too
             raise TrainingError(
                 f"the trained model cannot be saved as it is: {what}, its log-probabilities of "
-                f"training completions are off by {difference:.2g} nats a token, where rounding "
-                f"explains {allowed:.2g}; the checkpoints are kept, no model was put in place: "
-                "save in float32 (policy.dtype), or adapters apart (training.lora.merge: false), "
-                "or train other layers"
+                f"training completions differ by {difference:.2g} nats per token, where rounding "
+                f"explains {allowed:.2g}; the checkpoints are kept and no model is saved: save in "
+                "float32 (policy.dtype), or adapters alone (training.lora.merge: false), or train "
+                "other layers"
             )
 
 
-def _apart(one: Tokens, other: Tokens) -> float:
-    return float((one - other).square().mean().sqrt())
+def _difference(first: Tokens, second: Tokens) -> float:
+    return float((first - second).square().mean().sqrt())
 
 
 @torch.no_grad()
@@ -188,4 +188,4 @@ def _flip_last_bits(model: PreTrainedModel) -> None:
     """Change every weight by as little as its precision allows."""
     for weight in model.parameters():
         if weight.is_floating_point():
-            weight.view(WHOLE_NUMBERS[weight.element_size()]).bitwise_xor_(1)
+            weight.view(INTEGER_OF_SIZE[weight.element_size()]).bitwise_xor_(1)
