@@ -119,14 +119,14 @@ def test_a_column_that_is_not_there_is_missed_before_anything_is_drawn(
 ) -> None:
     wanted = load_recipe(toy_place / "recipe.yaml", [f"reward={reward}"])
     run = Run(RunDirectory(tmp_path / "run", wanted, Console()))
-    line = "asks for the column 'answer', but the prompts have 'id', 'prompt', 'split'; add the"
+    line = "needs the column 'answer', but the prompts have 'id', 'prompt', 'split'; add the"
     with run.run_directory.opened():
         with pytest.raises(PromptError, match=line):
             run.sample()
         with pytest.raises(PromptError, match=line):
             run.score()
     assert not (tmp_path / "run" / "candidates").exists()
-    with pytest.raises(PromptError, match="the prompts have no columns: they are from no file"):
+    with pytest.raises(PromptError, match="no columns, since they are not from a file"):
         answer_prompt(Prompt(id="x", content="1 2", split="eval"), wanted, Rule("best"))
 
 
@@ -144,7 +144,7 @@ def test_a_combination_and_a_second_reward_read_columns(
         scores = run_directory.store.read_scores("train", "near") or {}
         combined = run_directory.store.read_scores("train", "near+lenient") or {}
         (tmp_path / "wanting.py").write_text("def hinted(prompts, completions, hint): pass\n")
-        with pytest.raises(PromptError, match="asks for the column 'hint'"):
+        with pytest.raises(PromptError, match="needs the column 'hint'"):
             score_also(run_directory, read_reward("wanting:hinted"))
     assert len(set(scores.values())) > 1
     lengths = {

@@ -18,7 +18,7 @@ from bonbon.rewards.toy import TokenSumReward
 
 PROMPTS = [Prompt(id="a", content="Hello?", split="train")] * 3
 COMPLETIONS = ["one", "two", "three"]
-KEPT = "mend the reward and run the same command again: what is stored stays stored"
+KEPT = "repair the reward and run the same command again: stored results are kept"
 
 
 def returning(value: object) -> FunctionReward:
@@ -67,7 +67,7 @@ def test_numbers_of_every_make_become_floats(returned: object, scores: list[floa
 def test_what_is_not_a_finite_number_is_refused_with_its_place(returned: object, got: str) -> None:
     line = str(failure(returning(returned)))
     assert line.startswith(f"reward 'mine' returned {got}")
-    assert "expected a finite number, or None where there is no score" in line
+    assert "expected a finite number, or None for no score" in line
     assert line.endswith(KEPT)
 
 
@@ -154,7 +154,7 @@ def test_an_interrupt_is_not_swallowed() -> None:
 
 
 def test_as_many_prompts_as_completions_are_asked_for() -> None:
-    with pytest.raises(RewardError, match="handed 3 prompts and 1 completions"):
+    with pytest.raises(RewardError, match="given 3 prompts and 1 completions"):
         checked_scores(LexiconReward(), PROMPTS, ["one"])
 
 

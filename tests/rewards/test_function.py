@@ -217,9 +217,9 @@ def test_a_missing_column_is_named_with_those_there_are() -> None:
     def correct(prompts: object, completions: object, answer: object, hint: object) -> object:
         raise AssertionError("not called")
 
-    with pytest.raises(PromptError, match="'f' asks for the column 'hint', but the prompts ha"):
+    with pytest.raises(PromptError, match="'f' needs the column 'hint', but the prompts ha"):
         scores_of(correct)
-    with pytest.raises(PromptError, match="the prompts have no columns: they are from no file"):
+    with pytest.raises(PromptError, match="no columns, since they are not from a file"):
         scores_of(correct, [PLAIN, PLAIN])
 
 

@@ -1,4 +1,4 @@
-"""Attributes of answers to watch in a comparison, each a reward: `bonbon.rewards.attributes:…`."""
+"""Attributes of completions for comparisons, as rewards: `bonbon.rewards.attributes:…`."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bonbon.records import Message
 
 Asked = str | Sequence[Message]
-"""A prompt as reward functions get it: plain text, or chat messages."""
+"""A prompt in the form that reward functions get: plain text, or chat messages."""
 
 _COMMON = frozenset(
     """a an and are as at be but by can could do does for from have how i if in is it me my of on or
@@ -16,12 +16,12 @@ _COMMON = frozenset(
 
 
 def exclamations(prompts: Sequence[Asked], completions: Sequence[str]) -> list[float]:
-    """Return the number of exclamation marks of each answer."""
+    """Return the number of exclamation marks of each completion."""
     return [float(text.count("!")) for text in completions]
 
 
 def on_topic(prompts: Sequence[Asked], completions: Sequence[str]) -> list[float]:
-    """Return the share of a request's own words that its answer takes up."""
+    """Return the share of a prompt's words that the completion repeats."""
     return [
         len(wanted & _words(text)) / max(1, len(wanted))
         for prompt, text in zip(prompts, completions, strict=True)

@@ -1,4 +1,4 @@
-"""What every reward is: its settings, what it takes and gives, and the check of its scores."""
+"""Interface of rewards, their settings, and the check of the scores that they return."""
 
 import re
 import reprlib
@@ -17,34 +17,34 @@ from bonbon.records import Prompt
 from bonbon.registry import KindConfig, Registry
 
 PROMPTS_AT_ONCE = 64
-"""Enough for a classifier to find inputs of the same length."""
+"""Prompts per call; enough for a classifier to batch inputs of similar length."""
 
-_KEPT = "mend the reward and run the same command again: what is stored stays stored"
+_KEPT = "repair the reward and run the same command again: stored results are kept"
 
 
 @runtime_checkable
 class Reward(Protocol):
     """Scores completions: higher is better, and only the order within a prompt matters.
 
-    A call is given all candidates of each of its prompts, next to each other, so a reward that
-    compares candidates with one another finds them by equal `Prompt.id`.
+    A call gets all candidates of each of its prompts, next to each other, so a reward that compares
+    candidates finds them by equal `Prompt.id`.
     """
 
     @property
     def name(self) -> str:
-        """Name of the score in every table, fit to be part of a file name."""
+        """Name of the score in every table; it must be usable in a file name."""
         ...
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """Return one score per completion.
 
         Args:
-            prompts: the prompt of each completion, repeated for each of its candidates.
-            completions: decoded text, as long as `prompts`.
+            prompts: the prompt of each completion, repeated for all its candidates.
+            completions: decoded texts, one per prompt in `prompts`.
 
         Returns:
-            Finite scores in the given order; None where there is no score, which takes the
-            candidate out of the ranking and is never a worst score.
+            Finite scores in the given order. None means no score: the candidate is not ranked,
+            which differs from the worst score.
         """
         ...
 
@@ -59,10 +59,10 @@ BOOKKEEPING = {
     "max_retries",
     "timeout_s",
 }
-"""Settings of where and how fast a reward runs: its scores do not depend on them."""
+"""Settings of device, speed and access, which do not change the scores."""
 
 HOLDING_REWARDS = {"reward", "parts", "members"}
-"""Settings that hold the rewards within, each of which has a key of its own."""
+"""Settings that hold other rewards, which have cache keys of their own."""
 
 REWARDS: "Registry[type[RewardConfig]]" = Registry(
     "bonbon.rewards",
@@ -84,7 +84,7 @@ REWARDS: "Registry[type[RewardConfig]]" = Registry(
 
 
 class RewardConfig(KindConfig):
-    """A reward's settings, which load it; each kind is a subclass.
+    """Settings of a reward, with methods that check and load it; each kind is a subclass.
 
     A string is short for one: `vader` for the lexicon, `package.module:function` for a function,
     and anything else for a classifier's hub name or directory.
@@ -94,7 +94,7 @@ class RewardConfig(KindConfig):
 
     @classmethod
     def in_full(cls, value: object) -> object:
-        """Write a one-word reward out."""
+        """Expand a reward given as one string."""
         if not isinstance(value, str):
             return value
         if value in {"vader", "lexicon"}:
@@ -109,7 +109,7 @@ class RewardConfig(KindConfig):
         raise NotImplementedError
 
     def load(self) -> Reward:
-        """Load the reward, and all rewards in it.
+        """Load the reward and all rewards inside it.
 
         Raises:
             ConfigError: its function or model cannot be loaded, or the settings do not fit it.
@@ -118,7 +118,7 @@ class RewardConfig(KindConfig):
         raise NotImplementedError
 
     def check(self) -> None:
-        """Find what would keep the reward from loading, before work starts, without its weights.
+        """Check before work starts, and without weights, that the reward can be loaded.
 
         Raises:
             ConfigError: its function or model cannot be found, or the settings do not fit it.
@@ -129,19 +129,19 @@ class RewardConfig(KindConfig):
 
     @property
     def rewards_within(self) -> "tuple[RewardConfig, ...]":
-        """The rewards that this one is made of, none for most kinds."""
+        """The rewards inside this one; most kinds have none."""
         return ()
 
     @property
     def compares_candidates(self) -> bool:
-        """Whether a score depends on which other candidates the prompt has.
+        """Whether a score depends on the other candidates of the prompt.
 
-        Such scores are comparable only among candidates that were scored together.
+        Such scores are comparable only between candidates that were scored together.
         """
         return any(part.compares_candidates for part in self.rewards_within)
 
     def source_files(self) -> dict[str, Path]:
-        """Return the files whose code the reward runs, by the names of the functions.
+        """Return the files of the functions that the reward calls, by function name.
 
         Raises:
             ConfigError: a function cannot be found.
@@ -151,7 +151,7 @@ class RewardConfig(KindConfig):
         }
 
     def columns_read(self, prompts: Sequence[Prompt]) -> set[str]:
-        """Return which of the prompts' columns the reward reads.
+        """Return the prompts' columns that the reward reads.
 
         Raises:
             ConfigError: a function cannot be found.
@@ -159,17 +159,17 @@ class RewardConfig(KindConfig):
         return {name for part in self.rewards_within for name in part.columns_read(prompts)}
 
     def check_columns(self, prompts: Sequence[Prompt]) -> None:
-        """Find out before anything is drawn whether the prompts have what the reward reads.
+        """Check before sampling that the prompts have the columns that the reward reads.
 
         Raises:
-            PromptError: they lack a column.
+            PromptError: a column is missing.
             ConfigError: a function cannot be found.
         """
         for part in self.rewards_within:
             part.check_columns(prompts)
 
     def fingerprints(self) -> dict[str, Any]:
-        """Return fingerprints of the files that the settings name, part of the cache key.
+        """Return fingerprints of the files in the settings, as part of the cache key.
 
         Raises:
             ConfigError: a function cannot be found.
@@ -177,7 +177,7 @@ class RewardConfig(KindConfig):
         return {}
 
     def cache_key(self) -> dict[str, Any]:
-        """Return what the scores depend on, the rewards within included.
+        """Return what the scores depend on, including the rewards inside this one.
 
         Raises:
             ConfigError: a function cannot be found.
@@ -186,9 +186,9 @@ class RewardConfig(KindConfig):
         if self.rewards_within:
             for name in HOLDING_REWARDS & set(key):
                 del key[name]
-            # By place, so that a change is told by the part's own setting.
+            # Numbered, so that a message about a change can name the part's setting.
             key["parts"] = {
-                str(place): part.cache_key() for place, part in enumerate(self.rewards_within, 1)
+                str(number): part.cache_key() for number, part in enumerate(self.rewards_within, 1)
             }
         return key
 
@@ -214,10 +214,10 @@ def load_reward(reward: "RewardConfig | str | Mapping[str, Any]") -> Reward:
 
 
 def prompts_at_once(reward: Reward) -> int:
-    """Return of how many prompts a stage should hand a reward the candidates in one call.
+    """Return the number of prompts whose candidates a stage passes to a reward in one call.
 
-    A slow reward says by an attribute of this name that it wants fewer than usual, so that little
-    is lost to a kill.
+    A slow reward has an attribute of this name with a smaller number than usual, so that a killed
+    run loses few scores.
     """
     return getattr(reward, "prompts_at_once", PROMPTS_AT_ONCE)
 
@@ -225,22 +225,24 @@ def prompts_at_once(reward: Reward) -> int:
 def checked_scores(
     reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]
 ) -> list[float | None]:
-    """Score completions, or say in one line why the reward did not.
+    """Score completions and check the scores.
 
     Raises:
-        RewardError: the reward raised (the original is the cause), or did not return one finite
+        RewardError: the reward raised an error (which is the cause), or did not return one finite
             number or None per completion.
     """
     if len(prompts) != len(completions):
         raise RewardError(
-            f"reward {reward.name!r} was handed {len(prompts)} prompts and {len(completions)} "
+            f"reward {reward.name!r} was given {len(prompts)} prompts and {len(completions)} "
             "completions; expected one prompt per completion: repeat it for each candidate"
         )
     try:
         returned = reward.score(prompts, completions)
     except (BonbonError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # sys.exit() too: a reward does not end bonbon in silence
+    except (
+        BaseException
+    ) as error:  # also sys.exit(): a reward must not end bonbon without a message
         raise RewardError(_raised_line(reward.name, error)) from error
     return as_scores(returned, reward_name=reward.name, prompts=prompts)
 
@@ -248,12 +250,12 @@ def checked_scores(
 def as_scores(
     returned: object, *, reward_name: str, prompts: Sequence[Prompt]
 ) -> list[float | None]:
-    """Turn what a reward returned into plain floats and None.
+    """Convert what a reward returned to plain floats and None.
 
-    Lists, tuples, numpy arrays and torch tensors of numbers are all taken.
+    Lists, tuples, numpy arrays and torch tensors of numbers are accepted.
 
     Raises:
-        RewardError: not one finite number or None per prompt.
+        RewardError: there is not one finite number or None per prompt.
     """
     returned = _unwrapped(returned)
     if not isinstance(returned, list | tuple):
@@ -265,7 +267,7 @@ def as_scores(
     if len(values) != len(prompts):
         raise RewardError(
             f"reward {reward_name!r} returned {len(values)} scores for {len(prompts)} "
-            f"completions, expected one each (None where there is no score); {_KEPT}"
+            f"completions, expected one each (None for no score); {_KEPT}"
         )
     return [
         _as_score(value, position, reward_name=reward_name, prompt_id=prompt.id)
@@ -281,13 +283,13 @@ def _as_score(value: object, position: int, *, reward_name: str, prompt_id: str)
         return float(value)
     raise RewardError(
         f"reward {reward_name!r} returned {_described(value)} for completion {position} "
-        f"(prompt {prompt_id!r}), expected a finite number, or None where there is no score; "
+        f"(prompt {prompt_id!r}), expected a finite number, or None for no score; "
         f"{_KEPT}"
     )
 
 
 def _unwrapped(value: object) -> object:
-    """Return the plain Python value of a numpy or torch one."""
+    """Return the plain Python value of a numpy or torch value."""
     tolist = getattr(value, "tolist", None)
     return cast("Any", tolist)() if callable(tolist) else value
 
@@ -301,14 +303,14 @@ def _described(value: object) -> str:
 def _raised_line(reward_name: str, error: BaseException) -> str:
     message = " ".join(str(error).split())[:300]
     what = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    place = raised_at(error)
-    return f"reward {reward_name!r} raised {what} ({place}), expected a list of scores; {_KEPT}"
+    location = raised_at(error)
+    return f"reward {reward_name!r} raised {what} ({location}), expected a list of scores; {_KEPT}"
 
 
 def raised_at(error: BaseException) -> str:
-    """Return file:line of an error in the code we called: the deepest line of its own file.
+    """Return file:line of an error in the user's code: the deepest line in its file.
 
-    The libraries that this code calls in turn say less to the person who wrote it.
+    Lines of the libraries that this code calls would help its author less.
     """
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
@@ -343,9 +345,9 @@ def _is_file_name_part(name: str) -> str:
 
 
 RewardName = Annotated[str, AfterValidator(_is_file_name_part)]
-"""Fit to be part of a file name."""
+"""A name that can be part of a file name."""
 
 
 def name_from(source: str) -> str:
-    """Return a legal reward name made of a function's name or a path's last part."""
+    """Return a valid reward name made from a function's name or the last part of a path."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", source).strip("-._+")[:100] or "reward"

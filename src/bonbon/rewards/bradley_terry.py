@@ -1,4 +1,4 @@
-"""Strengths of items from comparisons of two at a time (Bradley & Terry, Biometrika 1952)."""
+"""Strengths of items from pairwise comparisons (Bradley & Terry, Biometrika 1952)."""
 
 import math
 
@@ -12,7 +12,7 @@ _SMALL_STEP = 1e-10
 def bradley_terry(
     wins: Float[np.ndarray, "*tables items items"], *, prior: float = 0.1
 ) -> Float[np.ndarray, "*tables items"]:
-    """Return the strengths θ that best explain who beat whom: P(i beats j) = σ(θᵢ − θⱼ).
+    """Return the strengths θ with the highest likelihood: P(i beats j) = σ(θᵢ − θⱼ).
 
     Maximises Σ wins[i, j] log σ(θᵢ − θⱼ) plus, as a prior, `prior` wins and `prior` losses of
     every item against an item of strength 0. The prior keeps the strength of an item that won
@@ -47,7 +47,7 @@ def _newton_step(
     strengths: Float[np.ndarray, "tables items"],
     prior: float,
 ) -> tuple[Float[np.ndarray, "tables items"], Float[np.ndarray, " tables"]]:
-    """Return better strengths, and by how much the one that moved most has moved."""
+    """Return improved strengths, and the largest change."""
     games = wins + wins.swapaxes(-1, -2)
     chance = _sigmoid(strengths[..., None] - strengths[..., None, :])
     alone = _sigmoid(strengths)

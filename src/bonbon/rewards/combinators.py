@@ -1,4 +1,4 @@
-"""Rewards that are made of other rewards: sums, ensembles, length penalties, z-scores."""
+"""Rewards made from other rewards: sums, ensembles, length penalties, z-scores."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ def combined_scores(
     *,
     combine: Callable[[tuple[float, ...]], float],
 ) -> list[float | None]:
-    """Return one number per candidate, made of the scores that all parts give it.
+    """Return one number per candidate, combined from its scores by all parts.
 
     Args:
         parts: at least one.
@@ -51,7 +51,7 @@ def combined_scores(
 
 
 def fewest_prompts_at_once(parts: Sequence[Reward]) -> int:
-    """Return what the slowest part asks for."""
+    """Return the smallest number that a part asks for."""
     return min(prompts_at_once(part) for part in parts)
 
 
@@ -72,18 +72,18 @@ def _several(members: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class EnsembleConfig(RewardConfig):
-    """Several rewards for the same thing."""
+    """Several rewards for the same quality, combined."""
 
     kind: Literal["ensemble"] = "ensemble"
-    """Marks this kind."""
+    """The kind."""
     members: Annotated[Several[RewardConfig], AfterValidator(_several)]
-    """Rewards on one scale."""
+    """Rewards on the same scale."""
     combine: Combine = "mean"
-    """`mean`; `min`, the least; or `mean-minus-std`, the mean minus c standard deviations."""
+    """`mean`, `min`, or `mean-minus-std`: the mean minus c standard deviations."""
     c: float | None = Field(default=None, ge=0)
     """Weight of the standard deviation over the members, by default 1; for `mean-minus-std`."""
     name: RewardName | None = None
-    """Name of the score in every table; by default made of the members'."""
+    """Name of the score in every table; by default made from the members' names."""
 
     @model_validator(mode="after")
     def _c_has_an_effect(self) -> "EnsembleConfig":
@@ -96,7 +96,7 @@ class EnsembleConfig(RewardConfig):
 
     @property
     def score_name(self) -> str:
-        """The name that was given, or those of the members and how they are combined."""
+        """The given name, or the members' names and how they are combined."""
         members = "+".join(member.score_name for member in self.members)
         return self.name or name_from(f"{self.combine}.{members}")
 
@@ -116,7 +116,7 @@ class EnsembleConfig(RewardConfig):
 
 
 class EnsembleReward:
-    """The mean, the least, or the mean minus c standard deviations of its members' scores.
+    """The mean, the minimum, or the mean minus c standard deviations of the members' scores.
 
     The last two are conservative: they trust a high score only as far as the members agree
     (Coste et al., arXiv 2310.02743). Members must score on one scale.
@@ -133,7 +133,7 @@ class EnsembleReward:
         self._c = c
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """Return each completion's combined score; None where a member has none."""
+        """Return each completion's combined score; None if a member gives no score."""
         return combined_scores(self._members, prompts, completions, combine=self._combined)
 
     def _combined(self, scores: tuple[float, ...]) -> float:
@@ -147,19 +147,19 @@ class EnsembleReward:
 
 
 def _some(parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    # Not pydantic's own check of the length, which counts a part that is wrong as missing.
+    # pydantic's check of the length would count an invalid part as missing.
     if not parts:
         raise ValueError("got a sum without parts, expected at least one")
     return parts
 
 
 class WeightedPart(Config):
-    """A reward in a sum, and how much it counts."""
+    """A reward in a sum, with its weight."""
 
     reward: RewardConfig
-    """One of the terms."""
+    """The reward."""
     weight: float = 1.0
-    """Its factor; a negative one makes it a cost."""
+    """Factor of the reward; negative for a cost."""
 
     @model_validator(mode="before")
     @classmethod
@@ -173,15 +173,15 @@ class SumConfig(RewardConfig):
     """A weighted sum of rewards."""
 
     kind: Literal["sum"] = "sum"
-    """Marks this kind."""
+    """The kind."""
     parts: Annotated[Several[WeightedPart], AfterValidator(_some)]
     """The terms, `{reward: …, weight: …}` each."""
     name: RewardName | None = None
-    """Name of the score in every table; by default made of the parts'."""
+    """Name of the score in every table; by default made from the parts' names."""
 
     @property
     def score_name(self) -> str:
-        """The name that was given, or those of the terms."""
+        """The given name, or the names of the terms."""
         return self.name or name_from("+".join(part.reward.score_name for part in self.parts))
 
     @property
@@ -195,24 +195,26 @@ class SumConfig(RewardConfig):
         return WeightedSumReward(terms, [part.weight for part in self.parts], name=self.score_name)
 
     def fingerprints(self) -> dict[str, Any]:
-        """Return the weights, which stand in the parts."""
+        """Return the weights of the parts."""
         return {"weights": [part.weight for part in self.parts]}
 
 
 class WeightedSumReward:
-    """Σ weight × score over its parts, on the scales the parts have."""
+    """Σ weight × score over the parts, without rescaling."""
 
     def __init__(self, parts: Sequence[Reward], weights: Sequence[float], *, name: str) -> None:
-        """Take as many weights as parts; a negative one makes a part a cost."""
+        """Take a weight for each part; a negative weight makes the part a cost."""
         if len(parts) != len(weights):
-            raise ValueError(f"got {len(parts)} parts and {len(weights)} weights, expected as many")
+            raise ValueError(
+                f"got {len(parts)} parts and {len(weights)} weights, expected the same number"
+            )
         self.name = name
         self.prompts_at_once = fewest_prompts_at_once(parts)
         self._parts = parts
         self._weights = weights
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """Return each completion's sum; None where a part has no score."""
+        """Return each completion's sum; None if a part gives no score."""
         return combined_scores(self._parts, prompts, completions, combine=self._sum)
 
     def _sum(self, scores: tuple[float, ...]) -> float:
@@ -225,22 +227,22 @@ LengthOf = Callable[[str], int]
 
 
 class LengthPenaltyConfig(RewardConfig):
-    """A reward that longer completions pay for."""
+    """A reward with a penalty for length."""
 
     kind: Literal["length-penalty"] = "length-penalty"
-    """Marks this kind."""
+    """The kind."""
     reward: RewardConfig
-    """What is paid from."""
+    """The reward to penalise."""
     penalty: float = Field(gt=0)
-    """Subtracted for every unit beyond the free ones."""
+    """Penalty for every unit beyond the free units."""
     unit: Unit = "words"
-    """What length is counted in."""
+    """Unit of length."""
     free: int = Field(default=0, ge=0, le=1_000_000_000)
-    """Units that cost nothing."""
+    """Units without a penalty."""
     tokenizer: str | None = None
-    """Whose tokens to count if the unit is tokens: a model's hub name or directory."""
+    """Hub name or directory of the model that defines tokens, if the unit is tokens."""
     name: RewardName | None = None
-    """Name of the score in every table; by default made of the reward's."""
+    """Name of the score in every table; by default made from the reward's name."""
 
     @model_validator(mode="after")
     def _tokens_need_a_tokenizer(self) -> "LengthPenaltyConfig":
@@ -253,21 +255,21 @@ class LengthPenaltyConfig(RewardConfig):
 
     @property
     def score_name(self) -> str:
-        """The name that was given, or the reward's and `length`."""
+        """The given name, or the reward's name and `length`."""
         return self.name or name_from(f"{self.reward.score_name}-length")
 
     @property
     def rewards_within(self) -> tuple[RewardConfig, ...]:
-        """The reward that this one changes."""
+        """The reward inside."""
         return (self.reward,)
 
     def check(self) -> None:
-        """Check the reward within, and that the tokenizer can be had."""
+        """Check the reward inside, and that the tokenizer can be loaded."""
         self._length_of()
         super().check()
 
     def load(self) -> "LengthPenaltyReward":
-        """Load the reward within, and the tokenizer."""
+        """Load the reward inside, and the tokenizer."""
         return LengthPenaltyReward(
             self.reward.load(),
             name=self.score_name,
@@ -293,7 +295,7 @@ class LengthPenaltyConfig(RewardConfig):
 
 
 class LengthPenaltyReward:
-    """A reward minus c for every unit of length beyond a free allowance."""
+    """A reward minus a penalty for every unit of length beyond a free length."""
 
     def __init__(
         self, reward: Reward, *, name: str, penalty: float, free: int, length_of: LengthOf
@@ -315,7 +317,7 @@ class LengthPenaltyReward:
         self._length_of = length_of
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """Return score − c · max(0, length − free); None where there is no score."""
+        """Return score − c · max(0, length − free); None without a score."""
         scores = checked_scores(self._reward, prompts, completions)
         return [
             None if score is None else score - self._cost(completion)
@@ -327,17 +329,17 @@ class LengthPenaltyReward:
 
 
 def num_words(text: str) -> int:
-    """Return how many words, separated by white space, a text has."""
+    """Return the number of words, separated by white space, in a text."""
     return len(text.split())
 
 
 def token_counter(tokenizer: PreTrainedTokenizerBase) -> LengthOf:
-    """Return a function that counts a text's tokens, special ones left out."""
+    """Return a function that counts a text's tokens without special tokens."""
     return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 ROUNDING = 1e-6
-"""Scores that differ by less than this share of their size are equal up to float32's rounding."""
+"""Scores that differ by less than this share of their size are equal up to rounding in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,21 +355,21 @@ class Scale:
 
 
 class ZScoreConfig(RewardConfig):
-    """A reward in standard deviations from its mean."""
+    """A reward in standard deviations from the mean."""
 
     kind: Literal["z-score"] = "z-score"
-    """Marks this kind."""
+    """The kind."""
     reward: RewardConfig
-    """What to put on this scale."""
+    """The reward to rescale."""
     within: Literal["prompt", "fixed"] = "prompt"
-    """`prompt` takes mean and standard deviation of the prompt's candidates, `fixed` the ones
-    below."""
+    """`prompt` uses mean and standard deviation of the prompt's candidates, `fixed` the values of
+    `mean` and `std`."""
     mean: float | None = None
-    """In the reward's units; for `fixed`."""
+    """Mean in the reward's units, for `fixed`."""
     std: float | None = Field(default=None, gt=0)
-    """In the reward's units; for `fixed`."""
+    """Standard deviation in the reward's units, for `fixed`."""
     name: RewardName | None = None
-    """Name of the score in every table; by default made of the reward's."""
+    """Name of the score in every table; by default made from the reward's name."""
 
     @model_validator(mode="after")
     def _fixed_has_numbers(self) -> "ZScoreConfig":
@@ -381,28 +383,28 @@ class ZScoreConfig(RewardConfig):
 
     @property
     def scale(self) -> Scale | None:
-        """The fixed scale, None for the prompt's own."""
+        """The fixed scale, None for the scale of each prompt's candidates."""
         if self.mean is None or self.std is None:
             return None
         return Scale(self.mean, self.std)
 
     @property
     def score_name(self) -> str:
-        """The name that was given, or the reward's and `z`."""
+        """The given name, or the reward's name and `z`."""
         return self.name or name_from(f"z.{self.reward.score_name}")
 
     @property
     def rewards_within(self) -> tuple[RewardConfig, ...]:
-        """The reward that this one changes."""
+        """The reward inside."""
         return (self.reward,)
 
     @property
     def compares_candidates(self) -> bool:
-        """Whether the mean and the standard deviation are those of the prompt's candidates."""
+        """Whether mean and standard deviation are those of the prompt's candidates."""
         return self.within == "prompt" or super().compares_candidates
 
     def load(self) -> "ZScoreReward":
-        """Load the reward within."""
+        """Load the reward inside."""
         return ZScoreReward(self.reward.load(), name=self.score_name, scale=self.scale)
 
 
@@ -414,14 +416,14 @@ class ZScoreReward:
     """
 
     def __init__(self, reward: Reward, *, name: str, scale: Scale | None = None) -> None:
-        """Take the reward, and its scale or None for the prompt's own."""
+        """Take the reward, and its scale or None for the scale of each prompt's candidates."""
         self.name = name
         self.prompts_at_once = prompts_at_once(reward)
         self._reward = reward
         self._scale = scale
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """Return each completion's z-score; None where there is no score."""
+        """Return each completion's z-score; None without a score."""
         scores = checked_scores(self._reward, prompts, completions)
         if self._scale is not None:
             scale = self._scale

@@ -1,4 +1,4 @@
-"""A Python function of the user's as a reward."""
+"""A Python function as a reward."""
 
 import importlib
 import inspect
@@ -23,7 +23,7 @@ RewardFunction = Callable[..., Any]
 """Takes prompts, completions and columns, returns a number or None per completion."""
 
 HANDED_OVER = ("prompts", "completions")
-"""What every function may take; all else that it takes by name is a column of the prompt file."""
+"""Arguments of every function; its other arguments are columns of the prompt file."""
 
 
 def _is_function_spec(spec: str) -> str:
@@ -41,15 +41,15 @@ class FunctionConfig(RewardConfig):
     """A Python function of lists of prompts and completions, and of the prompts' columns."""
 
     kind: Literal["function"] = "function"
-    """Marks this kind."""
+    """The kind."""
     function: Annotated[str, AfterValidator(_is_function_spec)]
     """`package.module:function`; modules in the current directory are found too."""
     name: RewardName | None = None
-    """Name of the score in every table; by default the function's own."""
+    """Name of the score in every table; by default the function's name."""
 
     @property
     def score_name(self) -> str:
-        """The name that was given, or the function's own."""
+        """The given name, or the function's name."""
         return self.name or name_from(self.function.replace(":", ".").split(".")[-1])
 
     def check(self) -> None:
@@ -61,12 +61,12 @@ class FunctionConfig(RewardConfig):
         return FunctionReward(load_function(self.function), name=self.score_name)
 
     def source_files(self) -> dict[str, Path]:
-        """Return the file that the function stands in."""
+        """Return the file that defines the function."""
         file = _source_file(load_function(self.function))
         return {} if file is None else {self.function: file}
 
     def columns_read(self, prompts: Sequence[Prompt]) -> set[str]:
-        """Return the columns that the function asks for, and that the prompts have."""
+        """Return the prompts' columns that the function takes."""
         arguments = arguments_of(load_function(self.function))
         return set(arguments.columns(columns_among(prompts)))
 
@@ -75,7 +75,7 @@ class FunctionConfig(RewardConfig):
         check_columns(self.score_name, arguments_of(load_function(self.function)), prompts)
 
     def fingerprints(self) -> dict[str, Any]:
-        """Return the fingerprint of the function's module and of all local ones it imports."""
+        """Return the fingerprint of the function's module and of all local modules it imports."""
         source = source_of(self.function, load_function(self.function))
         packages = {"packages": source.packages} if source.packages else {}
         return {"source": fingerprint_source(source), **packages}
@@ -83,15 +83,15 @@ class FunctionConfig(RewardConfig):
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What a reward function takes.
+    """The arguments of a reward function.
 
     Attributes:
-        by_name: which of prompts and completions it is given by their names, as TRL's reward
-            functions are; if neither, both are its first two arguments.
-        required: columns that it cannot be called without.
-        optional: columns that it takes where there are any.
-        takes_all: it takes every column there is.
-        taken: names that are no columns.
+        by_name: which of `prompts` and `completions` it takes by name, as TRL's reward functions
+            do; if neither, both are its first two arguments.
+        required: columns that it needs.
+        optional: columns that it takes if they exist.
+        takes_all: it takes all columns.
+        taken: names of arguments that are not columns.
     """
 
     by_name: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ class Arguments:
     taken: frozenset[str] = frozenset(HANDED_OVER)
 
     def columns(self, known: Iterable[str]) -> tuple[str, ...]:
-        """Return which of the columns that there are the function is given."""
+        """Return the known columns to pass to the function."""
         named = {*self.required, *self.optional}
         return tuple(
             name for name in known if name in named or (self.takes_all and name not in self.taken)
@@ -109,14 +109,14 @@ class Arguments:
 
 
 def arguments_of(function: RewardFunction) -> Arguments:
-    """Read from a function's signature what it takes.
+    """Return the arguments in a function's signature.
 
     One of two arguments without regard to their names, as bonbon called all of them once, goes on
     being called so.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some functions that are not written in Python
+    except (TypeError, ValueError):  # some functions in C have no signature
         return Arguments()
     if any(one.kind is one.VAR_POSITIONAL for one in parameters):
         return Arguments()
@@ -145,41 +145,41 @@ _EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 class FunctionReward:
-    """Calls a function of prompts and completions and takes a list of scores back.
+    """Calls a function of prompts and completions that returns a list of scores.
 
-    A plain-text prompt is handed over as a string, a chat as a list of message dicts with
-    `role` and `content`. Whatever else the function takes are columns of the prompt file, lists as
-    long as the completions; with `**kwargs` it gets all of them. The function may return None for
-    a completion that has no score.
+    A plain-text prompt is passed as a string, a chat as a list of message dicts with `role` and
+    `content`. The function's other arguments are columns of the prompt file, lists as long as the
+    completions; with `**kwargs` it gets all columns. The function may return None for a completion
+    without a score.
     """
 
     def __init__(self, function: RewardFunction, *, name: str | None = None) -> None:
-        """Wrap a function; the name defaults to the function's own."""
+        """Wrap a function; the default name is the function's name."""
         self.name = name or name_from(getattr(function, "__name__", "function"))
         self._function = function
         self._arguments = arguments_of(function)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """Return what the function returned, as plain floats and None.
+        """Return the function's scores as plain floats and None.
 
         Raises:
-            PromptError: the prompts lack a column.
+            PromptError: the prompts have no such column.
             RewardError: the function did not return one finite number or None per completion.
         """
         check_columns(self.name, self._arguments, prompts)
-        asked = self._arguments
         columns = {
             name: [deepcopy(prompt.columns.get(name)) for prompt in prompts]
-            for name in asked.columns(columns_among(prompts))
+            for name in self._arguments.columns(columns_among(prompts))
         }
-        handed: dict[str, list[Any]] = {
+        arguments: dict[str, list[Any]] = {
             "prompts": [_handed_over(prompt) for prompt in prompts],
             "completions": list(completions),
         }
-        if asked.by_name:
-            returned = self._function(**{name: handed[name] for name in asked.by_name}, **columns)
+        if self._arguments.by_name:
+            by_name = {name: arguments[name] for name in self._arguments.by_name}
+            returned = self._function(**by_name, **columns)
         else:
-            returned = self._function(*handed.values(), **columns)
+            returned = self._function(*arguments.values(), **columns)
         return as_scores(returned, reward_name=self.name, prompts=prompts)
 
 
@@ -192,20 +192,20 @@ def check_columns(name: str, arguments: Arguments, prompts: Sequence[Prompt]) ->
     """Refuse prompts without a column that a function needs.
 
     Args:
-        name: of the function.
-        arguments: that it takes.
-        prompts: to be scored; without any there is nothing to refuse.
+        name: name of the function.
+        arguments: its arguments.
+        prompts: the prompts to score.
 
     Raises:
         PromptError: a column is missing.
     """
     known = columns_among(prompts)
-    missing = [each for each in arguments.required if each not in known]
+    missing = [column for column in arguments.required if column not in known]
     if prompts and missing:
         raise PromptError(
-            f"reward function {name!r} asks for the column {missing[0]!r}, but the prompts have "
-            f"{', '.join(map(repr, known)) or 'no columns: they are from no file'}; add the column "
-            "to the prompt file, or give the argument a default"
+            f"reward function {name!r} needs the column {missing[0]!r}, but the prompts have "
+            f"{', '.join(map(repr, known)) or 'no columns, since they are not from a file'}; add "
+            "the column to the prompt file, or give the argument a default"
         )
 
 
@@ -238,7 +238,7 @@ def load_function(spec: str) -> RewardFunction:
 
 
 def _source_file(function: RewardFunction) -> Path | None:
-    """Return the file that a function stands in, None if it has none."""
+    """Return the file that defines a function, None if there is none."""
     try:
         file = inspect.getsourcefile(inspect.unwrap(function))
     except (TypeError, ValueError):  # built in, or wrapped in itself
@@ -273,7 +273,7 @@ def _import_failed_line(spec: str, module_name: str, error: BaseException) -> st
     message = " ".join(str(error).split())[:300]
     return (
         f"reward function {spec!r}: importing {module_name} raised {type(error).__name__}: "
-        f"{message} ({raised_at(error)}); mend the module, or install what it needs"
+        f"{message} ({raised_at(error)}); repair the module, or install what it needs"
     )
 
 

@@ -1,4 +1,4 @@
-"""The zero-setup reward: how warm the words of a completion are."""
+"""The reward without setup: the sentiment of a completion's words."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, cast
@@ -15,13 +15,13 @@ class LexiconConfig(RewardConfig):
     """The built-in sentiment lexicon; needs no model and no network."""
 
     kind: Literal["lexicon"] = "lexicon"
-    """Marks this kind."""
+    """The kind."""
     name: RewardName = "vader"
     """Name of the score in every table."""
 
     @property
     def score_name(self) -> str:
-        """The name that was given."""
+        """The given name."""
         return self.name
 
     def load(self) -> "LexiconReward":

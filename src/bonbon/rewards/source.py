@@ -16,12 +16,12 @@ from typing import Any
 from bonbon.data.fingerprint import DIGEST
 
 IMPORTERS = {"import_module", "__import__"}
-"""Functions whose first argument, if it is written out, names a module."""
+"""Functions with a first argument that names a module, if it is a literal."""
 
 
 @dataclass
 class Source:
-    """What a function's results depend on, but for data that it reads.
+    """What a function's results depend on, except data that it reads.
 
     Attributes:
         files: of local modules, by name: those that no package manager installed.
@@ -47,14 +47,14 @@ def source_of(spec: str, function: Callable[..., Any]) -> Source:
     for module in dict.fromkeys([named, defined or named]):
         file = _file_of(module)
         if file is not None and _is_installed(module, file):
-            source.files[module] = file  # which says more than the package's version
+            source.files[module] = file  # more precise than the package's version
         elif file is not None:
             _add(source, module, file)
     return source
 
 
 def _add(source: Source, module: str, file: Path) -> None:
-    """Add a module and, by what is written in it, all that it imports."""
+    """Add a module and all modules that its source imports."""
     if module in source.files:
         return
     source.files[module] = file
@@ -67,7 +67,7 @@ def _add(source: Source, module: str, file: Path) -> None:
 
 
 def _imported(module: str, file: Path) -> Iterator[str]:
-    """Return the names of modules that a file may import, parents before what is in them."""
+    """Return the names of modules that a file may import, packages before their modules."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):  # an extension module
@@ -86,7 +86,7 @@ def _named_in(node: ast.AST, package: str) -> list[str]:
         case ast.ImportFrom(module=module, names=names, level=level):
             above = package.split(".")[: len(package.split(".")) - level + 1] if level else []
             base = ".".join([*above, *([module] if module else [])])
-            return [f"{base}.{each.name}" for each in names] if base else []
+            return [f"{base}.{name.name}" for name in names] if base else []
         case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
             called = function.attr if isinstance(function, ast.Attribute) else None
             called = function.id if isinstance(function, ast.Name) else called
@@ -96,7 +96,7 @@ def _named_in(node: ast.AST, package: str) -> list[str]:
 
 
 def _find(module: str) -> ModuleSpec | None:
-    """Find a module without running it or the packages that it is in."""
+    """Find a module without running it or its packages."""
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -113,7 +113,7 @@ def _find(module: str) -> ModuleSpec | None:
 
 
 def _file_of(module: str) -> Path | None:
-    """Return the file of a module, None if it has none or is Python's own."""
+    """Return the file of a module, None if it has none or is part of Python."""
     spec = _find(module)
     file = None if spec is None or spec.origin is None else Path(spec.origin)
     if file is None or not file.is_file():
@@ -127,7 +127,7 @@ def _is_installed(module: str, file: Path) -> bool:
 
 
 def _is_in(file: Path, *kinds: str) -> bool:
-    """Return whether a file is in one of the places that `sysconfig` knows by these names."""
+    """Return whether a file is in one of `sysconfig`'s paths of these names."""
     places = sysconfig.get_paths()
     return any(file.resolve().is_relative_to(Path(places[kind]).resolve()) for kind in kinds)
 

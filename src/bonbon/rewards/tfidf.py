@@ -28,13 +28,13 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]+")
 
 
 def word_terms(text: str) -> list[str]:
-    """Return lower-case words, runs of punctuation, and pairs of neighbours among them."""
+    """Return lower-case words, runs of punctuation, and pairs of neighbouring ones."""
     words = _WORD.findall(text.lower())
     return [*words, *map(" ".join, pairwise(words))]
 
 
 def character_terms(text: str) -> list[str]:
-    """Return 2 to 5 consecutive characters inside of each word, a space added on both sides."""
+    """Return the runs of 2 to 5 characters in each word with a space on both sides."""
     return [
         padded[start : start + size]
         for padded in (f" {word} " for word in text.lower().split())
@@ -51,7 +51,7 @@ ANALYZERS: dict[Analyzer, Callable[[str], list[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class TermBlock:
-    """The terms of one analyzer that are known, and what each is worth.
+    """The known terms of an analyzer, and their inverse document frequencies.
 
     Attributes:
         analyzer: cuts a text into terms.
@@ -77,14 +77,14 @@ class TermBlock:
         matrix = sp.csr_matrix((np.ones(len(columns)), columns, ends), shape=shape)
         matrix.sum_duplicates()
         matrix.data = (1 + np.log(matrix.data)) * self.idf[matrix.indices]
-        # Sums along one row alone, so that a text's features do not depend on the others.
+        # Sums within a row only, so that a text's features do not depend on the other texts.
         lengths = np.sqrt(matrix.power(2) @ np.ones(len(self.terms)))
         matrix.data /= np.repeat(lengths, np.diff(matrix.indptr))
         return matrix
 
 
 def learned_block(analyzer: Analyzer, texts: Sequence[str], *, min_texts: int) -> TermBlock:
-    """Return the terms that at least `min_texts` of the texts hold, with their rarity."""
+    """Return the terms in at least `min_texts` texts, with their inverse document frequencies."""
     analyze = ANALYZERS[analyzer]
     held = Counter(term for text in texts for term in set(analyze(text)))
     terms = tuple(sorted(term for term, count in held.items() if count >= min_texts))
@@ -156,7 +156,7 @@ def load_scorer(directory: Path) -> TfidfScorer:
 
 
 def read_vocabulary(directory: Path) -> dict[str, Any]:
-    """Read and check the JSON file alone.
+    """Read and check the JSON file only.
 
     Raises:
         ConfigError: it is missing, damaged, or of another format.
@@ -187,19 +187,19 @@ class TfidfConfig(RewardConfig):
     """A TF-IDF scorer that `bonbon reward fit --kind tfidf` wrote."""
 
     kind: Literal["tfidf"] = "tfidf"
-    """Marks this kind."""
+    """The kind."""
     path: UserPath
-    """The directory it was written to."""
+    """The directory of the scorer."""
     name: RewardName | None = None
     """Name of the score in every table; by default the last part of `path`."""
 
     @property
     def score_name(self) -> str:
-        """The name that was given, or the last part of the path."""
+        """The given name, or the last part of the path."""
         return self.name or name_from(self.path.resolve().name)
 
     def check(self) -> None:
-        """Find what would keep the scorer from loading, without its weights."""
+        """Check without the weights that the scorer can be loaded."""
         read_vocabulary(self.path)
 
     def load(self) -> "TfidfReward":
@@ -220,5 +220,5 @@ class TfidfReward:
         self._scorer = scorer
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """Return each completion's score, in the ratings' own units if it was fitted to ratings."""
+        """Return each completion's score, in units of the ratings if fitted to ratings."""
         return [float(score) for score in self._scorer.scores(completions)]

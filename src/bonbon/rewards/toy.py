@@ -1,4 +1,4 @@
-"""A reward whose quantiles are known, for the toy language model."""
+"""A reward with known quantiles, for the toy language model."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class TokenSumReward:
     name = "token-sum"
 
     def __init__(self, values: Sequence[float]) -> None:
-        """Take the value of each token id, from 0 up."""
+        """Take the value of each token id, starting from 0."""
         self._values = tuple(float(value) for value in values)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:

@@ -91,7 +91,7 @@ def test_a_worker_hands_a_reward_the_columns_of_its_prompts(
     assert len(result.scores) == 4
     assert all(score is not None and score < -50 for score in result.scores)
     unanswered = draw_here(replace(setup, reward=reward))
-    assert "asks for the column 'answer', but the prompts have no columns" in error_of(unanswered)
+    assert "needs the column 'answer', but the prompts have no columns" in error_of(unanswered)
 
 
 def test_a_shard_that_kills_its_workers_is_given_up(setup: WorkerSetup) -> None:

@@ -152,7 +152,9 @@ def test_each_input_is_cut_on_its_own(pairs: PreTrainedTokenizerBase) -> None:
 def test_a_template_that_refuses_the_turns_is_told(chats: PreTrainedTokenizerBase) -> None:
     picky = copy.deepcopy(chats)
     picky.chat_template = "{{ raise_exception('No system, please') }}"
-    with pytest.raises(RewardError, match=r"'a' cannot be put to the reward model: .* says 'No"):
+    with pytest.raises(
+        RewardError, match=r"'a' cannot be put to the reward model: .* with the message 'No"
+    ):
         chat(picky, "w4", None)
 
 

@@ -1,4 +1,4 @@
-"""The conversation with a judge: many questions, each asked once."""
+"""Sending questions to a judge; equal questions are sent once."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,17 +9,17 @@ from bonbon.openai_api.failures import UnansweredError
 from bonbon.openai_api.schema import Choice, Response
 
 PROMPTS_AT_ONCE = 8
-"""To judge in one call: enough to keep requests in flight, few enough to lose little to a kill."""
+"""Prompts per call: enough to keep requests in flight, few enough to lose little if killed."""
 
 TOP_LOGPROBS = 20
-"""Alternatives to ask for: as many as OpenAI's API and a plain vLLM give."""
+"""Number of alternative tokens to request: the limit of OpenAI's API and of vLLM's defaults."""
 
 _OPTIONAL = frozenset({"logprobs", "top_logprobs", "max_tokens", "temperature"})
-"""What a question can do without where a server does not know it."""
+"""Parameters to leave out for servers that do not know them."""
 
 
 class JudgeChat:
-    """Puts questions to a judge, side by side."""
+    """Sends questions to a judge, several at a time."""
 
     def __init__(
         self, endpoint: Endpoint, *, temperature: float | int = 0, max_tokens: int = 16
@@ -32,7 +32,7 @@ class JudgeChat:
     def answers(self, questions: Iterable[str]) -> dict[str, Choice]:
         """Return the judge's answers by question; equal questions are asked once.
 
-        A question that gets no answer while others do has an empty one: no verdict.
+        If only some questions get no answer, their answers are empty: no verdict.
 
         Raises:
             EngineError: the judge cannot be asked.

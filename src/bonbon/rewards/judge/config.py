@@ -1,4 +1,4 @@
-"""A language model as the judge, behind an endpoint that speaks OpenAI's API."""
+"""A language model as a judge, behind an endpoint with OpenAI's API."""
 
 import importlib.util
 from typing import Literal
@@ -20,16 +20,16 @@ _KNOWN = {
 
 
 class JudgeConfig(RewardConfig):
-    """A language model that is asked how good the completions are."""
+    """A language model that judges the completions."""
 
     kind: Literal["judge"] = "judge"
-    """Marks this kind."""
+    """The kind."""
     model: str = Field(min_length=1)
-    """What the server calls the judge."""
+    """Name of the judge's model on the server."""
     base_url: BaseUrl = "http://localhost:8000/v1"
-    """Where the server listens, up to and including `/v1`."""
+    """URL of the server, up to and including `/v1`."""
     api_key_env: KeyVariable = "OPENAI_API_KEY"
-    """Environment variable that holds the key; a local server needs none."""
+    """Environment variable with the API key; a local server needs none."""
     mode: Literal["pointwise", "pairwise"] = "pointwise"
     """`pointwise` asks for a number per completion, `pairwise` which of two is better, in both
     orders, and ranks a prompt's completions by Bradley–Terry."""
@@ -38,20 +38,20 @@ class JudgeConfig(RewardConfig):
     `{first}` and `{second}`; by default one that asks for helpfulness, correctness and tone. Ask
     for the verdict alone, or for `[[4]]` or `[[A]]` at the end: a doubtful reply is no score."""
     scale: int | None = Field(default=None, ge=2, le=9)
-    """Best score, the worst being 1; by default 5. At most 9, so that a score is one token."""
+    """Best score; the worst is 1. By default 5; at most 9, so that a score is one token."""
     comparisons: int | None = Field(default=None, ge=2, le=1_000_000)
-    """Pairwise, the most others that a completion is compared with; by default all."""
+    """Largest number of comparisons per completion, for pairwise; by default all."""
     temperature: float | int = Field(default=0, ge=0, le=1000)
-    """Of the judge."""
+    """Sampling temperature of the judge."""
     max_tokens: int = Field(default=16, ge=1, le=10_000_000)
     """Length limit of the judge's answer; raise it for a judge that reasons first: a reply that
     is cut in its reasoning or its verdict is no score."""
     concurrency: int = Field(default=16, ge=1, le=10_000)
-    """Requests in flight at once."""
+    """Requests at the same time."""
     max_retries: int = Field(default=5, ge=0, le=1000)
-    """Further tries of a request that failed for a passing reason, with growing waits."""
+    """Retries of a request after a temporary failure, with growing waits."""
     timeout_s: float | int = Field(default=600, gt=0, le=1_000_000)
-    """Seconds to wait for one answer."""
+    """Seconds to wait for an answer."""
     name: RewardName | None = None
     """Name of the score in every table; by default the last part of `model`."""
 
@@ -66,16 +66,16 @@ class JudgeConfig(RewardConfig):
 
     @property
     def score_name(self) -> str:
-        """The name that was given, or the last part of the model's."""
+        """The given name, or the last part of the model's name."""
         return self.name or name_from(self.model.rstrip("/").split("/")[-1])
 
     @property
     def compares_candidates(self) -> bool:
-        """Whether the judge compares a prompt's completions with one another."""
+        """Whether the judge compares a prompt's completions."""
         return self.mode == "pairwise"
 
     def check(self) -> None:
-        """Find what would keep the judge from loading; the server may still be down.
+        """Check that the judge can be loaded; whether the server runs is not checked.
 
         Raises:
             MissingExtraError: the `openai` package is not installed.
@@ -83,7 +83,7 @@ class JudgeConfig(RewardConfig):
         """
         if importlib.util.find_spec("openai") is None:
             raise MissingExtraError(
-                f"the judge {self.model!r} is asked through the `openai` package, which is not "
+                f"the judge {self.model!r} needs the `openai` package, which is not "
                 "installed; run pip install 'bonbon-align[openai]'"
             )
         from bonbon.openai_api.client import check_connections  # noqa: PLC0415 - an extra

@@ -22,14 +22,14 @@ class _Pair:
     first: int
     second: int
     question: str
-    turned: str
+    swapped_question: str
 
 
 class PairwiseJudge:
     """Asks which of two completions is better, in both orders, and ranks by Bradley–Terry.
 
-    A pair's verdict is the mean of its two orders, so a judge's liking for the first or the
-    second place cancels; a pair with an order that gave no verdict does not count.
+    A pair's verdict is the mean over both orders, so a bias for the first or the second position
+    cancels. A pair without a verdict in both orders is ignored.
     """
 
     prompts_at_once = PROMPTS_AT_ONCE
@@ -37,36 +37,39 @@ class PairwiseJudge:
     def __init__(
         self, chat: JudgeChat, template: str, *, name: str, comparisons: int | None = None
     ) -> None:
-        """Take the judge, the question, and the most others that a completion is compared with."""
+        """Take the judge, the question, and the largest number of comparisons per completion."""
         self.name = name
         self._chat = chat
         self._template = template
         self._comparisons = comparisons
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """Return log-strengths, comparable within a prompt; None where no verdict was given.
+        """Return log-strengths, comparable within a prompt; None without a verdict.
 
-        Equal completions of a prompt are judged once and share their strength.
+        Equal completions of a prompt are judged once and have the same strength.
 
         Raises:
-            EngineError: the judge cannot be asked.
+            EngineError: the judge does not answer.
         """
         texts: dict[str, dict[str, None]] = {}
         for prompt, completion in zip(prompts, completions, strict=True):
             texts.setdefault(prompt.id, {})[completion] = None
         by_id = {prompt.id: prompt for prompt in prompts}
         pairs = {
-            prompt_id: self._pairs(by_id[prompt_id], list(own)) for prompt_id, own in texts.items()
+            prompt_id: self._pairs(by_id[prompt_id], list(distinct))
+            for prompt_id, distinct in texts.items()
         }
         answers = self._chat.answers(
             question
-            for own in pairs.values()
-            for pair in own
-            for question in (pair.question, pair.turned)
+            for prompt_pairs in pairs.values()
+            for pair in prompt_pairs
+            for question in (pair.question, pair.swapped_question)
         )
         scores = {
-            prompt_id: dict(zip(own, _strengths(len(own), pairs[prompt_id], answers), strict=True))
-            for prompt_id, own in texts.items()
+            prompt_id: dict(
+                zip(distinct, _strengths(len(distinct), pairs[prompt_id], answers), strict=True)
+            )
+            for prompt_id, distinct in texts.items()
         }
         return [
             scores[prompt.id][completion]
@@ -79,7 +82,7 @@ class PairwiseJudge:
                 first=first,
                 second=second,
                 question=self._question(prompt, texts[first], texts[second]),
-                turned=self._question(prompt, texts[second], texts[first]),
+                swapped_question=self._question(prompt, texts[second], texts[first]),
             )
             for first, second in compared(len(texts), self._comparisons)
         ]
@@ -92,7 +95,7 @@ class PairwiseJudge:
 def compared(num_items: int, comparisons: int | None) -> list[tuple[int, int]]:
     """Return the pairs to compare: all, or each item with at most so many neighbours on a ring.
 
-    A ring leaves no item and no group of items apart from the rest.
+    A ring connects all items, so their strengths are on the same scale.
     """
     pairs = list(combinations(range(num_items), 2))
     if comparisons is None or comparisons >= num_items - 1:
@@ -106,7 +109,7 @@ def compared(num_items: int, comparisons: int | None) -> list[tuple[int, int]]:
 def _strengths(
     num_items: int, pairs: Sequence[_Pair], answers: Mapping[str, Choice]
 ) -> list[float | None]:
-    """Return the items' strengths, None for those of which no pair has a verdict."""
+    """Return the items' strengths, None for items without any verdict."""
     if num_items == 1:
         return [0.0]
     wins = _wins(num_items, pairs, answers)
@@ -123,7 +126,7 @@ def _wins(
     wins = np.zeros((num_items, num_items))
     for pair in pairs:
         first = read_preference(answers[pair.question])
-        second = read_preference(answers[pair.turned])
+        second = read_preference(answers[pair.swapped_question])
         if first is not None and second is not None:
             wins[pair.first, pair.second] = (first + 1 - second) / 2
             wins[pair.second, pair.first] = (second + 1 - first) / 2

@@ -1,4 +1,4 @@
-"""A judge that gives every completion a score of its own."""
+"""A judge that scores every completion by itself."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from bonbon.rewards.judge.templates import filled, prompt_as_text
 
 
 class PointwiseJudge:
-    """Asks for a number from 1 to the scale, and takes its expectation where the odds are told."""
+    """Asks for a number from 1 to the scale; token probabilities give an expected score."""
 
     prompts_at_once = PROMPTS_AT_ONCE
 
@@ -21,7 +21,7 @@ class PointwiseJudge:
         self._scale = scale
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """Return each completion's score; None where the judge gave none.
+        """Return each completion's score; None if the judge gave none.
 
         Raises:
             EngineError: the judge cannot be asked.

@@ -1,4 +1,4 @@
-"""The questions that judges are asked."""
+"""The default questions to judges."""
 
 import re
 from collections.abc import Mapping
@@ -46,12 +46,12 @@ def fields_of(template: str) -> frozenset[str]:
 
 
 def filled(template: str, fields: Mapping[str, str]) -> str:
-    """Return a template with its fields put in; braces inside their values stay as they are."""
+    """Return a template with its fields filled in; braces in the values are kept."""
     return _FIELD.sub(lambda match: fields.get(match[1], match[0]), template)
 
 
 def prompt_as_text(prompt: Prompt) -> str:
-    """Return a prompt for a judge to read; a chat of several turns with who says what."""
+    """Return a prompt as text for a judge; turns of a chat begin with their roles."""
     if isinstance(prompt.content, str) or len(prompt.content) == 1:
         return prompt.text
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt.content)

@@ -1,6 +1,5 @@
-"""A sequence classifier's checkpoint: tokenizer, settings and weights, and what they allow."""
+"""Reading a sequence classifier's checkpoint: tokenizer, config, weights, and their limits."""
 
-import difflib
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from transformers import (
 )
 
 from bonbon.config import at_home
-from bonbon.errors import BonbonError, ConfigError
+from bonbon.errors import BonbonError, ConfigError, nearest
 from bonbon.models.policy import resolve_device
 from bonbon.models.resource_errors import is_out_of_memory
 from bonbon.models.weights import load_weights
@@ -65,10 +64,10 @@ def read_weights(config: SequenceClassifierConfig) -> PreTrainedModel:
 def label_index(
     config: SequenceClassifierConfig, label: int | str | None, model_config: PretrainedConfig
 ) -> int:
-    """Return the index of the label that is meant by index or by name; None if it has but one.
+    """Return the index of a label given by index or name; None stands for the only label.
 
     Raises:
-        ConfigError: there is no such label, or there are several and none is named.
+        ConfigError: there is no such label, or there are several labels and none is given.
     """
     count = cast("int", model_config.num_labels)
     labels = [str(cast("Any", model_config.id2label)[index]) for index in range(count)]
@@ -79,20 +78,19 @@ def label_index(
     index = int(label) if isinstance(label, str) and label.isdecimal() else label
     if isinstance(index, int) and 0 <= index < count:
         return index
-    nearest = difflib.get_close_matches(str(label), labels, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = nearest(str(label), labels)
     listed = ", ".join(f"{index} {label}" for index, label in enumerate(labels[:20]))
     raise ConfigError(
         f"reward model {config.model!r} has {count} labels ({listed}"
         f"{', …' if count > 20 else ''}), got head {label!r}, expected the index or name "
-        f"of the one to score with{hint}"
+        f"of the label to score with{hint}"
     )
 
 
 def longest_input(
     config: SequenceClassifierConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> int | None:
-    """Return the most tokens an input may have: what the model takes, or the config's less.
+    """Return the largest number of tokens of an input: the model's limit, or the config's.
 
     Raises:
         ConfigError: the config asks for more than the model takes.
@@ -108,7 +106,7 @@ def longest_input(
 
 
 def _position_limits(model: PreTrainedModel) -> list[int]:
-    """Return how many tokens the positions reach; RoBERTa's begin after its padding id."""
+    """Return how many tokens have positions; RoBERTa's positions begin after its padding id."""
     declared = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     tables = [
         module
@@ -151,7 +149,7 @@ def _source(config: SequenceClassifierConfig) -> str:
 def _cannot_load(config: SequenceClassifierConfig, error: Exception) -> ConfigError:
     if "trust_remote_code" in str(error) and not config.trust_remote_code:
         return ConfigError(
-            f"reward model {config.model!r} runs only with code that it brings along; read that "
+            f"reward model {config.model!r} runs only with its own code; read that "
             "code, then set trust_remote_code to true, or choose another model"
         )
     if is_out_of_memory(error):

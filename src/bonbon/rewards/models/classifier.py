@@ -20,7 +20,7 @@ from bonbon.rewards.models.encoding import encode_chats, encode_pairs
 
 
 def _with_text_keys(value: object) -> object:
-    """Let labels be written by index: YAML reads a bare 0 as a number."""
+    """Convert labels given by index to strings: YAML reads a bare 0 as a number."""
     if not isinstance(value, Mapping):
         return value
     return {str(key): weight for key, weight in cast("Mapping[object, object]", value).items()}
@@ -34,11 +34,11 @@ class ClassifierConfig(SequenceClassifierConfig):
     """A sequence classification model that reads a prompt and a completion."""
 
     kind: Literal["classifier"] = "classifier"
-    """Marks this kind."""
+    """The kind."""
     head: int | str | None = None
     """Which label's logit is the score, by index or by name; needed if there are several."""
     heads: Heads | None = None
-    """Instead of `head`: a weight for each of several labels, whose weighted sum is the score."""
+    """Instead of `head`: weights of several labels; the score is the weighted sum of logits."""
     input: Literal["auto", "pair", "chat"] = "auto"
     """`pair` gives the two texts, `chat` the chat template's text; `auto` takes `chat` if the
     tokenizer has a template."""
@@ -53,7 +53,7 @@ class ClassifierConfig(SequenceClassifierConfig):
         return self
 
     def check(self) -> None:
-        """Read all but the weights, and check the settings against it."""
+        """Read the checkpoint without weights, and check that the settings fit it."""
         _read(self)
 
     def load(self) -> "ClassifierReward":
@@ -79,8 +79,8 @@ class ClassifierReward:
 
     Attributes:
         name: of the score in every table.
-        num_prompts_cut: inputs so far whose prompt lost its beginning to the length limit.
-        num_completions_cut: inputs so far whose completion lost its end to it.
+        num_prompts_cut: number of inputs with a prompt that was cut at its beginning.
+        num_completions_cut: number of inputs with a completion that was cut at its end.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class ClassifierReward:
 
         Args:
             model: gives one logit per label.
-            tokenizer: the model's own.
+            tokenizer: the model's tokenizer.
             name: of the score.
-            head: the label whose logit is the score, or a weight for each of several.
+            head: the label with the logit to score by, or a weight for each of several labels.
             input: the two texts as a pair, or the chat template's text.
             max_length: longest input in tokens.
             batch_tokens: most tokens of a batch, padding included.

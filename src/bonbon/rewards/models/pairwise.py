@@ -1,4 +1,4 @@
-"""A pairwise reward model: a classifier that reads two candidates and prefers one."""
+"""A pairwise reward model: a classifier that reads two candidates and prefers one of them."""
 
 import re
 from collections import Counter
@@ -40,20 +40,20 @@ class CandidatePair:
 
 def encode_pairs_of_candidates(
     tokenizer: PreTrainedTokenizerBase,
-    comparisons: Sequence[CandidatePair],
+    pairs: Sequence[CandidatePair],
     *,
     template: str,
     max_length: int | None,
 ) -> list[Encoding]:
-    """Encode each comparison as the template with its three fields put in.
+    """Encode each pair by the template with its three fields filled in.
 
-    Where it is too long, the prompt's oldest tokens go first, then the last tokens of the longer
-    candidate until both are equally long, then of both alike.
+    From an input that is too long, the prompt's oldest tokens are cut first, then the last tokens
+    of the longer candidate until both are equally long, then of both.
 
     Raises:
         RewardError: an input is too long and cannot be cut.
     """
-    filled = [_filled(template, comparison) for comparison in comparisons]
+    filled = [_filled(template, pair) for pair in pairs]
     batch = tokenizer([text for text, _ in filled], verbose=False)
     token_ids = cast("list[list[int]]", batch["input_ids"])
     return [
@@ -64,12 +64,12 @@ def encode_pairs_of_candidates(
     ]
 
 
-def _filled(template: str, comparison: CandidatePair) -> tuple[str, dict[Place, tuple[int, int]]]:
+def _filled(template: str, pair: CandidatePair) -> tuple[str, dict[Place, tuple[int, int]]]:
     """Return the text, and from which to which character each field's value stands."""
     values: dict[Place, str] = {
-        "prompt": comparison.prompt,
-        "first": comparison.first,
-        "second": comparison.second,
+        "prompt": pair.prompt,
+        "first": pair.first,
+        "second": pair.second,
     }
     text = ""
     spans: dict[Place, tuple[int, int]] = {}
@@ -132,7 +132,7 @@ class PairwiseConfig(SequenceClassifierConfig):
     """A sequence classification model that reads a prompt and two candidates."""
 
     kind: Literal["pairwise"] = "pairwise"
-    """Marks this kind."""
+    """The kind."""
     head: int | str | None = None
     """The label that says that the first candidate is better, by index or by name; needed if
     there are several."""
@@ -170,15 +170,15 @@ class PairwiseConfig(SequenceClassifierConfig):
 class PairwiseReward:
     """Compares all candidates of a prompt with one another, each pair in both orders.
 
-    The margin of a pair is half the difference of its two preference logits, so a liking for the
-    first or the second place cancels. Scores are comparable within one prompt only, and depend on
-    which candidates it has. Equal candidates are read once and score the same.
+    The margin of a pair is half the difference of its two preference logits, so a bias for the
+    first or the second position cancels. Scores are comparable within a prompt only, and depend on
+    its candidates. Equal candidates are read once and get the same score.
 
     Attributes:
-        name: of the score in every table.
-        prompts_at_once: prompts to hand over in one call; n candidates are n(n − 1) inputs.
-        num_prompts_cut: inputs so far whose prompt lost its beginning to the length limit.
-        num_completions_cut: inputs so far of which a candidate lost its end to it.
+        name: name of the score in every table.
+        prompts_at_once: prompts per call; n candidates are n(n − 1) inputs.
+        num_prompts_cut: number of inputs with a prompt that was cut at its beginning.
+        num_completions_cut: number of inputs with a candidate that was cut at its end.
     """
 
     prompts_at_once = 8
@@ -208,48 +208,48 @@ class PairwiseReward:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """Return each completion's score among those of its prompt."""
-        asked: dict[str, str] = {}
-        drawn: dict[str, Counter[str]] = {}
+        transcripts: dict[str, str] = {}
+        counts: dict[str, Counter[str]] = {}
         for prompt, completion in zip(prompts, completions, strict=True):
-            asked.setdefault(prompt.id, transcript(prompt))
-            drawn.setdefault(prompt.id, Counter())[completion] += 1
-        # In an order of their own, so that the order of the candidates changes nothing.
-        texts = {prompt_id: sorted(counts) for prompt_id, counts in drawn.items()}
+            transcripts.setdefault(prompt.id, transcript(prompt))
+            counts.setdefault(prompt.id, Counter())[completion] += 1
+        # Sorted, so that the scores do not depend on the order of the candidates.
+        texts = {prompt_id: sorted(repeats) for prompt_id, repeats in counts.items()}
         preferences = self._preferences(
             [
-                CandidatePair(asked[prompt_id], first, second)
-                for prompt_id, own in texts.items()
-                for first, second in permutations(own, 2)
+                CandidatePair(transcripts[prompt_id], first, second)
+                for prompt_id, distinct in texts.items()
+                for first, second in permutations(distinct, 2)
             ]
         )
         scores: dict[str, dict[str, float]] = {}
-        for prompt_id, own in texts.items():
-            num_comparisons = len(own) * (len(own) - 1)
-            chances = win_chances(preferences[:num_comparisons], num_items=len(own))
-            preferences = preferences[num_comparisons:]
-            repeats = np.array([drawn[prompt_id][text] for text in own])
+        for prompt_id, distinct in texts.items():
+            num_pairs = len(distinct) * (len(distinct) - 1)
+            chances = win_chances(preferences[:num_pairs], num_items=len(distinct))
+            preferences = preferences[num_pairs:]
+            repeats = np.array([counts[prompt_id][text] for text in distinct])
             values = self._aggregated(chances, repeats).tolist()
-            scores[prompt_id] = dict(zip(own, values, strict=True))
+            scores[prompt_id] = dict(zip(distinct, values, strict=True))
         return [
             scores[prompt.id][completion]
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
 
-    def _preferences(
-        self, comparisons: Sequence[CandidatePair]
-    ) -> Float[np.ndarray, " comparisons"]:
-        """Return the logit of each comparison's first candidate being the better one."""
-        if not comparisons:
+    def _preferences(self, pairs: Sequence[CandidatePair]) -> Float[np.ndarray, " pairs"]:
+        """Return the logit of each pair's first candidate being better."""
+        if not pairs:
             return np.zeros(0)
         encodings = encode_pairs_of_candidates(
-            self._tokenizer, comparisons, template=self._template, max_length=self._max_length
+            self._tokenizer, pairs, template=self._template, max_length=self._max_length
         )
         self.num_prompts_cut += sum(e.prompt_tokens_cut > 0 for e in encodings)
         self.num_completions_cut += sum(e.completion_tokens_cut > 0 for e in encodings)
         logits = self._classifier.logits(encodings).double()
-        own = logits[:, self._head]
+        preferred = logits[:, self._head]
         others = [label for label in range(logits.shape[1]) if label != self._head]
-        return (own - logits[:, others].logsumexp(dim=1) if others else own).numpy()
+        if others:
+            preferred = preferred - logits[:, others].logsumexp(dim=1)
+        return preferred.numpy()
 
     def _aggregated(
         self, chances: Float[np.ndarray, "items items"], repeats: Int[np.ndarray, " items"]
@@ -260,13 +260,13 @@ class PairwiseReward:
 
 
 def win_chances(
-    preferences: Float[np.ndarray, " comparisons"], *, num_items: int
+    preferences: Float[np.ndarray, " pairs"], *, num_items: int
 ) -> Float[np.ndarray, "items items"]:
-    """Return the probability that the row's item is better than the column's; ½ with itself.
+    """Return the probability that the row's item is better than the column's; ½ on the diagonal.
 
     Args:
-        preferences: logits of all ordered pairs, those of the first item first.
-        num_items: their number m; there are m(m − 1) pairs.
+        preferences: logits of all ordered pairs, in lexicographic order.
+        num_items: number of items m; there are m(m − 1) pairs.
     """
     logits = np.zeros((num_items, num_items))
     logits[~np.eye(num_items, dtype=bool)] = preferences
@@ -276,7 +276,7 @@ def win_chances(
 def mean_win_chance(
     chances: Float[np.ndarray, "items items"], repeats: Int[np.ndarray, " items"]
 ) -> Float[np.ndarray, " items"]:
-    """Return each item's mean probability of being better than another draw; ½ if it is alone.
+    """Return each item's mean probability of being better than another draw; ½ for a single draw.
 
     Args:
         chances: from `win_chances`.
@@ -285,7 +285,7 @@ def mean_win_chance(
     num_others = repeats.sum() - 1
     if num_others == 0:
         return np.full(1, 0.5)
-    return (chances @ repeats - 0.5) / num_others  # itself was counted once, as a half
+    return (chances @ repeats - 0.5) / num_others  # the draw itself was counted once, as ½
 
 
 def _read(config: PairwiseConfig) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
