@@ -15,19 +15,19 @@ def front_matter(card: str) -> dict[str, Any]:
     return ModelCard(card).data.to_dict()
 
 
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "name": "quickstart",
     "policy": {"model": "smollm2-135m-instruct"},
     "training": {"alpha": 0.05},
 }
 
 
-def of_policy(model: str) -> dict[str, Any]:
-    return {**RECIPE, "policy": {"model": model}}
+def card_of(metrics: Metrics, base: str = "smollm2-135m-instruct") -> str:
+    return model_card(metrics, base=base, recipe=yaml.safe_dump(RECIPE))
 
 
 def test_the_hub_reads_the_front_matter(metrics: Metrics) -> None:
-    data = front_matter(model_card(RECIPE, metrics))
+    data = front_matter(card_of(metrics))
     assert data["library_name"] == "transformers"
     assert data["pipeline_tag"] == "text-generation"
     assert data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -36,14 +36,14 @@ def test_the_hub_reads_the_front_matter(metrics: Metrics) -> None:
 
 def test_a_hub_name_is_the_base_model(metrics: Metrics) -> None:
     assert (
-        front_matter(model_card(of_policy("EleutherAI/pythia-2.8b"), metrics))["base_model"]
+        front_matter(card_of(metrics, "EleutherAI/pythia-2.8b"))["base_model"]
         == "EleutherAI/pythia-2.8b"
     )
 
 
 @pytest.mark.parametrize("policy", ["/models/mine", "./mine", "mine", "a/b/c"])
 def test_a_local_model_is_not_passed_off_as_a_hub_name(metrics: Metrics, policy: str) -> None:
-    assert "base_model" not in front_matter(model_card(of_policy(policy), metrics))
+    assert "base_model" not in front_matter(card_of(metrics, policy))
 
 
 def test_a_local_directory_that_looks_like_a_hub_name_is_local(
@@ -51,11 +51,11 @@ def test_a_local_directory_that_looks_like_a_hub_name_is_local(
 ) -> None:
     (tmp_path / "models/mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert "base_model" not in front_matter(model_card(of_policy("models/mine"), metrics))
+    assert "base_model" not in front_matter(card_of(metrics, "models/mine"))
 
 
 def test_the_card_holds_what_was_done_and_measured(metrics: Metrics) -> None:
-    card = model_card(RECIPE, metrics)
+    card = card_of(metrics)
     recipe = card.split("```yaml\n")[1].split("\n```")[0]
     assert yaml.safe_load(recipe) == RECIPE
     for name, row in metrics.methods.items():
@@ -66,7 +66,7 @@ def test_the_card_holds_what_was_done_and_measured(metrics: Metrics) -> None:
 
 
 def test_tables_are_rectangular(metrics: Metrics) -> None:
-    rows = [line for line in model_card(RECIPE, metrics).splitlines() if line.startswith("|")]
+    rows = [line for line in card_of(metrics).splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(metrics.methods) + 2
     assert len({row.count("|") for row in rows}) == 1
 
@@ -75,10 +75,11 @@ HOSTILE = "a | b\n---\n# *c* <script>d</script> [x](http://e) ![y](z) `f` &amp; 
 
 
 def test_names_are_text_in_the_card(metrics: Metrics) -> None:
-    plain = model_card(RECIPE, metrics)
+    plain = card_of(metrics)
     names = {"name": HOSTILE, "policy": HOSTILE, "reward": HOSTILE}
     recipe = {**RECIPE, "prompts": {"system": f"{HOSTILE}\n```\n# not a title\n````\n<b>"}}
-    card = model_card(recipe, metrics.model_copy(update=names))
+    hostile = metrics.model_copy(update=names)
+    card = model_card(hostile, base=RECIPE["policy"]["model"], recipe=yaml.safe_dump(recipe))
     assert front_matter(card) == front_matter(plain)
 
     markdown = MarkdownIt("commonmark").enable("table")

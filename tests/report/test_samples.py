@@ -27,7 +27,7 @@ def test_training_prompts_list_their_draws_in_the_order_that_training_ranks_them
         ranked = [group.candidates[index] for index in reversed(order)]
         (side,) = entry["sides"]
         assert [row[1:4] for row in side["rows"]] == [
-            [c.text, len(c.token_ids), int(c.finish_reason == "length")] for c in ranked
+            (c.text, len(c.token_ids), int(c.finish_reason == "length")) for c in ranked
         ]
         rewards = [row[0] for row in side["rows"]]
         assert rewards == sorted(rewards, reverse=True)
@@ -79,7 +79,7 @@ def test_a_large_run_is_thinned_evenly_and_says_how_many_there_are(
 
 
 def test_a_run_without_candidates_has_nothing_to_browse() -> None:
-    assert browser_data([], {}, seed=0) == {"prompts": [], "total": 0, "range": [0.0, 0.0]}
+    assert browser_data([], {}, seed=0) == {"prompts": [], "total": 0, "range": (0.0, 0.0)}
 
 
 @pytest.mark.parametrize("text", ["</script><b>", "<!--<script>", "a & b", "\u2028\u2029", "é😀\\"])

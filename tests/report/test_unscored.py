@@ -16,7 +16,6 @@ SENTENCE = (
     "The reward gave no score to some answers (3 of the set train, 12 of the set eval-bonbon). "
     "They are in no ranking and no mean."
 )
-RECIPE = {"policy": {"model": "m"}, "sampling": {"temperature": 1.0}}
 
 
 def test_every_account_of_the_run_says_how_many(own_run_directory: Path) -> None:
@@ -26,7 +25,7 @@ def test_every_account_of_the_run_says_how_many(own_run_directory: Path) -> None
     assert unscored(run.metrics) == SENTENCE
     assert SENTENCE in summary_lines(run.metrics)
     assert SENTENCE in report_html(run)
-    assert SENTENCE in model_card(RECIPE, run.metrics)
+    assert SENTENCE in model_card(run.metrics, base="m", recipe="")
 
 
 @pytest.mark.parametrize("counts", [None, dict.fromkeys(COUNTS, 0)])
@@ -37,4 +36,4 @@ def test_where_all_have_a_score_nothing_is_said(
         metrics = metrics.model_copy(update={"no_score": counts})
     assert unscored(metrics) is None
     assert len(summary_lines(metrics)) == 4
-    assert "no score" not in model_card(RECIPE, metrics)
+    assert "no score" not in model_card(metrics, base="m", recipe="")

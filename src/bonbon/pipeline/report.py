@@ -7,7 +7,7 @@ from bonbon.errors import ConfigError
 from bonbon.evaluation.metrics import read_metrics
 from bonbon.pipeline.score import SPLITS
 from bonbon.pipeline.stage import is_finished, refuse_damage
-from bonbon.recipe import load_run_recipe
+from bonbon.recipe import dump_recipe, load_run_recipe
 from bonbon.report.model_card import model_card
 from bonbon.report.page import write_report
 
@@ -29,6 +29,7 @@ def report_run(directory: Path) -> Path:
     )
     model = directory / "model"
     if model.is_dir():
-        card = model_card(recipe.model_dump(mode="json"), read_metrics(directory))
+        metrics = read_metrics(directory)
+        card = model_card(metrics, base=recipe.policy.model, recipe=dump_recipe(recipe))
         replace_text(model / "README.md", card)
     return write_report(directory)

@@ -1,9 +1,7 @@
 """The model card: how a model was trained and what was measured."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bonbon.console import shown
 from bonbon.evaluation.metrics import Metrics
@@ -29,25 +27,30 @@ _MARKDOWN = re.compile(r"[\\`*_{}\[\]#|~!$]")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def model_card(recipe: Mapping[str, Any], metrics: Metrics) -> str:
+def model_card(metrics: Metrics, *, base: str, recipe: str) -> str:
     """Return the text of the model's `README.md`, with front matter that the hub reads.
 
     Args:
-        recipe: the resolved recipe, shown in full as YAML; `policy.model` is the base.
-        metrics: the run's `metrics.json`.
+        metrics: the run's numbers.
+        base: the policy before training, as the recipe names it.
+        recipe: the complete recipe as YAML.
     """
-    front_matter = dump_yaml(_front_matter(recipe, metrics)).strip()
-    settings = dump_yaml(dict(recipe)).strip()
+    front_matter = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        **({"base_model": name} if (name := _hub_name(base)) else {}),
+        "tags": ["bonbon", "best-of-n", "alignment", metrics.objective],
+    }
     metrics = _as_markdown(metrics)
     sections = [
-        f"---\n{front_matter}\n---",
+        f"---\n{dump_yaml(front_matter).strip()}\n---",
         f"# {metrics.name}: {metrics.policy} towards {metrics.tilt}",
         f"{headline(metrics)} {aim(metrics)}",
         f"## What was measured\n\n{_measured(metrics)}",
         _table(metrics),
         "\n".join(f"- *{term}*: {meaning}" for term, meaning in GLOSSARY.items()),
         f"## How to sample from it\n\n{_sampling(metrics)}",
-        f"## How it was trained\n\nWith {_versions(metrics)}.\n\n{_fenced(settings)}",
+        f"## How it was trained\n\nWith {_versions(metrics)}.\n\n{_fenced(recipe.strip())}",
         f"## The method\n\n{_METHOD}",
     ]
     return "\n\n".join(sections) + "\n"
@@ -83,17 +86,7 @@ _METHOD = (
 )
 
 
-def _front_matter(recipe: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
-    base = _base_model(recipe["policy"]["model"])
-    return {
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        **({"base_model": base} if base else {}),
-        "tags": ["bonbon", "best-of-n", "alignment", metrics.objective],
-    }
-
-
-def _base_model(policy: str) -> str | None:
+def _hub_name(policy: str) -> str | None:
     """Name the base only if its name means something to others; a local directory does not."""
     name = HUB_NAMES.get(policy, policy)
     return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None

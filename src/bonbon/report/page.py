@@ -68,7 +68,7 @@ class StageCost:
 
 
 def stage_costs(metrics: Metrics) -> list[StageCost]:
-    """Read `<stage>_seconds` and, where there is one, the `<stage>ed_<unit>` beside it."""
+    """Return time and work of each stage, from `<stage>_seconds` and `<stage>ed_<unit>`."""
     timing, suffix = metrics.timing, "_seconds"
     stages = [key.removesuffix(suffix) for key in timing if key.endswith(suffix)]
     return [_stage_cost(timing, stage, timing[stage + suffix]) for stage in stages]

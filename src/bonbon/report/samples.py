@@ -2,16 +2,49 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
 from bonbon.evaluation.metrics import BASE, TRAINED
-from bonbon.records import ScoredGroup, first_candidates
+from bonbon.records import ScoredGroup, Split, first_candidates
 from bonbon.selection.ranks import is_tied, rank_order, tie_rng
+
+Item = TypeVar("Item")
 
 MAX_CHARACTERS = 3_000_000
 """Text per split; pages with more show an even selection of the prompts."""
+
+
+Row = tuple[float, str, int, int, float]
+"""Reward, text, tokens, 1 if the answer was cut at the limit, and log-probability."""
+
+
+class Side(TypedDict):
+    """The answers of one method to a prompt, the highest reward first."""
+
+    name: str
+    rows: list[Row]
+
+
+class PromptEntry(TypedDict):
+    """One prompt with the answers of every method."""
+
+    id: str
+    split: Split
+    text: str
+    tied: bool
+    gap: float
+    spread: float
+    sides: list[Side]
+
+
+class BrowserData(TypedDict):
+    """What the page's browser shows; the script reads these keys."""
+
+    prompts: list[PromptEntry]
+    total: int
+    range: tuple[float, float]
 
 
 def browser_data(
@@ -22,7 +55,7 @@ def browser_data(
     trained: str = TRAINED,
     most_shown: int | None = None,
     max_characters: int = MAX_CHARACTERS,
-) -> dict[str, Any]:
+) -> BrowserData:
     """Return the data of the browser, ready for JSON.
 
     Args:
@@ -43,7 +76,7 @@ def browser_data(
     return {
         "prompts": entries,
         "total": len(train) + len(pairs),
-        "range": [min(rewards, default=0.0), max(rewards, default=0.0)],
+        "range": (min(rewards, default=0.0), max(rewards, default=0.0)),
     }
 
 
@@ -67,7 +100,7 @@ def _paired(held_out: Mapping[str, Sequence[ScoredGroup]]) -> list[dict[str, Sco
     return list(by_prompt.values())
 
 
-def _thinned(items: Sequence[Any], sizes: Sequence[int], max_characters: int) -> list[Any]:
+def _thinned(items: Sequence[Item], sizes: Sequence[int], max_characters: int) -> list[Item]:
     kept = len(items)
     if sum(sizes) > max_characters:
         kept = max(1, int(kept * max_characters / sum(sizes)))
@@ -79,12 +112,12 @@ def _size(group: ScoredGroup, most_shown: int | None) -> int:
 
 
 def _entry(
-    split: str,
+    split: Split,
     sides: Mapping[str, ScoredGroup],
     seed: int,
     trained: str,
     most_shown: int | None,
-) -> dict[str, Any]:
+) -> PromptEntry:
     group = next(iter(sides.values()))
     return {
         "id": group.prompt_id,
@@ -100,7 +133,7 @@ def _entry(
     }
 
 
-def _gap(split: str, sides: Mapping[str, ScoredGroup], trained: str) -> float:
+def _gap(split: Split, sides: Mapping[str, ScoredGroup], trained: str) -> float:
     """Return best minus worst reward in training, trained minus base on held-out prompts."""
     if split == "train":
         (group,) = sides.values()
@@ -114,22 +147,18 @@ def _first(group: ScoredGroup, most_shown: int | None) -> ScoredGroup:
     return group if most_shown is None else first_candidates(group, most_shown)
 
 
-def _rows(group: ScoredGroup, seed: int) -> list[list[Any]]:
-    """Return reward, text, tokens, whether it was cut, and log-probability, best first."""
+def _rows(group: ScoredGroup, seed: int) -> list[Row]:
     order = rank_order(group.rewards, rng=tie_rng(seed, group.prompt_id))
-    rows: list[list[Any]] = []
-    for index in reversed(order):
-        candidate = group.candidates[index]
-        rows.append(
-            [
-                _round(group.rewards[index]),
-                candidate.text,
-                len(candidate.token_ids),
-                int(candidate.finish_reason == "length"),
-                round(candidate.logprob, 1),
-            ]
+    return [
+        (
+            _round(group.rewards[index]),
+            group.candidates[index].text,
+            len(group.candidates[index].token_ids),
+            int(group.candidates[index].finish_reason == "length"),
+            round(group.candidates[index].logprob, 1),
         )
-    return rows
+        for index in reversed(order)
+    ]
 
 
 def _round(value: float) -> float:

@@ -355,7 +355,7 @@ def draws_text(win_rate: float) -> str:
 
 
 def tied_name(metrics: Metrics) -> str:
-    """Name what is corrected for ties: the tilt if it is a best-of-n, else best of the draws."""
+    """Return the best-of-n that is corrected for ties: the tilt if it is one, else that of n."""
     return metrics.tilt if is_best_of(metrics.tilt) else f"best-of-{metrics.n}"
 
 
