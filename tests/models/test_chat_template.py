@@ -140,11 +140,11 @@ def test_a_template_is_else_as_it_was(load: Load, tmp_path: Path, form: str, sta
         "{% macro day() %}{{ told }}/True{% endmacro %}\n"
         "{{ day() }} {{ messages[0].content }}"
     )
-    asks, told = (
+    dated, fixed = (
         text(load("base", chat_template=str(tmp_path / name), clock=NOW))
         for name in ("asks.jinja", "told.jinja")
     )
-    assert asks == told
+    assert dated == fixed
 
 
 def test_a_token_that_the_model_does_not_know_is_refused(load: Load) -> None:

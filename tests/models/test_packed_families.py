@@ -67,7 +67,7 @@ def check(
     assert (gradient - expected).norm() <= 1e-4 * expected.norm()
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return bonbon's lines; transformers has some of its own."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("bonbon.")]
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_read_flat_uses_a_mask_and_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="bonbon"):
         check(policy_of(MASKED[name]).model, "prompts")
-    (line,) = said(caplog)
+    (line,) = warnings(caplog)
     assert "uses a dense attention mask instead, which is slower; the results are the same" in line
 
 
@@ -106,7 +106,7 @@ def test_what_takes_no_mask_reads_each_completion_alone_and_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="bonbon"):
         check(policy_of(ALONE[name]).model, "completions")
-    (line,) = said(caplog)
+    (line,) = warnings(caplog)
     assert "reads the prompt again for every completion, which is slower" in line
 
 

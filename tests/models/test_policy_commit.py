@@ -25,14 +25,14 @@ def test_a_hub_model_is_known_by_its_commit(
     shutil.copytree(checkpoint("chatml"), folder / "snapshots" / COMMIT)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(COMMIT)
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == COMMIT
+    assert printed.stdout.strip() == COMMIT
 
 
 def test_a_directory_has_none(checkpoint: Callable[[str], Path]) -> None:

@@ -22,7 +22,7 @@ SWITCHING = ["longrope", "dynamic"]
 
 
 def tokens(count: int, start: int = 0) -> tuple[int, ...]:
-    return tuple((start + 5 * place * place + place) % 6 for place in range(count))
+    return tuple((start + 5 * position * position + position) % 6 for position in range(count))
 
 
 GROUPS = [
@@ -106,7 +106,9 @@ def test_stored_logprobs_are_those_of_the_finished_sequence(name: str) -> None:
     candidates = sampler.sample(prompts, n=3)
     order = [(key, index) for key in lengths for index in range(3)]
     assert [(c.prompt_id, c.sample_index) for c in candidates] == order
-    for one in candidates:
-        exact = plain_logprob(policy.model, one.prompt_token_ids, one.token_ids, temperature=0.9)
-        assert one.logprob == pytest.approx(exact.item(), abs=2e-4)
-    assert max(len(one.token_ids) for one in candidates) > 8
+    for candidate in candidates:
+        exact = plain_logprob(
+            policy.model, candidate.prompt_token_ids, candidate.token_ids, temperature=0.9
+        )
+        assert candidate.logprob == pytest.approx(exact.item(), abs=2e-4)
+    assert max(len(candidate.token_ids) for candidate in candidates) > 8

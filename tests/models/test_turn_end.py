@@ -104,12 +104,12 @@ def test_without_a_template_the_tokenizer_leads(checkpoint: Checkpoint) -> None:
 def test_sources_that_differ_are_told_in_one_line(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    here = build("eosmismatch", tmp_path / "told")
+    directory = build("eosmismatch", tmp_path / "told")
     # The same line is said once in a process, and other tests have said the checkpoint's own.
-    edit_json(here / "generation_config.json", eos_token_id=[ENDOFTEXT, PAD])
+    edit_json(directory / "generation_config.json", eos_token_id=[ENDOFTEXT, PAD])
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            load_policy_tokenizer(PolicyConfig(model=str(here)))
+            load_policy_tokenizer(PolicyConfig(model=str(directory)))
         load_policy_tokenizer(PolicyConfig(model=str(checkpoint("chatml"))))
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.endswith(

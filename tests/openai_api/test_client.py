@@ -47,11 +47,11 @@ def content(answer: Response) -> str:
 async def ask(
     client: OpenaiClient, *, times: int = 1, body: dict[str, Any] | None = None
 ) -> list[str]:
-    asked = {"messages": [{"role": "user", "content": "hello"}], **(body or {})}
+    request = {"messages": [{"role": "user", "content": "hello"}], **(body or {})}
     optional = frozenset({"seed"})
     async with client:
         return await client.gather(
-            client.post("/chat/completions", asked, optional=optional, read=content)
+            client.post("/chat/completions", request, optional=optional, read=content)
             for _ in range(times)
         )
 
@@ -97,21 +97,21 @@ def test_a_lasting_fault_is_told_in_one_line(
     fault: int | str, line: str, openai_url: str, put_model: PutModel
 ) -> None:
     model = put_model(**HELLO, fail=[fault, fault, fault])
-    said = problem(OpenaiClient(endpoint(openai_url, model, max_retries=1)))
-    assert line in said
-    assert "run the same command again to go on" in said
+    message = problem(OpenaiClient(endpoint(openai_url, model, max_retries=1)))
+    assert line in message
+    assert "run the same command again to go on" in message
 
 
 def test_nobody_there() -> None:
-    said = problem(OpenaiClient(endpoint("http://127.0.0.1:9/v1", "m", max_retries=0)))
-    assert said.startswith("cannot reach http://127.0.0.1:9/v1, 1 try (All connection attempts")
-    assert "correct sampling.engine.base_url" in said
+    message = problem(OpenaiClient(endpoint("http://127.0.0.1:9/v1", "m", max_retries=0)))
+    assert message.startswith("cannot reach http://127.0.0.1:9/v1, 1 try (All connection attempts")
+    assert "correct sampling.engine.base_url" in message
 
 
 def test_a_slow_answer(openai_url: str, put_model: PutModel) -> None:
     model = put_model(**HELLO, delay=2)
-    said = problem(OpenaiClient(endpoint(openai_url, model, max_retries=0, timeout_s=0.2)))
-    assert "gave no answer within 0.2 s, 1 try; raise sampling.engine.timeout_s" in said
+    message = problem(OpenaiClient(endpoint(openai_url, model, max_retries=0, timeout_s=0.2)))
+    assert "gave no answer within 0.2 s, 1 try; raise sampling.engine.timeout_s" in message
 
 
 def test_an_answer_that_drips_in_counts_as_none(openai_url: str, put_model: PutModel) -> None:
@@ -150,8 +150,8 @@ def test_a_server_that_says_to_wait_for_long_is_not_waited_for(
     openai_url: str, put_model: PutModel, after: str
 ) -> None:
     model = put_model(**HELLO, fail=[429], retry_after=after)
-    said = problem(OpenaiClient(endpoint(openai_url, model)))
-    assert "answers 429, 1 try: fault 429" in said
+    message = problem(OpenaiClient(endpoint(openai_url, model)))
+    assert "answers 429, 1 try: fault 429" in message
 
 
 def test_a_server_is_waited_for_as_it_says(openai_url: str, put_model: PutModel) -> None:
@@ -191,25 +191,25 @@ def test_an_environment_that_no_connection_can_use(
 def test_a_proxy_whose_port_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:99999")
     monkeypatch.setenv("NO_PROXY", "")
-    said = problem(OpenaiClient(endpoint("http://10.1.2.3/v1", "m", max_retries=0)))
-    assert "port" in said
+    message = problem(OpenaiClient(endpoint("http://10.1.2.3/v1", "m", max_retries=0)))
+    assert "port" in message
 
 
 def test_ipv6(openai_url: str, put_model: PutModel) -> None:
-    said = problem(OpenaiClient(endpoint("http://[::1]:9/v1", "m", max_retries=0)))
-    assert said.startswith("cannot reach http://[::1]:9/v1, 1 try (All connection attempts")
+    message = problem(OpenaiClient(endpoint("http://[::1]:9/v1", "m", max_retries=0)))
+    assert message.startswith("cannot reach http://[::1]:9/v1, 1 try (All connection attempts")
 
 
 def test_an_unknown_model_is_told_with_those_there_are(
     openai_url: str, put_model: PutModel
 ) -> None:
     model = put_model(**HELLO)
-    said = problem(OpenaiClient(endpoint(openai_url, "nobody")))
-    assert "has no model 'nobody', it has" in said
-    assert "set sampling.engine.model to one of these" in said
-    said = problem(OpenaiClient(endpoint(openai_url.removesuffix("/v1"), model)))
-    assert "answers 404" in said
-    assert "base_url ends with the API's version" in said
+    message = problem(OpenaiClient(endpoint(openai_url, "nobody")))
+    assert "has no model 'nobody', it has" in message
+    assert "set sampling.engine.model to one of these" in message
+    message = problem(OpenaiClient(endpoint(openai_url.removesuffix("/v1"), model)))
+    assert "answers 404" in message
+    assert "base_url ends with the API's version" in message
 
 
 def test_the_key_comes_from_the_environment_and_is_never_told(
@@ -219,25 +219,25 @@ def test_the_key_comes_from_the_environment_and_is_never_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = put_model(**HELLO, key=KEY)
-    said = problem(OpenaiClient(endpoint(openai_url, model)))
-    assert "answers 401: $TEST_OPENAI_KEY holds no key" in said
+    message = problem(OpenaiClient(endpoint(openai_url, model)))
+    assert "answers 401: $TEST_OPENAI_KEY holds no key" in message
     monkeypatch.setenv("TEST_OPENAI_KEY", KEY + "\n")
     assert run_coroutine(ask(OpenaiClient(endpoint(openai_url, model)))) == ["good day"]
     sent = [entry["authorization"] for entry in requests_for(model)]
     assert sent == ["Bearer EMPTY", f"Bearer {KEY}"]
-    said = problem(OpenaiClient(endpoint(openai_url, put_model(**HELLO, key="other"))))
-    assert "the key in $TEST_OPENAI_KEY is refused" in said
+    message = problem(OpenaiClient(endpoint(openai_url, put_model(**HELLO, key="other"))))
+    assert "the key in $TEST_OPENAI_KEY is refused" in message
 
 
 def test_a_key_that_the_server_repeats_is_taken_out(
     openai_url: str, monkeypatch: pytest.MonkeyPatch, put_model: PutModel
 ) -> None:
     monkeypatch.setenv("TEST_OPENAI_KEY", KEY)
-    said = problem(
+    message = problem(
         OpenaiClient(endpoint(openai_url, put_model(**HELLO))),
         {"messages": [{"role": "user", "content": f"my key is {KEY}"}]},
     )
-    assert "no answer is written for 'my key is $TEST_OPENAI_KEY'" in said
+    assert "no answer is written for 'my key is $TEST_OPENAI_KEY'" in message
 
 
 def test_what_a_server_does_not_know_is_left_out_if_it_may_be(

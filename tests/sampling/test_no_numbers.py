@@ -73,7 +73,7 @@ def test_a_model_that_overflows_in_half_precision_is_fine_in_whole(checkpoint: C
     policy = load(checkpoint("overflow"), "float32")
     config = SamplingConfig(n=4, max_new_tokens=4)
     drawn = TransformersSampler(policy, config, seed=0).sample([PROMPT], n=4)
-    assert all(math.isfinite(one.logprob) for one in drawn)
+    assert all(math.isfinite(candidate.logprob) for candidate in drawn)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -93,7 +93,7 @@ def test_ids_beyond_the_tokenizer_are_drawn_and_show_as_nothing(checkpoint: Chec
     assert policy.vocabulary_size == 500 > size
     drawn = TransformersSampler(policy, SamplingConfig(max_new_tokens=8), seed=0)
     answers = drawn.sample([PROMPT], n=8)
-    assert any(max(one.token_ids) >= size for one in answers)
-    for one in answers:
-        known = tuple(token for token in one.token_ids if token < size)
-        assert one.text == policy.decode(known)
+    assert any(max(candidate.token_ids) >= size for candidate in answers)
+    for candidate in answers:
+        known = tuple(token for token in candidate.token_ids if token < size)
+        assert candidate.text == policy.decode(known)

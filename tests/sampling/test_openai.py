@@ -184,14 +184,14 @@ def test_the_end_is_counted_if_and_only_if_it_was_drawn(make: MakeSampler, ids: 
 def test_what_a_server_drew_beyond_the_end_is_cut(make: MakeSampler) -> None:
     whole = make().sample(PROMPTS, n=30)
     policy = replace(POLICY, eos_token_ids=(0, END))  # the server knows END alone
-    for cut, one in zip(make(tokenizer=policy).sample(PROMPTS, n=30), whole, strict=True):
-        if 0 not in one.token_ids:
-            assert cut == one
+    for cut, candidate in zip(make(tokenizer=policy).sample(PROMPTS, n=30), whole, strict=True):
+        if 0 not in candidate.token_ids:
+            assert cut == candidate
             continue
-        assert cut.token_ids == one.token_ids[: one.token_ids.index(0) + 1]
+        assert cut.token_ids == candidate.token_ids[: candidate.token_ids.index(0) + 1]
         assert cut.finish_reason == "stop"
         assert cut.text == " ".join(map(str, cut.token_ids[:-1]))
-        assert cut.logprob >= one.logprob - 1e-9
+        assert cut.logprob >= candidate.logprob - 1e-9
 
 
 def test_text_alone_gives_the_same_ids_where_words_are_tokens(make: MakeSampler) -> None:
@@ -205,13 +205,14 @@ def test_text_alone_gives_the_same_ids_where_words_are_tokens(make: MakeSampler)
 
 
 def test_a_stop_string_that_is_not_told_counts_as_the_end(make: MakeSampler) -> None:
-    told = make(stop=("1 2",)).sample(PROMPTS, n=30)
-    untold = make(stop=("1 2",), fault={"ids": "none", "tell_stop": False}).sample(PROMPTS, n=30)
-    for one, other in zip(told, untold, strict=True):
-        by_string = one.token_ids[-2:] == (1, 2)
-        assert other.token_ids == ((*one.token_ids[:-2], END) if by_string else one.token_ids)
+    named = make(stop=("1 2",)).sample(PROMPTS, n=30)
+    unnamed = make(stop=("1 2",), fault={"ids": "none", "tell_stop": False}).sample(PROMPTS, n=30)
+    for candidate, without in zip(named, unnamed, strict=True):
+        by_string = candidate.token_ids[-2:] == (1, 2)
+        ended = (*candidate.token_ids[:-2], END)
+        assert without.token_ids == (ended if by_string else candidate.token_ids)
     with_ids = make(stop=("1 2",), fault={"tell_stop": False}).sample(PROMPTS, n=30)
-    assert drawn(with_ids) == drawn(told)
+    assert drawn(with_ids) == drawn(named)
 
 
 @pytest.mark.parametrize("fault", [{"most": 3}, {"single": True}])

@@ -52,7 +52,7 @@ def make(openai_url: str, put_model: PutModel) -> Callable[..., tuple[OpenaiSamp
 Make = Callable[..., tuple[OpenaiSampler, str]]
 
 
-class Told:
+class Recorder:
     """What a sampler tells: parts, whole prompts, and those without an answer."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Told:
         self.parts.setdefault(part[0].prompt_id, []).extend(part)
 
     def _prompt(self, group: Sequence[Candidate]) -> None:
-        self.whole[group[0].prompt_id] = [each.sample_index for each in group]
+        self.whole[group[0].prompt_id] = [candidate.sample_index for candidate in group]
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,10 @@ def test_answers_that_cannot_be_are_refused(make: Make, wrong: str, line: str, i
     if ids == "llama.cpp" and wrong in {"fewer", "other"}:
         pytest.skip("it tells ids and log-probabilities together, or text alone")
     sampler, _ = make({"wrong": wrong, "ids": ids}, max_retries=0)
-    told = Told(sampler)
+    recorder = Recorder(sampler)
     with pytest.raises(EngineError, match=line):
-        told.ask(PROMPTS[:2], 2)
-    assert not told.parts
+        recorder.ask(PROMPTS[:2], 2)
+    assert not recorder.parts
 
 
 def test_text_that_is_not_there_is_none(make: Make) -> None:
@@ -123,32 +123,32 @@ def test_one_prompt_without_an_answer_keeps_no_other_from_theirs(
 ) -> None:
     sampler, name = make({"only": {"2 2": fault}}, max_retries=1, concurrency=4)
     odd = Prompt(id="odd", content="2 2", split="train")
-    told = Told(sampler)
-    told.ask([*PROMPTS[:3], odd, *PROMPTS[3:9]], 3)
-    assert set(told.whole) == {prompt.id for prompt in PROMPTS[:9]}
-    assert list(told.unanswered) == ["odd"]
+    recorder = Recorder(sampler)
+    recorder.ask([*PROMPTS[:3], odd, *PROMPTS[3:9]], 3)
+    assert set(recorder.whole) == {prompt.id for prompt in PROMPTS[:9]}
+    assert list(recorder.unanswered) == ["odd"]
     assert len(requests_for(name)) <= 9 + 2 * 2 + 1
 
 
 def test_a_prompt_that_drips_is_left_out(make: Make) -> None:
     sampler, _ = make({"only": {"2 2": "drip"}}, max_retries=1, timeout_s=0.5)
-    told = Told(sampler)
-    told.ask([Prompt(id="odd", content="2 2", split="train"), *PROMPTS[:3]], 2)
-    assert told.unanswered == {"odd": "no answer in time"}
-    assert set(told.whole) == {"p0", "p1", "p2"}
+    recorder = Recorder(sampler)
+    recorder.ask([Prompt(id="odd", content="2 2", split="train"), *PROMPTS[:3]], 2)
+    assert recorder.unanswered == {"odd": "no answer in time"}
+    assert set(recorder.whole) == {"p0", "p1", "p2"}
 
 
 def test_alone_a_prompt_without_an_answer_is_held_against_another_question(
     make: Make, requests_for: RequestsFor
 ) -> None:
     sampler, name = make({"only": {"2 2": "content_filter"}}, max_retries=0)
-    told = Told(sampler)
-    told.ask([Prompt(id="odd", content="2 2", split="train")], 2)
-    assert told.unanswered == {
+    recorder = Recorder(sampler)
+    recorder.ask([Prompt(id="odd", content="2 2", split="train")], 2)
+    assert recorder.unanswered == {
         "odd": "a completion ended with 'content_filter', expected 'stop' or 'length'"
     }
-    asked = [entry["body"]["prompt"] for entry in requests_for(name)]
-    assert asked == [[2, 2], [0]]
+    sent = [entry["body"]["prompt"] for entry in requests_for(name)]
+    assert sent == [[2, 2], [0]]
     with pytest.raises(EngineError, match="prompt 'odd' gets no answer, while others do: a compl"):
         sampler.sample([Prompt(id="odd", content="2 2", split="train")], n=2)
 
@@ -156,10 +156,10 @@ def test_alone_a_prompt_without_an_answer_is_held_against_another_question(
 def test_a_filtered_choice_is_drawn_again_and_the_others_are_kept(make: Make) -> None:
     """The server ends the first choice of the first request otherwise."""
     sampler, _ = make({"ends_with_first": "content_filter"}, max_retries=0)
-    told = Told(sampler)
-    told.ask(PROMPTS[:4], 4)
-    assert all(indices == [0, 1, 2, 3] for indices in told.whole.values())
-    assert len(told.whole) == 4
+    recorder = Recorder(sampler)
+    recorder.ask(PROMPTS[:4], 4)
+    assert all(indices == [0, 1, 2, 3] for indices in recorder.whole.values())
+    assert len(recorder.whole) == 4
 
 
 def test_one_short_answer_changes_nothing(make: Make, requests_for: RequestsFor) -> None:
@@ -206,13 +206,13 @@ def test_parts_of_a_prompt_are_handed_over_and_not_asked_for_again(
     make: Make, requests_for: RequestsFor
 ) -> None:
     sampler, name = make({"most": 1, "fail": [200] * 5 + [418] * 9}, concurrency=1)
-    told = Told(sampler)
+    recorder = Recorder(sampler)
     with pytest.raises(EngineError, match="418"):
-        told.ask(PROMPTS[:1], 8)
-    assert not told.whole
-    kept = told.parts
+        recorder.ask(PROMPTS[:1], 8)
+    assert not recorder.whole
+    kept = recorder.parts
     assert len(kept["p0"]) == 5
-    again = Told(make({"most": 1})[0], known=kept)
+    again = Recorder(make({"most": 1})[0], known=kept)
     again.ask(PROMPTS[:1], 8)
     assert again.whole == {"p0": list(range(8))}
     assert sorted(c.sample_index for c in again.parts["p0"]) == [5, 6, 7]
@@ -223,8 +223,8 @@ def test_more_is_not_asked_of_a_prompt_that_is_left_out(
     make: Make, requests_for: RequestsFor
 ) -> None:
     sampler, name = make({"single": True, "only": {"2 2": "content_filter"}}, max_retries=0)
-    told = Told(sampler)
-    told.ask([*PROMPTS[:4], Prompt(id="odd", content="2 2", split="train")], 8)
-    assert list(told.unanswered) == ["odd"]
+    recorder = Recorder(sampler)
+    recorder.ask([*PROMPTS[:4], Prompt(id="odd", content="2 2", split="train")], 8)
+    assert list(recorder.unanswered) == ["odd"]
     odd = [entry for entry in requests_for(name) if entry["body"]["prompt"] == [2, 2]]
     assert len(odd) <= 2

@@ -40,9 +40,9 @@ def test_the_worst_go_whatever_their_order(scores: list[int], fraction: float, s
     assert len(dropped) <= fraction * len(scores)
     if len(set(scores)) == len(scores):
         assert len(dropped) == int(fraction * len(scores))
-    places = default_rng(seed).permutation(len(texts))
-    again = rejection(fraction).keep(PROMPT, [texts[i] for i in places], [True] * len(texts))
-    assert list(again) == [kept[i] for i in places]
+    order = default_rng(seed).permutation(len(texts))
+    again = rejection(fraction).keep(PROMPT, [texts[i] for i in order], [True] * len(texts))
+    assert list(again) == [kept[i] for i in order]
 
 
 @given(SCORES, FRACTIONS, st.data())
@@ -130,9 +130,9 @@ def test_survivors_are_those_of_plain_sampling() -> None:
             running = [len(candidate.token_ids) > length for candidate in alive]
             texts = [begin(candidate, length) for candidate in alive]
             keep = pruning.keep(prompt, texts, running)
-            dropped = [each for each, stays in zip(alive, keep, strict=True) if not stays]
-            spent -= sum(len(each.token_ids) - length for each in dropped)
-            alive = [each for each, stays in zip(alive, keep, strict=True) if stays]
+            dropped = [candidate for candidate, stays in zip(alive, keep, strict=True) if not stays]
+            spent -= sum(len(candidate.token_ids) - length for candidate in dropped)
+            alive = [candidate for candidate, stays in zip(alive, keep, strict=True) if stays]
         expected += alive
     assert 0 < len(expected) < len(plain)
     assert [(c.prompt_id, c.sample_index, c.token_ids) for c in left] == [

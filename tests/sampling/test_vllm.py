@@ -101,9 +101,9 @@ def tokenizer(eos_token_ids: Sequence[int] = (3,)) -> PolicyTokenizer:
 
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_the_recorded_requests_are_sent_again(name: str) -> None:
-    this = case(name)
-    this.sampler.sample(this.prompts, n=N)
-    assert this.replay.requests == this.exchange["requests"]
+    recorded = case(name)
+    recorded.sampler.sample(recorded.prompts, n=N)
+    assert recorded.replay.requests == recorded.exchange["requests"]
 
 
 def test_requests_leave_no_choice_to_the_model_or_to_vllm() -> None:
@@ -121,31 +121,31 @@ def test_requests_leave_no_choice_to_the_model_or_to_vllm() -> None:
 
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_candidates_are_what_was_drawn(name: str) -> None:
-    this = case(name)
+    recorded = case(name)
     outputs = {
-        (list(this.exchange["prompts"])[int(answer["request_id"])], output["index"]): output
+        (list(recorded.exchange["prompts"])[int(answer["request_id"])], output["index"]): output
         for step in EXCHANGES[name]["steps"]
         for answer in step
         for output in answer["outputs"]
     }
-    candidates = this.sampler.sample(this.prompts, n=N)
-    order = [(prompt.id, index) for prompt in this.prompts for index in range(N)]
+    candidates = recorded.sampler.sample(recorded.prompts, n=N)
+    order = [(prompt.id, index) for prompt in recorded.prompts for index in range(N)]
     assert [(c.prompt_id, c.sample_index) for c in candidates] == order
     for candidate in candidates:
         output = outputs[candidate.prompt_id, candidate.sample_index]
         assert list(candidate.token_ids) == output["token_ids"]
         assert candidate.finish_reason == output["finish_reason"]
-        assert candidate.prompt_text == this.exchange["prompts"][candidate.prompt_id]
+        assert candidate.prompt_text == recorded.exchange["prompts"][candidate.prompt_id]
         assert candidate.prompt_token_ids == tuple(map(int, candidate.prompt_text.split()))
-        if this.sampler.gives_logprobs:
+        if recorded.sampler.gives_logprobs:
             assert candidate.logprob == output["cumulative_logprob"] < 0
         else:
             assert math.isnan(candidate.logprob)
 
 
 def test_an_end_is_there_if_and_only_if_it_was_drawn() -> None:
-    this = case("two ends")
-    candidates = this.sampler.sample(this.prompts, n=N)
+    recorded = case("two ends")
+    candidates = recorded.sampler.sample(recorded.prompts, n=N)
     ends = {c.token_ids[-1] for c in candidates if c.finish_reason == "stop"}
     assert ends == {0, 3}
     cut = [c for c in candidates if c.finish_reason == "length"]
@@ -154,8 +154,8 @@ def test_an_end_is_there_if_and_only_if_it_was_drawn() -> None:
 
 
 def test_text_is_cut_before_a_stop_string_and_ids_are_not() -> None:
-    this = case("stop strings")
-    stopped = [c for c in this.sampler.sample(this.prompts, n=N) if 3 not in c.token_ids]
+    recorded = case("stop strings")
+    stopped = [c for c in recorded.sampler.sample(recorded.prompts, n=N) if 3 not in c.token_ids]
     assert {(c.text.split()[-1:] or [""])[0] for c in stopped} <= {"", "1"}
     assert all(c.finish_reason == "stop" for c in stopped)
     longest = max(stopped, key=lambda candidate: len(candidate.token_ids))
@@ -170,66 +170,66 @@ def test_only_log_probabilities_of_the_policy_itself_are_told() -> None:
 
 
 def test_progress_and_prompts_as_they_end() -> None:
-    this = case()
+    recorded = case()
     progress: list[tuple[int, int]] = []
     groups: list[Sequence[Candidate]] = []
-    candidates = this.sampler.sample(
-        this.prompts,
+    candidates = recorded.sampler.sample(
+        recorded.prompts,
         n=N,
         on_progress=lambda tokens, ended: progress.append((tokens, ended)),
         on_prompt=groups.append,
     )
     ended = [answer["request_id"] for step in EXCHANGES["plain"]["steps"] for answer in step]
     assert ended != sorted(ended)  # recorded out of order, so the next line says something
-    assert [group[0].prompt_id for group in groups] == ["abc"[int(place)] for place in ended]
+    assert [group[0].prompt_id for group in groups] == ["abc"[int(index)] for index in ended]
     assert sorted((c for group in groups for c in group), key=candidates.index) == candidates
     assert sum(tokens for tokens, _ in progress) == sum(len(c.token_ids) for c in candidates)
-    assert [ended for _, ended in progress] == [N] * len(this.prompts)
+    assert [ended for _, ended in progress] == [N] * len(recorded.prompts)
 
 
 def test_nothing_stays_queued_after_an_interruption() -> None:
-    this = case()
+    recorded = case()
 
     def interrupt(_: Sequence[Candidate]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        this.sampler.sample(this.prompts, n=N, on_prompt=interrupt)
+        recorded.sampler.sample(recorded.prompts, n=N, on_prompt=interrupt)
     first = EXCHANGES["plain"]["steps"][0][0]["request_id"]
-    assert sorted([*this.replay.aborted, first]) == ["0", "1", "2"]
+    assert sorted([*recorded.replay.aborted, first]) == ["0", "1", "2"]
 
 
 def test_prompts_are_queued_as_there_is_room() -> None:
     """A million completions are not all handed over at once."""
-    prompts = [Prompt(id=str(place), content="1", split="train") for place in range(5)]
+    prompts = [Prompt(id=str(index), content="1", split="train") for index in range(5)]
     ended = {"index": 0, "token_ids": [3], "cumulative_logprob": -1.0, "finish_reason": "stop"}
     steps = [
-        [{"request_id": str(place), "finished": True, "outputs": [ended]}] for place in range(5)
+        [{"request_id": str(index), "finished": True, "outputs": [ended]}] for index in range(5)
     ]
-    this = case()
-    this.replay.steps = steps
+    recorded = case()
+    recorded.replay.steps = steps
     queued: list[int] = []
-    this.sampler.sample(
+    recorded.sampler.sample(
         prompts,
         n=IN_FLIGHT // 2,
-        on_prompt=lambda _: queued.append(len(this.replay.requests)),
+        on_prompt=lambda _: queued.append(len(recorded.replay.requests)),
     )
     assert queued == [2, 3, 4, 5, 5]
 
 
 def test_a_completion_that_was_given_up_is_an_error() -> None:
-    this = case()
-    this.replay.steps[0][0]["outputs"][1]["finish_reason"] = "abort"
+    recorded = case()
+    recorded.replay.steps[0][0]["outputs"][1]["finish_reason"] = "abort"
     with pytest.raises(EngineError, match=r"prompt 'b' with the reason 'abort', expected 'stop'"):
-        this.sampler.sample(this.prompts, n=N)
+        recorded.sampler.sample(recorded.prompts, n=N)
 
 
 def test_a_prompt_without_room_is_refused_before_anything_is_drawn() -> None:
-    this = case()
+    recorded = case()
     long = Prompt(id="long", content=" ".join(["1"] * 62), split="train")
     with pytest.raises(PromptError, match=r"'long' has 62 tokens.* it needs 65; toy takes 64"):
-        this.sampler.sample([*this.prompts, long], n=N)
-    assert this.replay.requests == []
+        recorded.sampler.sample([*recorded.prompts, long], n=N)
+    assert recorded.replay.requests == []
 
 
 def test_a_temperature_that_vllm_would_change_is_refused() -> None:
@@ -245,19 +245,19 @@ def test_seeds_are_the_prompts_own() -> None:
 
 
 def test_an_adapter_goes_with_every_request() -> None:
-    this = case()
+    recorded = case()
     VllmSampler(
-        this.replay,
+        recorded.replay,
         tokenizer(),
-        this.sampler.config,
+        recorded.sampler.config,
         seed=0,
         sampling_params=dict[str, object],
         lora_request="the adapter",
-    ).sample(this.prompts, n=N)
-    assert this.replay.adapters == ["the adapter"] * 3
+    ).sample(recorded.prompts, n=N)
+    assert recorded.replay.adapters == ["the adapter"] * 3
 
 
 def test_closing_stops_the_engine() -> None:
-    this = case()
-    this.sampler.close()
-    assert this.replay.shut_down
+    recorded = case()
+    recorded.sampler.close()
+    assert recorded.replay.shut_down

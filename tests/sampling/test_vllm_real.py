@@ -31,9 +31,9 @@ pytestmark = pytest.mark.skipif(
 class Environment:
     """A virtual environment with vLLM's CPU build and this project in it."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.python = place / "bin" / "python"
+    def __init__(self, directory: Path) -> None:
+        self.place = directory
+        self.python = directory / "bin" / "python"
 
     def run(self, *command: str) -> None:
         # Not the test run's own settings: no import hook, and its own caches.
@@ -60,8 +60,8 @@ class Environment:
 class Real:
     """What vllm_real.py found."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
+    def __init__(self, directory: Path) -> None:
+        self._place = directory
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -118,4 +118,5 @@ def test_a_lora_adapter_is_drawn_from(real: Real) -> None:
 
 def test_the_recorded_requests_are_those_of_today(real: Real) -> None:
     recorded = json.loads((HERE / "vllm_recorded" / "exchange.json").read_text())
-    assert [each["requests"] for each in real.exchanges] == [each["requests"] for each in recorded]
+    sent = [exchange["requests"] for exchange in real.exchanges]
+    assert sent == [exchange["requests"] for exchange in recorded]

@@ -62,9 +62,9 @@ class FakeVllm:
 
 def forget_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start without them, and undo at the end what the code sets."""
-    for place in ("LOGGING_LEVEL", "LOGGING_STREAM", "CPU_OMP_THREADS_BIND"):
-        monkeypatch.setenv(f"VLLM_{place}", "")
-        monkeypatch.delenv(f"VLLM_{place}")
+    for name in ("LOGGING_LEVEL", "LOGGING_STREAM", "CPU_OMP_THREADS_BIND"):
+        monkeypatch.setenv(f"VLLM_{name}", "")
+        monkeypatch.delenv(f"VLLM_{name}")
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.delenv("OMP_NUM_THREADS")
 
@@ -140,13 +140,13 @@ def test_the_engines_context_is_the_samplers(on_gpu: FakeVllm, toy_place: Path) 
     assert sampler.tokenizer.eos_token_ids == (8,)
 
 
-def adapter(toy_place: Path, place: Path, **settings: object) -> PolicyConfig:
+def adapter(toy_place: Path, directory: Path, **settings: object) -> PolicyConfig:
     """Write what `save_pretrained` of a PEFT model leaves, except for its weights."""
     for file in (toy_place / "policy").glob("*token*"):
-        (place / file.name).write_bytes(file.read_bytes())
+        (directory / file.name).write_bytes(file.read_bytes())
     config = {"r": 12, "base_model_name_or_path": str(toy_place / "policy"), **settings}
-    (place / "adapter_config.json").write_text(json.dumps(config))
-    return PolicyConfig(model=str(place), dtype="float32")
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    return PolicyConfig(model=str(directory), dtype="float32")
 
 
 @pytest.mark.parametrize(("pattern", "rank"), [({}, 16), ({"q_proj": 20}, 32), (None, 16)])
@@ -170,10 +170,10 @@ def test_an_adapter_is_served_on_its_base(
 def test_a_loaded_adapter_is_what_is_drawn_from(
     on_gpu: FakeVllm, toy_place: Path, tmp_path: Path
 ) -> None:
-    asked: list[object] = []
+    lora_requests: list[object] = []
 
     def add_request(*_: object, lora_request: object) -> None:
-        asked.append(lora_request)
+        lora_requests.append(lora_request)
 
     def step() -> list[SimpleNamespace]:
         drawn = {"index": 0, "token_ids": [8], "cumulative_logprob": -1.0, "finish_reason": "stop"}
@@ -184,7 +184,7 @@ def test_a_loaded_adapter_is_what_is_drawn_from(
     config = SamplingConfig(max_new_tokens=3)
     sampler = load_vllm_sampler(adapter(toy_place, tmp_path), config, seed=0)
     sampler.sample([Prompt(id="a", content="1", split="train")], n=1)
-    assert asked == on_gpu.adapters == [("policy", 1, str(tmp_path))]
+    assert lora_requests == on_gpu.adapters == [("policy", 1, str(tmp_path))]
 
 
 def test_an_adapter_of_too_high_a_rank_is_refused(

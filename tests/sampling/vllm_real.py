@@ -116,8 +116,8 @@ def wide_toy() -> Policy:
 
 def main() -> None:
     report_file, exchange_file = map(Path, sys.argv[1:])
-    with tempfile.TemporaryDirectory() as place:
-        policy, directory = wide_toy(), Path(place) / "policy"
+    with tempfile.TemporaryDirectory() as directory:
+        policy, directory = wide_toy(), Path(directory) / "policy"
         policy.model.save_pretrained(directory)
         policy.tokenizer.save_pretrained(directory)
         # A model that asks for greedy-like draws and for repetition penalties must be overruled.
@@ -164,10 +164,10 @@ def _p_value(policy: Policy, prompt: Prompt, candidates: Sequence[Candidate]) ->
 
 
 def _logprob_error(policy: Policy, candidates: Sequence[Candidate]) -> float:
-    told = {(c.prompt_token_ids, c.token_ids): c.logprob for c in candidates}
+    logprobs = {(c.prompt_token_ids, c.token_ids): c.logprob for c in candidates}
     return max(
         abs(plain_logprob(policy.model, *ids, temperature=0.8).item() - logprob)
-        for ids, logprob in told.items()
+        for ids, logprob in logprobs.items()
     )
 
 

@@ -32,17 +32,17 @@ def test_the_choice_does_not_depend_on_the_candidates_order(
     seed: int, size: int, weight: float
 ) -> None:
     rewards, similarity = a_group(seed, size)
-    places = default_rng(seed).permutation(size)
+    shuffle = default_rng(seed).permutation(size)
     before = reward_plus_similarity_index(rewards, similarity, weight=weight, rng=default_rng(seed))
     after = reward_plus_similarity_index(
-        rewards[places],
-        similarity[np.ix_(places, places)],
+        rewards[shuffle],
+        similarity[np.ix_(shuffle, shuffle)],
         weight=weight,
         rng=default_rng(seed),
     )
-    assert places[after] == before
-    moved = mbr_index(similarity[np.ix_(places, places)], rng=default_rng(seed))
-    assert places[moved] == mbr_index(similarity, rng=default_rng(seed))
+    assert shuffle[after] == before
+    moved = mbr_index(similarity[np.ix_(shuffle, shuffle)], rng=default_rng(seed))
+    assert shuffle[moved] == mbr_index(similarity, rng=default_rng(seed))
 
 
 @given(SEEDS, st.integers(1, 9))
@@ -71,8 +71,8 @@ def test_the_ends_of_the_weight_are_best_of_n_and_mbr(seed: int, size: int) -> N
 def test_more_weight_never_chooses_a_higher_reward(seed: int, size: int, weight: float) -> None:
     rewards, similarity = a_group(seed, size)
     chosen = [
-        reward_plus_similarity_index(rewards, similarity, weight=each, rng=default_rng(seed))
-        for each in (weight, 2 * weight + 1)
+        reward_plus_similarity_index(rewards, similarity, weight=larger, rng=default_rng(seed))
+        for larger in (weight, 2 * weight + 1)
     ]
     assert rewards[chosen[0]] >= rewards[chosen[1]]
 

@@ -22,11 +22,11 @@ SEEDS = st.integers(0, 2**32)
 def test_the_choice_does_not_depend_on_the_candidates_order(
     rewards: list[float], mu: float, seed: int
 ) -> None:
-    places = default_rng(seed).permutation(len(rewards))
-    shuffled = [rewards[place] for place in places]
+    shuffle = default_rng(seed).permutation(len(rewards))
+    shuffled = [rewards[index] for index in shuffle]
     before = poisson_best_index(rewards, mu=mu, rng=default_rng(seed))
     after = poisson_best_index(shuffled, mu=mu, rng=default_rng(seed))
-    assert places[after] == before
+    assert shuffle[after] == before
 
 
 @given(DISTINCT, MUS, SEEDS)

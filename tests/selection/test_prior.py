@@ -24,12 +24,12 @@ def test_the_choice_does_not_depend_on_the_candidates_order(
     seed: int, size: int, beta: float
 ) -> None:
     rewards, logprobs = a_group(seed, size)
-    places = default_rng(seed).permutation(size)
+    shuffle = default_rng(seed).permutation(size)
     before = reward_plus_logprob_index(rewards, logprobs, beta=beta, rng=default_rng(seed))
     after = reward_plus_logprob_index(
-        rewards[places], logprobs[places], beta=beta, rng=default_rng(seed)
+        rewards[shuffle], logprobs[shuffle], beta=beta, rng=default_rng(seed)
     )
-    assert places[after] == before
+    assert shuffle[after] == before
 
 
 @given(SEEDS, SIZES)
@@ -48,8 +48,8 @@ def test_the_ends_of_beta_are_best_of_n_and_the_likeliest(seed: int, size: int) 
 def test_more_beta_never_chooses_a_less_likely_candidate(seed: int, size: int, beta: float) -> None:
     rewards, logprobs = a_group(seed, size)
     less, more = (
-        reward_plus_logprob_index(rewards, logprobs, beta=each, rng=default_rng(seed))
-        for each in (beta, 2 * beta + 0.1)
+        reward_plus_logprob_index(rewards, logprobs, beta=larger, rng=default_rng(seed))
+        for larger in (beta, 2 * beta + 0.1)
     )
     assert logprobs[more] >= logprobs[less]
 

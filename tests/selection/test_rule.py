@@ -126,5 +126,5 @@ def test_what_cannot_be_is_refused(arguments: dict[str, object], line: str) -> N
 
 def test_no_answers_cannot_vote() -> None:
     evidence = SelectionInputs(["a", "b"], np.zeros(2), None, None)
-    with pytest.raises(RewardError, match="none of the 2 completions holds an answer"):
+    with pytest.raises(RewardError, match="none of the 2 completions contains an answer"):
         Rule("majority").choose(evidence, rng=default_rng(0))

@@ -31,11 +31,11 @@ def test_weights_are_the_softmax(rewards: list[float], temperature: float) -> No
 def test_the_choice_does_not_depend_on_the_candidates_order(
     rewards: list[float], temperature: float, seed: int
 ) -> None:
-    places = default_rng(seed).permutation(len(rewards))
-    shuffled = [rewards[place] for place in places]
+    shuffle = default_rng(seed).permutation(len(rewards))
+    shuffled = [rewards[index] for index in shuffle]
     before = soft_best_index(rewards, temperature=temperature, rng=default_rng(seed))
     after = soft_best_index(shuffled, temperature=temperature, rng=default_rng(seed))
-    assert places[after] == before
+    assert shuffle[after] == before
 
 
 @given(DISTINCT, TEMPERATURES, SEEDS)

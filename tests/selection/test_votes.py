@@ -31,8 +31,8 @@ def voting(texts: list[str]) -> list[str]:
 @given(TEXTS, SEEDS)
 def test_the_majority_has_the_most_votes_in_any_order(texts: list[str], seed: int) -> None:
     counts = Counter(voting(texts))
-    places = default_rng(seed).permutation(len(texts))
-    for order in (texts, [texts[place] for place in places]):
+    shuffle = default_rng(seed).permutation(len(texts))
+    for order in (texts, [texts[index] for index in shuffle]):
         chosen = order[majority_index(order, answer_of=answer_of, rng=default_rng(seed))]
         assert counts[chosen] == max(counts.values())
 
@@ -73,19 +73,19 @@ def test_borda_depends_on_neither_the_order_nor_the_scale_of_certainties(
         totals[text] += rank**power
     best = max(totals.values())
     assume(sum(total > best - 1e-9 for total in totals.values()) == 1)
-    places = default_rng(seed).permutation(len(texts))
+    shuffle = default_rng(seed).permutation(len(texts))
 
     before = borda_index(
         texts, certainties, answer_of=answer_of, power=power, rng=default_rng(seed)
     )
     after = borda_index(
-        [texts[place] for place in places],
-        [10.0 + ranks[certainties[place]] for place in places],
+        [texts[index] for index in shuffle],
+        [10.0 + ranks[certainties[index]] for index in shuffle],
         answer_of=answer_of,
         power=power,
         rng=default_rng(seed),
     )
-    assert places[after] == before
+    assert shuffle[after] == before
     assert totals[texts[before]] == best
     assert certainties[before] == max(
         c for c, t in zip(certainties, texts, strict=True) if t == texts[before]
@@ -95,7 +95,7 @@ def test_borda_depends_on_neither_the_order_nor_the_scale_of_certainties(
 def test_ties_of_answers_and_the_voters_of_one_answer_are_equally_likely() -> None:
     texts = ["=a", "=b", "=a", "=b", "=c", "none"]
     for order in permutations(range(2)):
-        arranged = [texts[place] for place in (*order, 2, 3, 4, 5)]
+        arranged = [texts[index] for index in (*order, 2, 3, 4, 5)]
         counts = Counter(
             majority_index(arranged, answer_of=answer_of, rng=default_rng(seed))
             for seed in range(3000)
@@ -122,7 +122,7 @@ def test_equal_borda_votes_are_a_fair_coin() -> None:
 
 def test_what_cannot_vote_is_refused() -> None:
     rng = default_rng(0)
-    with pytest.raises(RewardError, match="none of the 2 completions holds an answer"):
+    with pytest.raises(RewardError, match="none of the 2 completions contains an answer"):
         majority_index(["?", "?"], answer_of=answer_of, rng=rng)
     with pytest.raises(RewardError, match="got 1 certainties for 2 candidates"):
         borda_index(["=1", "=2"], [0.5], answer_of=answer_of, power=1, rng=rng)

@@ -138,10 +138,10 @@ def _check(model: PreTrainedModel, report: dict[str, Any], *, new_head: bool) ->
         return not (new_head and _of_head(model, key))
 
     missing = list(filter(matters, report["missing_keys"]))
-    others = {key for key in report["unexpected_keys"] if not _is_table(model, key)}
+    extra = {key for key in report["unexpected_keys"] if not _is_table(model, key)}
     unexpected = {
         key
-        for key in others
+        for key in extra
         if missing
         or _of_model(model, key)
         or (not new_head and key.split(".")[0] in CLASSIFIER_HEADS)
@@ -152,16 +152,16 @@ def _check(model: PreTrainedModel, report: dict[str, Any], *, new_head: bool) ->
         mismatched=[mismatch for mismatch in report["mismatched_keys"] if matters(mismatch[0])],
         unexpected=unexpected,
     )
-    if others and not new_head:
+    if extra and not new_head:
         _log.warning(
             "%s does not use a part of its checkpoint that belongs to another task: %s.",
             type(model).__name__,
-            _some(others),
+            _some(extra),
         )
 
 
 def _refuse_unfit(
-    both: str,
+    what: str,
     *,
     missing: Iterable[str],
     mismatched: Collection[tuple[str, Sequence[int], Sequence[int]]],
@@ -183,7 +183,7 @@ def _refuse_unfit(
         if names
     ]
     if problems:
-        raise ValueError(f"{both} do not match ({'; '.join(problems)})")
+        raise ValueError(f"{what} do not match ({'; '.join(problems)})")
 
 
 def _of_head(model: PreTrainedModel, key: str) -> bool:
@@ -246,5 +246,5 @@ def _mark_untied_weights(model: PreTrainedModel) -> None:
 def _some(names: Collection[str]) -> str:
     """Return the first names, and how many more there are."""
     first = sorted(names)[:MAX_NAMES]
-    others = len(names) - len(first)
-    return ", ".join(first) + (f" and {others} more" if others else "")
+    num_more = len(names) - len(first)
+    return ", ".join(first) + (f" and {num_more} more" if num_more else "")

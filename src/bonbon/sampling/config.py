@@ -137,7 +137,7 @@ class SamplingConfig(Config):
     def description(self) -> str:
         """How completions are sampled, as a phrase."""
         limits = {"top-k": self.top_k, "top-p": self.top_p}
-        given = " and ".join(
+        truncation = " and ".join(
             f"{name} {limit}" for name, limit in limits.items() if limit is not None
         )
-        return f"at temperature {self.temperature}, {given or 'nothing truncated'}"
+        return f"at temperature {self.temperature}, {truncation or 'nothing truncated'}"

@@ -119,8 +119,9 @@ def _sampled_ids(choice: Choice, tokenizer: PolicyTokenizer) -> tuple[int, ...] 
 
 def _summed_logprob(choice: Choice, num_sampled: int, token_ids: tuple[int, ...]) -> float:
     """Return the sum over all tokens; NaN unless each has a log-probability."""
-    given = choice.logprobs.token_logprobs if choice.logprobs is not None else None
-    logprobs = [token.logprob for token in choice.tokens] if given is None else given
+    logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else None
+    if logprobs is None:
+        logprobs = [token.logprob for token in choice.tokens]
     if len(logprobs) == num_sampled:  # tokens after the end do not count
         logprobs = logprobs[: len(token_ids)]
     known = [logprob for logprob in logprobs if logprob is not None]
@@ -221,12 +222,12 @@ class ChoicesPerRequest:
         """Return how many choices to request when so many are wanted."""
         return wanted if self._limit is None else min(self._limit, wanted)
 
-    def record(self, completions: Sequence[Completion], given: int, wanted: int) -> None:
+    def record(self, completions: Sequence[Completion], num_given: int, wanted: int) -> None:
         """Record a response: its usable completions, and the numbers of choices."""
         self._choices_differ = self._choices_differ or not are_equal(completions)
-        if given < wanted:
-            self._limit = given if given == self._last_short else self._limit
-            self._last_short = given
+        if num_given < wanted:
+            self._limit = num_given if num_given == self._last_short else self._limit
+            self._last_short = num_given
         elif self._limit is None or wanted > self._limit:
             self._limit = self._last_short = None
 
@@ -510,7 +511,7 @@ class OpenaiSampler:
         """
         path = "/chat/completions" if self._api == "chat" else "/completions"
         optional = _OPTIONAL if self.config.top_k is not None else _OPTIONAL | {"top_k"}
-        completions, given = await self._client.post(
+        completions, num_given = await self._client.post(
             path,
             {**self._prompt_keys(task.prompt, task.token_ids), **self._settings(count, seed)},
             optional=optional,
@@ -518,7 +519,7 @@ class OpenaiSampler:
             control={**self._prompt_keys(_CONTROL, self._control_ids), "n": 1},
             refusal_is_final=count == 1,
         )
-        self._choices.record(completions, given, count)
+        self._choices.record(completions, num_given, count)
         return completions
 
     def _prompt_keys(self, prompt: Prompt, token_ids: tuple[int, ...]) -> dict[str, Any]:

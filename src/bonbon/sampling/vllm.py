@@ -129,7 +129,7 @@ def _settings(
     """Return the arguments of vLLM's `LLM`."""
     source = policy_source(policy)
     engine = config.engine if isinstance(config.engine, VllmEngine) else VllmEngine()
-    given = engine.model_dump(exclude={"kind"}, exclude_none=True)
+    engine_settings = engine.model_dump(exclude={"kind"}, exclude_none=True)
     return {
         "model": source if adapter is None else adapter.base,
         "tokenizer": source,
@@ -143,7 +143,7 @@ def _settings(
         # Log-probabilities at the sampling temperature.
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,
-        **given,
+        **engine_settings,
         **({} if adapter is None else _lora_settings(adapter)),
     }
 

@@ -1,8 +1,8 @@
-"""Which of n candidates to answer with: pure functions of numbers, numpy only.
+"""Rules that choose one of n candidates: pure functions of numbers, which need numpy only.
 
-Ties are broken uniformly at random by a generator that the caller hands in, never by index
-(Beirami et al., arXiv 2401.01879, and every closed form for best-of-n assume it). Rules that
-draw at random draw a *rank*, so what they choose does not depend on the candidates' order.
+Ties are broken uniformly at random by the caller's generator, never by index: Beirami et al.
+(arXiv 2401.01879) and every closed form for best-of-n assume this. Rules that draw at random draw
+a *rank*, so the choice does not depend on the order of the candidates.
 """
 
 from bonbon.selection.mbr import (

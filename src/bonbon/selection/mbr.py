@@ -1,4 +1,4 @@
-"""Minimum Bayes risk: the candidate most like the others, with or without a reward."""
+"""Minimum Bayes risk: the candidate most similar to the others, with or without a reward."""
 
 import math
 from collections import Counter
@@ -18,8 +18,8 @@ def mean_similarities(similarity: Similarity) -> Float[np.ndarray, " candidates"
     """Return each candidate's mean similarity to the others; 0 if there are none.
 
     Args:
-        similarity: row i, column j: how well candidate i stands in for candidate j. The diagonal
-            is not read.
+        similarity: row i, column j: similarity of candidate i to candidate j as a reference. The
+            diagonal is ignored.
 
     Raises:
         RewardError: not a square of finite numbers.
@@ -32,7 +32,7 @@ def mean_similarities(similarity: Similarity) -> Float[np.ndarray, " candidates"
     others = ~np.eye(len(similarity), dtype=bool)
     if not np.isfinite(similarity[others]).all():
         raise RewardError("a similarity is not finite, expected a number for every pair")
-    # Sums rounded once: candidates that are equally like the others must tie exactly.
+    # Exact sums, rounded once: candidates that are equally similar to the others must tie.
     sums = [math.fsum(row[kept]) for row, kept in zip(similarity, others, strict=True)]
     return np.array(sums, dtype=np.float64) / max(1, len(similarity) - 1)
 
@@ -41,7 +41,7 @@ def mbr_index(similarity: Similarity, *, rng: np.random.Generator) -> int:
     """Return the candidate with the highest mean similarity to the others.
 
     Args:
-        similarity: row i, column j: how well candidate i stands in for candidate j.
+        similarity: row i, column j: similarity of candidate i to candidate j as a reference.
         rng: breaks ties.
 
     Raises:
@@ -55,13 +55,13 @@ def reward_plus_similarity_index(
 ) -> int:
     """Return the candidate with the highest r + weight · mean similarity to the others.
 
-    MBR-BoN (arXiv 2404.01054): similarity to the other draws keeps the choice near the base. The
-    paper's mean includes the candidate itself: its β is weight · n / (n − 1).
+    MBR-BoN (arXiv 2404.01054): similarity to the other candidates keeps the choice close to the
+    base. The paper's mean includes the candidate itself: its β is weight · n / (n − 1).
 
     Args:
         rewards: one finite score per candidate.
-        similarity: row i, column j: how well candidate i stands in for candidate j.
-        weight: reward given up per unit of similarity; 0 is best-of-n, infinity MBR.
+        similarity: row i, column j: similarity of candidate i to candidate j as a reference.
+        weight: reward that one unit of similarity is worth; 0 is best-of-n, infinity MBR.
         rng: breaks ties.
 
     Raises:
@@ -70,30 +70,30 @@ def reward_plus_similarity_index(
     """
     values = as_finite(rewards, what="reward")
     check_parameter("the weight of the similarity", weight)
-    likeness = mean_similarities(similarity)
-    check_as_many("rows of similarities", len(likeness), len(values))
+    means = mean_similarities(similarity)
+    check_as_many("rows of similarities", len(means), len(values))
     if math.isinf(weight):
-        return best_index(math.copysign(1, weight) * likeness, rng=rng)
-    return best_index(values + weight * likeness, rng=rng)
+        return best_index(math.copysign(1, weight) * means, rng=rng)
+    return best_index(values + weight * means, rng=rng)
 
 
 MAX_ORDER = 6
 """Longest n-gram, in characters; the usual choice."""
 
 Profile = tuple[Counter[str], ...]
-"""How often each n-gram occurs, for n = 1 … `MAX_ORDER`."""
+"""Counts of the n-grams, for n = 1 … `MAX_ORDER`."""
 
 
 def chrf(candidate: str, reference: str, *, beta: float | int = 2) -> float:
     """Return chrF, in [0, 1]: the F-score of character n-grams (Popović, WMT 2015).
 
-    Precision and recall are means over the orders that both texts are long enough for; white
-    space does not count. Two texts without characters are alike, one without is like no other.
+    Precision and recall are means over the orders for which both texts are long enough; white
+    space is ignored. Two empty texts have similarity 1, an empty and another text 0.
 
     Args:
-        candidate: its n-grams give the precision.
-        reference: its n-grams give the recall.
-        beta: how many times recall weighs as much as precision; 1 makes it symmetric.
+        candidate: precision is the share of the candidate's n-grams in the reference.
+        reference: recall is the share of the reference's n-grams in the candidate.
+        beta: weight of recall relative to precision; 1 makes chrF symmetric.
 
     Raises:
         ConfigError: beta is not positive.
@@ -136,7 +136,7 @@ def _f_score(candidate: Profile, reference: Profile, beta: float | int) -> float
 
 
 def _num_shared(candidate: Counter[str], reference: Counter[str]) -> int:
-    """Return how many n-grams two texts have in common, each as often as in both."""
+    """Return the size of the multiset intersection of two texts' n-grams."""
     fewer, more = sorted((candidate, reference), key=len)
     return sum(min(count, more[gram]) for gram, count in fewer.items() if gram in more)
 
@@ -149,15 +149,15 @@ def _check_beta(beta: float | int) -> None:
 def reward_plus_logprob_index(
     rewards: Rewards, logprobs: Rewards, *, beta: float | int, rng: np.random.Generator
 ) -> int:
-    """Return the candidate with the highest r + β log π0, regularised best-of-n by KL.
+    """Return the candidate with the highest r + β log π0, best-of-n regularised by KL.
 
-    The KL of answering y always, from the base, is −log π0(y) (arXiv 2404.01054). Long
+    A policy that always answers y has the KL −log π0(y) from the base (arXiv 2404.01054). Long
     completions have low log-probabilities, so β > 0 favours short ones.
 
     Args:
         rewards: one finite score per candidate.
         logprobs: of each completion under the base, summed over tokens, in nats.
-        beta: reward given up per nat; 0 is best-of-n.
+        beta: reward that one nat is worth; 0 is best-of-n.
         rng: breaks ties.
 
     Raises:

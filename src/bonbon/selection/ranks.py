@@ -1,4 +1,4 @@
-"""Which candidate is best, which is worst, and how all of them rank."""
+"""The best candidate, the worst, and the ranks of all."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -12,7 +12,7 @@ Rewards = Sequence[float] | Float[np.ndarray, " candidates"]
 
 
 def as_rewards(rewards: Rewards) -> Float[np.ndarray, " candidates"]:
-    """Return rewards as float64; infinities are ends and may rank.
+    """Return rewards as float64; infinities are allowed, since they have a rank.
 
     Raises:
         RewardError: a reward is NaN, which has no rank.
@@ -28,11 +28,11 @@ def as_rewards(rewards: Rewards) -> Float[np.ndarray, " candidates"]:
 
 
 def as_finite(numbers: Rewards, *, what: str) -> Float[np.ndarray, " candidates"]:
-    """Return numbers that a rule adds, subtracts or scales, as float64.
+    """Return numbers for a rule that adds or scales them, as float64; they must be finite.
 
     Args:
         numbers: at least one.
-        what: names one of them in an error, such as `reward`.
+        what: the name of one in error messages, such as `reward`.
 
     Raises:
         RewardError: there is none, or one is not finite.
@@ -61,13 +61,13 @@ def check_parameter(name: str, value: float | int, *, at_least: float | int | No
 
 
 def check_as_many(name: str, count: int, candidates: int) -> None:
-    """Refuse a second list that is not as long as the candidates.
+    """Refuse a list that does not have one entry per candidate.
 
     Raises:
         RewardError: it is not.
     """
     if count != candidates:
-        raise RewardError(f"got {count} {name} for {candidates} candidates, expected one each")
+        raise RewardError(f"got {count} {name} for {candidates} candidates, expected one for each")
 
 
 def rank_order(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ def rank_order(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, ...]
 
     Args:
         rewards: one score per candidate; leave candidates without a score out.
-        rng: breaks the ties; every order of tied candidates is equally likely.
+        rng: breaks ties; every order of tied candidates is equally likely.
 
     Raises:
         RewardError: a reward is NaN, which has no rank.
@@ -86,7 +86,7 @@ def rank_order(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, ...]
 
 
 def best_and_worst(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, int]:
-    """Return the indices of the best and the worst candidate, never the same one.
+    """Return the indices of the best and of the worst candidate, which always differ.
 
     Raises:
         RewardError: fewer than two candidates, or a reward is NaN.
@@ -94,8 +94,8 @@ def best_and_worst(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, 
     order = rank_order(rewards, rng=rng)
     if len(order) < 2:
         raise RewardError(
-            f"got {len(order)} scored candidates, expected at least 2 to name a best and a worst; "
-            "draw more per prompt, or leave this prompt out"
+            f"got {len(order)} scored candidates, expected at least 2 for a best and a worst; "
+            "sample more per prompt, or leave this prompt out"
         )
     return order[-1], order[0]
 
@@ -103,8 +103,8 @@ def best_and_worst(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, 
 def best_index(rewards: Rewards, *, rng: np.random.Generator) -> int:
     """Return the index of the best candidate, the last of `rank_order` with the same generator.
 
-    For both ends of one group take `best_and_worst`: a generator that has moved on breaks the
-    ties anew.
+    For the best and the worst of one group call `best_and_worst`: two calls break ties
+    independently.
 
     Raises:
         RewardError: no candidates, or a reward is NaN.
@@ -122,7 +122,7 @@ def worst_index(rewards: Rewards, *, rng: np.random.Generator) -> int:
 
 
 def is_tied(rewards: Rewards) -> bool:
-    """Say whether all rewards are equal, so that the group carries no preference.
+    """Return whether all rewards are equal, so that the group contains no preference.
 
     Raises:
         RewardError: a reward is NaN.
@@ -139,10 +139,10 @@ def _ends(rewards: Rewards, *, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def tie_rng(seed: int, prompt_id: str) -> np.random.Generator:
-    """Return a prompt's own generator for breaking ties.
+    """Return the generator that breaks the ties of a prompt.
 
-    It depends on the seed and the prompt's id alone, so the order in which prompts are worked
-    through changes nothing, and neither does resuming or sharding.
+    It depends on the seed and the prompt's id alone, so the order of prompts, resuming and
+    sharding change nothing.
     """
     digest = blake2b(f"{seed}:{prompt_id}".encode(), digest_size=16, person=b"bonbon-ties")
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest.digest(), "little")))

@@ -1,4 +1,4 @@
-"""Votes: what most candidates answer, for tasks with short final answers and no reward."""
+"""Voting: the most common answer, for tasks with short final answers and without a reward."""
 
 import math
 from collections import Counter
@@ -18,13 +18,13 @@ from bonbon.selection.ranks import (
 )
 
 AnswerOf = Callable[[str], Hashable | None]
-"""Extracts a completion's answer, in a form in which equal answers are equal; None if none."""
+"""Extracts a completion's answer, so that equal answers compare equal; None if there is none."""
 
 
 def votes_received(
     completions: Sequence[str], *, answer_of: AnswerOf
 ) -> Float[np.ndarray, " candidates"]:
-    """Return how many completions give the same answer as each; 0 for one without an answer.
+    """Return for each completion how many give the same answer; 0 if it has no answer.
 
     Args:
         completions: texts.
@@ -40,20 +40,21 @@ def majority_index(
 ) -> int:
     """Return one of the completions that give the most common answer (arXiv 2203.11171).
 
-    Which one is left to chance, and so is which of equally common answers.
+    The choice among them, and among equally common answers, is uniformly random.
 
     Args:
         completions: texts; those without an answer do not vote.
         answer_of: extracts the answer.
-        rng: tosses the coins.
+        rng: makes the random choices.
 
     Raises:
-        RewardError: no completion holds an answer.
+        RewardError: no completion contains an answer.
     """
     votes = votes_received(completions, answer_of=answer_of)
     if not votes.any():
         raise _no_answer(len(completions))
-    # Answers that tie have as many completions each: a fair coin among these is one among those.
+    # Answers that tie have equally many completions, so a uniform choice among all of these
+    # completions is a uniform choice among the answers.
     return best_index(votes, rng=rng)
 
 
@@ -74,11 +75,11 @@ def borda_index(
         completions: texts; those without an answer do not vote.
         certainties: self-certainty of each, or any other measure of confidence.
         answer_of: extracts the answer.
-        power: p: 0 is the majority vote; a large one elects the most certain completion.
+        power: p: 0 is the majority vote; a large p elects the most certain completion.
         rng: breaks ties, of certainties and of votes.
 
     Raises:
-        RewardError: no completion holds an answer, a certainty is not finite, or the lengths
+        RewardError: no completion contains an answer, a certainty is not finite, or the lengths
             differ.
         ConfigError: the power is negative.
     """
@@ -88,16 +89,17 @@ def borda_index(
     values = as_finite(certainties, what="certainty")
     voters = [index for indices in members for index in indices]
     order = rank_order(values[voters], rng=rng)
-    rank_of = {voters[place]: rank for rank, place in enumerate(order, start=1)}
+    rank_of = {voters[index]: rank for rank, index in enumerate(order, start=1)}
     totals = [_borda_votes([rank_of[i] for i in indices], len(order), power) for indices in members]
     chosen = members[best_index(totals, rng=rng)]
     return max(chosen, key=rank_of.__getitem__)
 
 
 def _borda_votes(ranks: Sequence[int], num_voters: int, power: float | int) -> float:
-    """Return an answer's votes as a share of what the most certain completion gives.
+    """Return an answer's votes, relative to those of the most certain completion.
 
-    As a share no power overflows; rounded once, answers with equal votes tie.
+    Relative votes do not overflow, whatever the power. They are summed exactly and rounded once, so
+    that answers with equal votes tie.
     """
     return math.fsum((rank / num_voters) ** power for rank in ranks)
 
@@ -116,6 +118,6 @@ def _members(completions: Sequence[str], answer_of: AnswerOf) -> list[list[int]]
 
 def _no_answer(num_completions: int) -> RewardError:
     return RewardError(
-        f"none of the {num_completions} completions holds an answer, expected at least one; "
-        "mend what extracts it, or choose by another rule"
+        f"none of the {num_completions} completions contains an answer, expected at least one; "
+        "correct the pattern or function that extracts answers, or choose by another rule"
     )

@@ -45,12 +45,12 @@ def test_every_token_sees_its_prompt_and_what_came_before(
         torch.randn(1, heads, length, 16, generator=generator) for heads in (4, kv_heads, kv_heads)
     )
     mask = block_mask(batch.spans, torch.device("cpu"), window)
-    ours = packed_flex_attention(query, key, value, mask, 0.3)
+    output = packed_flex_attention(query, key, value, mask, 0.3)
     dense = batch.attention_mask(window)
     expected = scaled_dot_product_attention(
         query, key, value, attn_mask=dense, scale=0.3, enable_gqa=kv_heads != 4
     )
-    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(output, expected)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
@@ -65,7 +65,7 @@ def test_a_pass_without_gradients_can_switch_it_on(
         assert not any(states.is_inference() for states in (query, key, value))
         return scaled_dot_product_attention(query, key, value)
 
-    monkeypatch.setattr(torch, "compile", lambda *unused, **others: eager)
+    monkeypatch.setattr(torch, "compile", lambda *unused, **options: eager)
     compiled_flex_attention.cache_clear()
     with mode():
         assert compiled_flex_attention("meta") is eager
@@ -76,7 +76,7 @@ def test_a_pass_without_gradients_can_switch_it_on(
 def test_a_device_without_the_kernel_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*unused: object, **others: object) -> None:
+    def refuse(*unused: object, **options: object) -> None:
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(flex_attention, "packed_flex_attention", refuse)

@@ -34,14 +34,14 @@ def plain(hidden: Tensor, weight: Tensor, target: Tensor, scale: float) -> Tenso
 @pytest.mark.parametrize("scale", [1.0, 0.7])
 def test_slices_give_what_the_whole_gives(*, trained: bool, scale: float, spread: float) -> None:
     hidden, weight, target, upstream = drawn(spread)
-    found: list[tuple[Tensor, ...]] = []
+    results: list[tuple[Tensor, ...]] = []
     for way in (fused_head_logprobs, plain):
         inputs = hidden.clone().requires_grad_(), weight.clone().requires_grad_(trained)
         logprobs = way(*inputs, target, scale)
         wanted = inputs if trained else inputs[:1]
-        found.append((logprobs, *torch.autograd.grad(logprobs, wanted, upstream.to(logprobs))))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours.double(), theirs.double(), atol=1e-3, rtol=1e-4)
+        results.append((logprobs, *torch.autograd.grad(logprobs, wanted, upstream.to(logprobs))))
+    for fused, reference in zip(*results, strict=True):
+        torch.testing.assert_close(fused.double(), reference.double(), atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("_sliced")

@@ -52,8 +52,8 @@ def test_packed_gradients_equal_plain_gradients() -> None:
         ]
     )
     (coefficients * plain).sum().backward()
-    for ours, theirs in zip(from_packed, _gradients(policy.model), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    for packed_gradient, plain_gradient in zip(from_packed, _gradients(policy.model), strict=True):
+        torch.testing.assert_close(packed_gradient, plain_gradient, atol=1e-4, rtol=1e-3)
 
 
 def _gradients(model: torch.nn.Module) -> list[torch.Tensor]:

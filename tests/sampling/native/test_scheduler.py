@@ -79,25 +79,25 @@ def test_a_stop_string_ends_a_completion_and_is_cut_from_its_text() -> None:
 
 
 def test_every_end_of_sequence_id_ends_a_completion() -> None:
-    both = replace(POLICY, eos_token_ids=(3, *POLICY.eos_token_ids))
-    candidates = TransformersSampler(both, CONFIG, seed=0).sample(PROMPTS, n=16)
+    two_ends = replace(POLICY, eos_token_ids=(3, *POLICY.eos_token_ids))
+    candidates = TransformersSampler(two_ends, CONFIG, seed=0).sample(PROMPTS, n=16)
     last = {
         candidate.token_ids[-1] for candidate in candidates if candidate.finish_reason == "stop"
     }
-    assert last == set(both.eos_token_ids)
+    assert last == set(two_ends.eos_token_ids)
     for candidate in candidates:
-        assert not set(candidate.token_ids[:-1]) & set(both.eos_token_ids)
+        assert not set(candidate.token_ids[:-1]) & set(two_ends.eos_token_ids)
         assert (candidate.finish_reason == "length") == (
-            candidate.token_ids[-1] not in both.eos_token_ids
+            candidate.token_ids[-1] not in two_ends.eos_token_ids
         )
 
 
 def test_prompts_are_told_of_when_their_last_completion_ends() -> None:
-    told: list[tuple[Candidate, ...]] = []
+    calls: list[tuple[Candidate, ...]] = []
     drawn = TransformersSampler(POLICY, CONFIG, seed=0).sample(
-        PROMPTS, n=8, on_prompt=lambda candidates: told.append(tuple(candidates))
+        PROMPTS, n=8, on_prompt=lambda candidates: calls.append(tuple(candidates))
     )
-    assert sorted(told, key=lambda group: group[0].prompt_id) == [
+    assert sorted(calls, key=lambda group: group[0].prompt_id) == [
         tuple(drawn[:8]),
         tuple(drawn[8:]),
     ]
@@ -203,17 +203,17 @@ def test_threads_share_the_prompts(two_threads: set[str]) -> None:
     torch.set_num_threads(1)
     alone = TransformersSampler(POLICY, CONFIG, seed=0).sample(prompts, n=8)
     torch.set_num_threads(2)
-    told, ended = [], []
+    calls, ended = [], []
     together = TransformersSampler(POLICY, CONFIG, seed=0).sample(
         prompts,
         n=8,
         on_progress=lambda tokens, over: ended.append((tokens, over)),
-        on_prompt=lambda group: told.append(group[0].prompt_id),
+        on_prompt=lambda group: calls.append(group[0].prompt_id),
     )
     assert torch.get_num_threads() == 2
     assert len(two_threads) == 2
     assert [c.token_ids for c in together] == [c.token_ids for c in alone]
-    assert sorted(told) == sorted(prompt.id for prompt in prompts)
+    assert sorted(calls) == sorted(prompt.id for prompt in prompts)
     tokens, over = map(sum, zip(*ended, strict=True))
     assert (tokens, over) == (sum(len(c.token_ids) for c in alone), len(alone))
 
@@ -265,20 +265,20 @@ def test_a_config_opens_its_engine(tmp_path_factory: pytest.TempPathFactory) -> 
     directory = tmp_path_factory.mktemp("policy")
     POLICY.model.save_pretrained(directory)
     POLICY.tokenizer.save_pretrained(directory)
-    place = PolicyConfig(model=str(directory), dtype="float32", device="cpu")
-    with open_sampler(place, CONFIG, seed=0) as (sampler, runs_on):
-        own = sampler.sample(PROMPTS, n=4)
+    policy = PolicyConfig(model=str(directory), dtype="float32", device="cpu")
+    with open_sampler(policy, CONFIG, seed=0) as (sampler, runs_on):
+        sampled = sampler.sample(PROMPTS, n=4)
     assert runs_on["logprobs"] == "sampler"
     assert runs_on["decoder"] == "shared-prompt"
-    told: list[str] = []
+    calls: list[str] = []
     rescoring = CONFIG.model_copy(update={"logprobs": "rescored"})
-    with open_sampler(place, rescoring, seed=0) as (sampler, runs_on):
-        rescored = sampler.sample(PROMPTS, n=4, on_prompt=lambda group: told.append(group[0].text))
+    with open_sampler(policy, rescoring, seed=0) as (sampler, runs_on):
+        rescored = sampler.sample(PROMPTS, n=4, on_prompt=lambda group: calls.append(group[0].text))
     assert runs_on["logprobs"] == "rescored"
-    assert len(told) == 2
-    for ours, theirs in zip(own, rescored, strict=True):
-        assert ours == replace(theirs, logprob=ours.logprob)
-        assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+    assert len(calls) == 2
+    for candidate, with_forward in zip(sampled, rescored, strict=True):
+        assert candidate == replace(with_forward, logprob=candidate.logprob)
+        assert candidate.logprob == pytest.approx(with_forward.logprob, abs=1e-4)
     ray = CONFIG.model_copy(update={"engine": RayEngine()})
-    with pytest.raises(ConfigError, match="draws whole runs"), open_sampler(place, ray, seed=0):
+    with pytest.raises(ConfigError, match="draws whole runs"), open_sampler(policy, ray, seed=0):
         pass

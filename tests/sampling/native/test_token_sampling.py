@@ -41,10 +41,10 @@ def test_a_token_without_mass_is_never_drawn(uniform: float) -> None:
 def test_uniforms_hang_on_their_place_alone() -> None:
     long = uniforms(3, "prompt-1", 5, 20)
     np.testing.assert_array_equal(uniforms(3, "prompt-1", 5, 8), long[:8])
-    others = [
+    other_keys = [
         uniforms(4, "prompt-1", 5, 20),
         uniforms(3, "prompt-2", 5, 20),
         uniforms(3, "prompt-1", 6, 20),
         uniforms("3/train", "prompt-1", 5, 20),
     ]
-    assert all(not np.isin(other, long).any() for other in others)
+    assert all(not np.isin(numbers, long).any() for numbers in other_keys)
