@@ -208,7 +208,7 @@ def vllm_rates(python: Path, policy: Policy, case: Case, repeats: int) -> list[f
 
 
 def where_time_goes(sampler: TransformersSampler, case: Case) -> dict[str, float]:
-    """Return the share of the operators' time by what they do, in a single lane."""
+    """Return the share of the operators' time by what they do, in a single worker thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the profiler sees this thread only
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
