@@ -30,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bonbon.cli.runtime import prepare_process
 from bonbon.data.prompts import PromptsConfig, load_prompts
-from bonbon.models.bundled import embedded_policy_directory
+from bonbon.models.bundled import bundled_policy_directory
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Prompt
 from bonbon.sampling.config import SamplingConfig
@@ -188,7 +188,7 @@ def generate(policy: Policy, case: Case, size: int) -> int:
 def vllm_rates(python: Path, policy: Policy, case: Case, repeats: int) -> list[float]:
     """Draw with vLLM in its own interpreter."""
     job = {
-        "model": str(embedded_policy_directory()),
+        "model": str(bundled_policy_directory()),
         "prompts": [list(policy.encode(prompt)) for prompt in case.prompts],
         "n": case.n,
         "max_new_tokens": NEW_TOKENS,
