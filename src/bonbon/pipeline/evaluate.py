@@ -115,7 +115,7 @@ def measure_kl(
     if not groups:
         raise ConfigError(
             f"the reward {reward_name!r} gave none of the trained model's held-out answers a "
-            "score, so there is nothing to compare; mend the reward and evaluate again"
+            "score, so there is nothing to compare; repair the reward and evaluate again"
         )
     with run_directory.console.bar("KL", total=len(groups)) as bar:
         kl = kl_from_samples(

@@ -97,7 +97,7 @@ def best_of_kl(n: int | float) -> float:
 
 
 def n_from_kl(kl: int | float) -> float:
-    """Return the real n ≥ 1 whose best-of-n (or worst-of-n) lies `kl` nats from π0."""
+    """Return the real n ≥ 1 with best-of-n (or worst-of-n) at `kl` nats from π0."""
     check_between("kl", kl, 0, MAX_KL)
     if kl == 0:
         return 1.0
@@ -109,7 +109,7 @@ def _kl_of_excess(excess: int | float) -> float:
     return scalar_exp_remainder(-math.log1p(excess))
 
 
-@lru_cache(maxsize=128)  # a comparison asks for the same few, once for every prompt and quantity
+@lru_cache(maxsize=128)  # a comparison needs the same few weights for every prompt and quantity
 def best_of_weights(num_draws: int, n: int | float) -> np.ndarray:
     """Return the weights by w_i / w_{i+1}, from the top rank down, where nothing can overflow.
 
@@ -145,7 +145,7 @@ class BestOfPoisson(Tilt):
 
     @classmethod
     def from_win_rate(cls, win_rate: int | float) -> "BestOfPoisson":
-        """Return the one that wins this share against one draw."""
+        """Return the best-of-Poisson that wins this share against one draw."""
         check_between("win_rate", win_rate, 0.5, 1, closed="[)")
         if win_rate == 0.5:
             return cls(0.0)
@@ -153,7 +153,7 @@ class BestOfPoisson(Tilt):
 
     @classmethod
     def from_kl(cls, kl: int | float) -> "BestOfPoisson":
-        """Return the one at this many nats from π0."""
+        """Return the best-of-Poisson at this many nats from π0."""
         check_between("kl", kl, 0, 33)
         if kl == 0:
             return cls(0.0)

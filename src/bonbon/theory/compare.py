@@ -1,4 +1,4 @@
-"""Two tilts held against each other."""
+"""Comparison of two tilts."""
 
 import numpy as np
 

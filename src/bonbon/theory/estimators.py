@@ -196,7 +196,7 @@ def tie_bounds(ordered: Float[np.ndarray, "prompts draws"]) -> tuple[np.ndarray,
 def average_over_ties(
     values: Float[np.ndarray, "prompts draws"], ordered: Float[np.ndarray, "prompts draws"]
 ) -> Float[np.ndarray, "prompts draws"]:
-    """Return the values, each replaced by the mean over those whose sorted reward is the same."""
+    """Return the values, each replaced by the mean over the values with the same sorted reward."""
     starts, sizes = tie_groups(ordered)
     if len(starts) == ordered.size:
         return values

@@ -74,9 +74,9 @@ class RankObjective:
         """Solve for h at the nodes: at once if α = 0, else by Newton's method."""
         nodes, mass = legendre_rule(_NODES)
         kernel, pull, drive = self._equation(nodes)
-        share, one = 1 / len(self.kept), np.eye(_NODES)
+        share, identity = 1 / len(self.kept), np.eye(_NODES)
         # Subtracting 1 from the kernel settles the constant that h is free to have: ∫ h = 0.
-        linear = 2 * share * ((1 - share) * one - share * (kernel - 1) * mass)
+        linear = 2 * share * ((1 - share) * identity - share * (kernel - 1) * mass)
         if self.alpha == 0:
             return np.linalg.solve(linear, pull)
         h = _solve_pointwise(2 * share * (1 - share), drive, pull)
@@ -85,7 +85,7 @@ class RankObjective:
             density /= density @ mass
             pushed = drive * density
             residual = linear @ h + pushed - pull
-            step = np.linalg.solve(linear + pushed[:, None] * (one - density * mass), residual)
+            step = np.linalg.solve(linear + pushed[:, None] * (identity - density * mass), residual)
             h = h - step * min(1.0, 1 / np.abs(step).max())
             if np.ptp(step) < _SETTLED * (1 + np.ptp(h)):  # a constant does not count
                 return h

@@ -1,4 +1,4 @@
-"""Numerics that stay accurate where the textbook formula loses its digits."""
+"""Numerics that stay accurate where textbook formulas lose digits."""
 
 import math
 from collections.abc import Callable
@@ -39,7 +39,8 @@ def harmonic_numbers(count: int) -> Float[np.ndarray, " {count}"]:
 
 
 def harmonic_number(m: int) -> float:
-    """Return H_m = Σ_{k≤m} 1/k, by Euler and Maclaurin's series for large m."""
+    """Return H_m = Σ_{k≤m} 1/k, by the Euler–Maclaurin series for large m."""
+    # Not scipy's digamma: these sums are the rank targets to the last bit, and need no scipy.
     if m <= _SUM_UP_TO:
         return float(harmonic_numbers(m + 1)[-1])
     return math.log(m) + _EULER + 1 / (2 * m) - 1 / (12 * m * m)
@@ -49,6 +50,8 @@ def solve_increasing(
     function: Callable[[float], float], target: int | float, *, low: int | float, high: int | float
 ) -> float:
     """Bisect in log x, to the last bit, for function(x) = target; 0 < low < high."""
+    # Not scipy's bisect or brentq: their tolerances stop short of the last bit, and brackets such
+    # as 1e-300 … 1e280 need steps in log x.
     for _ in range(200):
         middle = math.sqrt(low) * math.sqrt(high)
         if not low < middle < high:
@@ -64,7 +67,7 @@ def shortest(value: int | float) -> str:
 
 
 Quantiles = Float[np.ndarray, "*points"] | float | int
-"""One quantile, or an array of any shape; what is computed from it is an array of that shape."""
+"""One quantile, or an array of any shape; results are arrays of the same shape."""
 
 
 def check_between(

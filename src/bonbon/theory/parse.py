@@ -31,9 +31,9 @@ def parse_tilt(text: str) -> Tilt:
         ValueError: the text has none of the accepted forms, or its number is out of range.
     """
     for _, pattern, make in _FORMS:
-        found = re.fullmatch(pattern, text.strip(), flags=re.IGNORECASE)
-        if found:
-            return _make(make, found.group(1), text)
+        match = re.fullmatch(pattern, text.strip(), flags=re.IGNORECASE)
+        if match:
+            return _make(make, match.group(1), text)
     accepted = ", ".join(example for example, _, _ in _FORMS)
     raise ValueError(f"tilt {text!r} is not understood; write one of {accepted}")
 

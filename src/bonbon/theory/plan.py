@@ -51,12 +51,12 @@ def plan_for_n(n: int | float) -> Plan:
 
 
 def plan_for_win_rate(win_rate: int | float) -> Plan:
-    """Say what it takes to win this share, in [0.5, 1), against one draw."""
+    """Return the costs of winning this share, in [0.5, 1), against one draw."""
     return _plan(BestOf.from_win_rate(win_rate).n)
 
 
 def plan_for_kl(kl: int | float) -> Plan:
-    """Say what is to be had for this many nats, at least 0."""
+    """Return the best win rate at this many nats, at least 0, and its costs."""
     return _plan(BestOf.from_kl(kl).n)
 
 
@@ -84,7 +84,7 @@ def _plan(n: float) -> Plan:
 
 
 def _least_kl(tilt: BestOf) -> float:
-    """Return the optimum's KL at the tilt's win rate; both are one where W is 1 to a float."""
+    """Return the optimal tilt's KL at the tilt's win rate; the tilt's KL if W rounds to 1."""
     if not 0.5 < tilt.win_rate < 1:
         return tilt.kl
     return OptimalTilt.from_win_rate(tilt.win_rate).kl

@@ -1,4 +1,4 @@
-"""The tilt: a density on the reward quantile, the one idea that everything hangs on."""
+"""The tilt: a density on the reward quantile, the central concept of the theory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -24,13 +24,13 @@ _NORMALISED_TO = 1e-6
 class Tilt(ABC):
     """A density f on the reward quantile u in [0, 1]; it defines π_f(y|x) = π0(y|x) · f(u(x, y)).
 
-    Rewards are assumed continuous, so that u is uniform under π0; `bonbon.theory.ties` holds
-    what changes when rewards tie. Methods take one quantile or an array of any shape, and
-    return an array of that shape.
+    Rewards are assumed continuous, so that u is uniform under π0; `bonbon.theory.ties` treats
+    rewards with ties. Methods take one quantile or an array of any shape, and return an array of
+    that shape.
 
-    A tilt of your own needs `log_density` alone, normalised so that f integrates to 1 (and
-    `breaks`, if f jumps): all else then comes by quadrature. `ShapedTilt` takes a function that
-    is not normalised. The package's tilts put closed forms in the place of these defaults.
+    A tilt of your own needs only `log_density`, normalised so that f integrates to 1 (and
+    `breaks`, if f jumps); everything else is computed by quadrature. `ShapedTilt` takes a function
+    that is not normalised. The tilts of this package override the defaults with closed forms.
     """
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Tilt(ABC):
         return self.quantile(rng.random(check_count("size", size, 0)))
 
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
-        """Return what each rank, lowest reward first, votes for log π_θ − log π0, in nats.
+        """Return the target of log π_θ − log π0 for each rank, lowest reward first, in nats.
 
         They are the t with Σ_i t_i · Binomial(N−1, u)(i−1) ≈ log f(u) + constant: exactly where
         a closed form is known, else in the least-squares sense under f. Read-only, and the
