@@ -53,8 +53,8 @@ def _newton_step(
     alone = _sigmoid(strengths)
     gradient = (wins - games * chance).sum(axis=-1) + prior * (1 - 2 * alone)
     coupling = games * chance * (1 - chance)
-    own = coupling.sum(axis=-1) + 2 * prior * alone * (1 - alone)
-    curvature = own[..., None] * np.eye(wins.shape[-1]) - coupling
+    diagonal = coupling.sum(axis=-1) + 2 * prior * alone * (1 - alone)
+    curvature = diagonal[..., None] * np.eye(wins.shape[-1]) - coupling
     step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
     before = _log_posterior(wins, strengths, prior)
     least = before - 1e-12 * np.abs(before)

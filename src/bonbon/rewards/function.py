@@ -111,31 +111,37 @@ class Arguments:
 def arguments_of(function: RewardFunction) -> Arguments:
     """Return the arguments in a function's signature.
 
-    One of two arguments without regard to their names, as bonbon called all of them once, goes on
-    being called so.
+    A function of two arguments with other names gets prompts and completions by position, as in
+    earlier versions.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some functions in C have no signature
         return Arguments()
-    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return Arguments()
-    placed = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, _EITHER)]
-    named = [one for one in parameters if one.kind in (one.KEYWORD_ONLY, _EITHER)]
-    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters)
-    names = [one.name for one in named]
-    asks_by_name = "completions" in names or (takes_all and len(placed) < 2)
-    if asks_by_name and placed[:1] in ([], ["prompts"], ["completions"]):
+    positional = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, _EITHER)
+    ]
+    named = [
+        parameter for parameter in parameters if parameter.kind in (parameter.KEYWORD_ONLY, _EITHER)
+    ]
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = [parameter.name for parameter in named]
+    asks_by_name = "completions" in names or (takes_all and len(positional) < 2)
+    if asks_by_name and positional[:1] in ([], ["prompts"], ["completions"]):
         by_name = tuple(name for name in HANDED_OVER if takes_all or name in names)
         taken = frozenset(HANDED_OVER)
     else:
         by_name = ()
-        taken = frozenset((*HANDED_OVER, *placed[:2]))
-    columns = [one for one in named if one.name not in taken]
+        taken = frozenset((*HANDED_OVER, *positional[:2]))
+    columns = [parameter for parameter in named if parameter.name not in taken]
     return Arguments(
         by_name=by_name,
-        required=tuple(one.name for one in columns if one.default is one.empty),
-        optional=tuple(one.name for one in columns if one.default is not one.empty),
+        required=tuple(column.name for column in columns if column.default is column.empty),
+        optional=tuple(column.name for column in columns if column.default is not column.empty),
         takes_all=takes_all,
         taken=taken,
     )
@@ -222,19 +228,21 @@ def load_function(spec: str) -> RewardFunction:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     try:
-        found: object = _imported(module_name, spec)
+        function: object = _imported(module_name, spec)
         for part in attribute.split("."):
-            found = _member(found, part, spec)
+            function = _member(function, part, spec)
     except (BonbonError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # sys.exit() too: a reward does not end bonbon in silence
+    except (
+        BaseException
+    ) as error:  # also sys.exit(): a reward must not end bonbon without a message
         raise ConfigError(_import_failed_line(spec, module_name, error)) from error
-    if not callable(found):
+    if not callable(function):
         raise ConfigError(
-            f"reward function {spec!r} is a {type(found).__name__}, expected a function of two "
+            f"reward function {spec!r} is a {type(function).__name__}, expected a function of two "
             "lists, prompts and completions"
         )
-    return cast("RewardFunction", found)
+    return cast("RewardFunction", function)
 
 
 def _source_file(function: RewardFunction) -> Path | None:

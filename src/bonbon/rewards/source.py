@@ -59,11 +59,11 @@ def _add(source: Source, module: str, file: Path) -> None:
         return
     source.files[module] = file
     for name in _imported(module, file):
-        found = _file_of(name)
-        if found is not None and _is_installed(name, found):
+        imported = _file_of(name)
+        if imported is not None and _is_installed(name, imported):
             source.packages |= _distributions(name.partition(".")[0])
-        elif found is not None:
-            _add(source, name, found)
+        elif imported is not None:
+            _add(source, name, imported)
 
 
 def _imported(module: str, file: Path) -> Iterator[str]:
@@ -82,11 +82,11 @@ def _imported(module: str, file: Path) -> Iterator[str]:
 def _named_in(node: ast.AST, package: str) -> list[str]:
     match node:
         case ast.Import(names=names):
-            return [each.name for each in names]
+            return [alias.name for alias in names]
         case ast.ImportFrom(module=module, names=names, level=level):
             above = package.split(".")[: len(package.split(".")) - level + 1] if level else []
             base = ".".join([*above, *([module] if module else [])])
-            return [f"{base}.{name.name}" for name in names] if base else []
+            return [f"{base}.{alias.name}" for alias in names] if base else []
         case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
             called = function.attr if isinstance(function, ast.Attribute) else None
             called = function.id if isinstance(function, ast.Name) else called
@@ -104,11 +104,11 @@ def _find(module: str) -> ModuleSpec | None:
         return None
     name = top
     for part in rest:
-        places = None if spec is None else spec.submodule_search_locations
-        if places is None:
+        paths = None if spec is None else spec.submodule_search_locations
+        if paths is None:
             return None
         name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, list(places))
+        spec = PathFinder.find_spec(name, list(paths))
     return spec
 
 
@@ -128,8 +128,8 @@ def _is_installed(module: str, file: Path) -> bool:
 
 def _is_in(file: Path, *kinds: str) -> bool:
     """Return whether a file is in one of `sysconfig`'s paths of these names."""
-    places = sysconfig.get_paths()
-    return any(file.resolve().is_relative_to(Path(places[kind]).resolve()) for kind in kinds)
+    paths = sysconfig.get_paths()
+    return any(file.resolve().is_relative_to(Path(paths[kind]).resolve()) for kind in kinds)
 
 
 def _distributions(package: str) -> dict[str, str]:

@@ -121,12 +121,12 @@ class Reply:
         stated: dict[str, list[Verdict]] = {"named": [], "placed": [], "elsewhere": []}
         for clause in self._clauses():
             for form in (*named, bare):
-                found = form.fullmatch(self.text, clause.start, clause.end)
-                if found is None or _DOUBT.search(reason_in(found)):
+                match = form.fullmatch(self.text, clause.start, clause.end)
+                if match is None or _DOUBT.search(reason_in(match)):
                     continue
-                if (verdict := read(found)) is not None:
-                    place = "placed" if clause.placed else "elsewhere"
-                    stated[place if form is bare else "named"].append(verdict)
+                if (verdict := read(match)) is not None:
+                    where = "placed" if clause.placed else "elsewhere"
+                    stated[where if form is bare else "named"].append(verdict)
                     break
         if stated["named"] or not stated["placed"]:
             return stated["named"] + stated["placed"]
@@ -178,9 +178,9 @@ def reason(opening: str) -> str:
     )
 
 
-def reason_in(found: re.Match[str]) -> str:
+def reason_in(match: re.Match[str]) -> str:
     """Return the reason that a form gives for its verdict."""
-    groups = found.groupdict()
+    groups = match.groupdict()
     return groups.get("reason") or groups.get("aside") or ""
 
 
@@ -192,19 +192,19 @@ def the_one(verdicts: Iterable[Verdict]) -> Verdict | None:
 
 
 def _from_last(pattern: re.Pattern[str], text: str) -> str:
-    found = list(pattern.finditer(text))
-    return _blanks(text[: found[-1].end()]) + text[found[-1].end() :] if found else text
+    matches = list(pattern.finditer(text))
+    return _blanks(text[: matches[-1].end()]) + text[matches[-1].end() :] if matches else text
 
 
 def _without(pattern: re.Pattern[str], text: str) -> str:
-    return pattern.sub(lambda found: _blanks(found[0]), text)
+    return pattern.sub(lambda match: _blanks(match[0]), text)
 
 
 def _without_quotes(text: str) -> str:
     """Blank what is quoted, except single words: JSON's keys and values, a verdict in a tag."""
 
-    def kept(found: re.Match[str]) -> str:
-        return found[0] if len(_MARKUP.sub("", found[0]).split()) < 2 else _blanks(found[0])
+    def kept(match: re.Match[str]) -> str:
+        return match[0] if len(_MARKUP.sub("", match[0]).split()) < 2 else _blanks(match[0])
 
     return _QUOTE.sub(kept, text)
 
@@ -281,34 +281,34 @@ def stated_preference(reply: Reply) -> Verdict | None:
     marked = [
         verdict
         for form in _PREFERENCE_MARKED
-        for found in form.finditer(reply.marked)
-        if (verdict := _preference_verdict(found)) is not None
+        for match in form.finditer(reply.marked)
+        if (verdict := _preference_verdict(match)) is not None
     ]
     if marked:
         return the_one(marked)
     verdict = the_one(reply.without(_PREFERENCE_DENIED).verdicts(_NAMED, _BARE, _preference_only))
-    claims = [_preference_verdict(found) for form in _CLAIMS for found in form.finditer(reply.text)]
+    claims = [_preference_verdict(match) for form in _CLAIMS for match in form.finditer(reply.text)]
     if verdict is None or any(claim and claim.value != verdict.value for claim in claims):
         return None
     return verdict
 
 
-def _preference_only(found: re.Match[str]) -> Verdict | None:
+def _preference_only(match: re.Match[str]) -> Verdict | None:
     """Return what a form states, None where its reason compares the answers again."""
-    return None if _CONTRARY.search(reason_in(found)) else _preference_verdict(found)
+    return None if _CONTRARY.search(reason_in(match)) else _preference_verdict(match)
 
 
-def _preference_verdict(found: re.Match[str]) -> Verdict | None:
+def _preference_verdict(match: re.Match[str]) -> Verdict | None:
     """Return what a form says, None if it compares an answer with itself."""
-    groups = found.groupdict()
-    word, other, sign = found["word"], groups.get("other"), groups.get("sign")
+    groups = match.groupdict()
+    word, other, sign = match["word"], groups.get("other"), groups.get("sign")
     if other == word:
         return None
     turned = bool(groups.get("worse")) or "<" in (sign or "")
     value = 0.5 if sign == "=" else PREFERENCES.get(word, 0.5)
     return Verdict(
         1 - value if turned else value,
-        found.start("word"),
+        match.start("word"),
         word,
         plain=not turned and not sign,
         final=bool(groups.get("final")),
@@ -361,10 +361,10 @@ _A = r"(?:(?:an?|as|at|with)\s+)*(?:(?:score|rating|grade|mark)\s+of\s+)?"
 
 def stated_score(reply: Reply, *, scale: int) -> Verdict | None:
     """Return the score from 1 to `scale` that a reply states, or None if that can be doubted."""
-    if any(float(found["best"]) != scale for found in _BEST.finditer(reply.marked)):
+    if any(float(match["best"]) != scale for match in _BEST.finditer(reply.marked)):
         return None
     marked = [
-        _score_verdict(found) for form in _SCORE_MARKED for found in form.finditer(reply.marked)
+        _score_verdict(match) for form in _SCORE_MARKED for match in form.finditer(reply.marked)
     ]
     if not marked and (_REVISED.search(reply.text) or _other_scale(scale).search(reply.text)):
         return None
@@ -419,20 +419,20 @@ def _other_scale(scale: int) -> re.Pattern[str]:
     )
 
 
-def _score_only(found: re.Match[str]) -> Verdict | None:
+def _score_only(match: re.Match[str]) -> Verdict | None:
     """Return the score that a form states, None where its reason tells another number."""
-    verdict = _score_verdict(found)
-    others = {_value(number) for number in _ANOTHER.findall(reason_in(found))}
+    verdict = _score_verdict(match)
+    others = {_value(number) for number in _ANOTHER.findall(reason_in(match))}
     return verdict if others <= {verdict.value} else None
 
 
-def _score_verdict(found: re.Match[str]) -> Verdict:
-    word = found["word"]
+def _score_verdict(match: re.Match[str]) -> Verdict:
+    word = match["word"]
     return Verdict(
         _value(word),
-        found.start("word"),
+        match.start("word"),
         word,
-        final=bool(found.groupdict().get("final")),
+        final=bool(match.groupdict().get("final")),
     )
 
 
@@ -479,13 +479,13 @@ def _expectation(choice: Choice, verdict: Verdict, values: Mapping[str, float]) 
 def _alternatives(choice: Choice, verdict: Verdict) -> dict[str, float]:
     """Return log-probabilities by token in the verdict's place, none if they are not told."""
     start = "".join(token.token for token in choice.tokens).find(choice.content)
-    place = start + verdict.start
+    position = start + verdict.start
     if start < 0 or not verdict.plain:
         return {}
     end = 0
     for token in choice.tokens:
         end += len(token.token)
-        if end > place:
+        if end > position:
             if token.token.strip() != verdict.word or not token.top_logprobs:
                 return {}
             told = {other.token: other.logprob for other in token.top_logprobs}

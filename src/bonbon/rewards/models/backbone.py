@@ -126,12 +126,12 @@ class SequenceClassifier:
     def logits(self, encodings: Sequence[Encoding]) -> Float[torch.Tensor, "inputs labels"]:
         """Return the logits of every input, in float32 on the CPU."""
         keys = [(tuple(row.token_ids), tuple(row.type_ids or ())) for row in encodings]
-        place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        index_of = {key: index for index, key in enumerate(dict.fromkeys(keys))}
         distinct = list(dict(zip(keys, encodings, strict=True)).values())
         logits = torch.empty((len(distinct), self.num_labels), dtype=torch.float32)
         for batch in self._batches(distinct):
-            logits[list(batch)] = self._forward([distinct[place] for place in batch])
-        return logits[[place_of[key] for key in keys]]
+            logits[list(batch)] = self._forward([distinct[index] for index in batch])
+        return logits[[index_of[key] for key in keys]]
 
     def _batches(self, encodings: Sequence[Encoding]) -> list[tuple[int, ...]]:
         lengths = [len(encoding.token_ids) for encoding in encodings]

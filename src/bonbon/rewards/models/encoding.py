@@ -171,8 +171,8 @@ def _cut(
     token_ids: list[int], type_ids: list[int] | None, parts: list[Part], max_length: int
 ) -> Encoding:
     """Drop the prompt's oldest tokens, then, if that is not enough, the completion's last ones."""
-    of_prompt = [place for place, part in enumerate(parts) if part == "prompt"]
-    of_completion = [place for place, part in enumerate(parts) if part == "completion"]
+    of_prompt = [index for index, part in enumerate(parts) if part == "prompt"]
+    of_completion = [index for index, part in enumerate(parts) if part == "completion"]
     whole = Encoding(token_ids, type_ids)
     return shortened(whole, of_prompt, of_completion[::-1], max_length=max_length)
 
@@ -199,11 +199,11 @@ def shortened(
             f"max_length {max_length} leaves no room for the completion beside the "
             f"{length - len(expendable)} tokens that frame every input; raise it"
         )
-    kept = [place for place in range(length) if place not in dropped]
+    kept = [index for index in range(length) if index not in dropped]
     types = whole.type_ids
     return Encoding(
-        token_ids=[whole.token_ids[place] for place in kept],
-        type_ids=None if types is None else [types[place] for place in kept],
+        token_ids=[whole.token_ids[index] for index in kept],
+        type_ids=None if types is None else [types[index] for index in kept],
         prompt_tokens_cut=len(dropped.intersection(of_prompt)),
         completion_tokens_cut=len(dropped.intersection(of_completion)),
     )

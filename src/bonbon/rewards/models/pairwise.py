@@ -24,7 +24,7 @@ from bonbon.rewards.models.checkpoint import (
 )
 from bonbon.rewards.models.encoding import Encoding, require_fast, shortened, transcript
 
-Place = Literal["prompt", "first", "second"]
+Field = Literal["prompt", "first", "second"]
 
 _FIELD = re.compile(r"\{(prompt|first|second)\}")
 
@@ -64,48 +64,48 @@ def encode_pairs_of_candidates(
     ]
 
 
-def _filled(template: str, pair: CandidatePair) -> tuple[str, dict[Place, tuple[int, int]]]:
+def _filled(template: str, pair: CandidatePair) -> tuple[str, dict[Field, tuple[int, int]]]:
     """Return the text, and from which to which character each field's value stands."""
-    values: dict[Place, str] = {
+    values: dict[Field, str] = {
         "prompt": pair.prompt,
         "first": pair.first,
         "second": pair.second,
     }
     text = ""
-    spans: dict[Place, tuple[int, int]] = {}
+    spans: dict[Field, tuple[int, int]] = {}
     # Splitting at a group gives the text between fields, and the fields' names at odd places.
     for index, piece in enumerate(_FIELD.split(template)):
         if index % 2 == 0:
             text += piece
             continue
-        place = cast("Place", piece)
-        spans[place] = (len(text), len(text) + len(values[place]))
-        text += values[place]
+        field = cast("Field", piece)
+        spans[field] = (len(text), len(text) + len(values[field]))
+        text += values[field]
     return text, spans
 
 
 def _tokens_of(
-    batch: BatchEncoding, row: int, spans: dict[Place, tuple[int, int]]
-) -> dict[Place, list[int]]:
+    batch: BatchEncoding, row: int, spans: dict[Field, tuple[int, int]]
+) -> dict[Field, list[int]]:
     """Return the places of each field's tokens; special tokens belong to none."""
     require_fast(batch)
     encoding = batch.encodings[row] if batch.encodings else None
     assert encoding is not None
-    tokens: dict[Place, list[int]] = {"prompt": [], "first": [], "second": []}
+    tokens: dict[Field, list[int]] = {"prompt": [], "first": [], "second": []}
     for index, ((start, _), sequence) in enumerate(
         zip(encoding.offsets, batch.sequence_ids(row), strict=True)
     ):
-        for place, (low, high) in spans.items():
+        for field, (low, high) in spans.items():
             if sequence is not None and low <= start < high:
-                tokens[place].append(index)
+                tokens[field].append(index)
     return tokens
 
 
-def _cut(token_ids: list[int], tokens: dict[Place, list[int]], max_length: int) -> Encoding:
+def _cut(token_ids: list[int], tokens: dict[Field, list[int]], max_length: int) -> Encoding:
     ends = [
         (position, index)
-        for place in ("first", "second")
-        for position, index in enumerate(tokens[place])
+        for field in ("first", "second")
+        for position, index in enumerate(tokens[field])
     ]
     latest_first = [index for _, index in sorted(ends, reverse=True)]
     return shortened(Encoding(token_ids), tokens["prompt"], latest_first, max_length=max_length)
