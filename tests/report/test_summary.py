@@ -144,7 +144,7 @@ def test_any_measured_kl_has_a_bound(metrics: Metrics, kl: float) -> None:
 def test_the_outcome_names_sample_sizes_and_intervals(metrics: Metrics) -> None:
     run = with_win_rate(metrics, 0.6, 0.65, 0.7)
     text = plain(outcome(run))
-    assert "On 6 held-out prompts, 16 answers each" in text
+    assert "On 6 held-out prompts with 16 answers each" in text
     assert "0.650 [0.600, 0.700]" in text
     assert "0.86 [0.79, 0.93] nats" in text
 

@@ -224,6 +224,6 @@ def _cell(estimate: Interval | None, digits: int) -> str:
     if estimate is None:
         return ""
     value = f"{estimate.value:.{digits}f}"
-    if estimate.high <= estimate.low:  # known, not estimated
+    if estimate.high - estimate.low < 1e-9:  # known, not estimated
         return value
     return f"{value}\n[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"

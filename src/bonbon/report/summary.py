@@ -236,7 +236,7 @@ def outcome(metrics: Metrics) -> str:
         prompts = f"{trained.num_prompts} of {metrics.num_held_out} held-out prompts"
         rest = " The other prompts have too few scored answers and are left out."
     return (
-        f"On {prompts}, {trained.samples_per_prompt} answers each, its "
+        f"On {prompts} with {trained.samples_per_prompt} answers each, the trained model's "
         f"win rate against the base is {with_interval(trained.win_rate)}, "
         f"and its KL from the base is {with_interval(trained.kl, digits=2)} nats."
         f"{rest}"
