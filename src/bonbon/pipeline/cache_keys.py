@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from bonbon.data.fingerprint import DIGEST, digest, fingerprint_model
-from bonbon.data.preferences import held_out_pairs, load_preferences
 from bonbon.errors import ConfigError
 from bonbon.models.chat_template import TEMPLATE_FILE, read_template
 from bonbon.models.policy import PolicyConfig, policy_name
@@ -103,6 +102,11 @@ def preference_training_settings(
         ConfigError: there is no such file, or a row of it cannot be used.
         PromptError: the file cannot be read.
     """
+    from bonbon.data.preferences import (  # noqa: PLC0415 - few runs have a preference file
+        held_out_pairs,
+        load_preferences,
+    )
+
     if not file.is_file():
         raise ConfigError(
             f"training.preferences: {file} is not a file; expected JSONL or Parquet with prompt, "

@@ -12,7 +12,6 @@ from transformers import GenerationConfig
 
 from bonbon.console import Bar
 from bonbon.data.fingerprint import model_files
-from bonbon.data.preferences import held_out_pairs, load_preferences, preference_groups
 from bonbon.errors import TrainingError
 from bonbon.models.packed.layout import PromptGroup
 from bonbon.models.policy import Policy, PolicyTokenizer, load_policy_tokenizer
@@ -78,6 +77,12 @@ def round_examples(run_directory: RunDirectory, round_: Round, reward_name: str)
 
 def _preferences(run_directory: RunDirectory, tokenizer: PolicyTokenizer) -> Examples:
     """Return the pairs of the preference file, without those of held-out prompts."""
+    from bonbon.data.preferences import (  # noqa: PLC0415 - few runs have a preference file
+        held_out_pairs,
+        load_preferences,
+        preference_groups,
+    )
+
     recipe, file = run_directory.recipe, run_directory.recipe.training.preferences
     assert file is not None
     pairs = load_preferences(file)
