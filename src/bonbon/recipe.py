@@ -91,7 +91,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _goal_is_in_sight(self) -> "Recipe":
-        """Refuse a best-of-n that no number of draws tells from a larger one."""
+        """Refuse an n so large that no number of draws can tell it from a larger one."""
         goal, rounds = self.goal, self.rounds
         if isinstance(goal, BestOf | WorstOf):
             times = rounds.count if rounds.kind == "compounding" else 1
@@ -113,7 +113,7 @@ class Recipe(Config):
         if self.training.preferences is not None:
             raise ValueError(
                 f"got rounds.count = {self.rounds.count} with training.preferences, expected 1: "
-                "pairs from a file are not drawn anew; leave out one of the two"
+                "pairs from a file are not drawn again; leave out one of the two"
             )
         if self.training.lora is not None and not self.training.lora.merge:
             raise ValueError(
@@ -201,7 +201,7 @@ def load_run_recipe(directory: Path) -> Recipe:
             raise ConfigError(f"recipe {file} does not hold all settings")
         return load_recipe(file)
     except ConfigError as error:
-        advice = f"run the recipe with --out {directory} to record it anew"
+        advice = f"run the recipe with --out {directory} to record it again"
         raise ConfigError(f"{error}; {advice}") from None
 
 

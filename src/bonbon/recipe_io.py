@@ -71,8 +71,8 @@ def parse_yaml(text: str) -> object:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ValueError(f"{said}{_place(error.problem_mark)}") from None
-    except yaml.YAMLError as error:  # a character that YAML has no place for
+        raise ValueError(f"{said}{_line(error.problem_mark)}") from None
+    except yaml.YAMLError as error:  # a character that YAML does not allow
         raise ValueError(str(error).partition("\n")[0]) from None
     except RecursionError:
         raise ValueError(f"values are nested more than {MAX_DEPTH} deep") from None
@@ -129,7 +129,7 @@ class _Values:
 
     def _first_value(self, node: Node, within: tuple[Node, ...]) -> object:
         if any(node is outer for outer in within):
-            raise ValueError(f"an alias stands within what it names{_place(node.start_mark)}")
+            raise ValueError(f"an alias stands within what it names{_line(node.start_mark)}")
         if len(within) > MAX_DEPTH:
             raise ValueError(f"values are nested more than {MAX_DEPTH} deep")
         if isinstance(node, ScalarNode):
@@ -153,32 +153,32 @@ class _Values:
     def _mapping(self, node: MappingNode, inner: tuple[Node, ...]) -> dict[str, object]:
         values: dict[str, object] = {}
         merged: dict[str, object] = {}
-        places: dict[str, Node] = {}
+        keys: dict[str, Node] = {}
         for key, item in cast("list[tuple[Node, Node]]", node.value):
             if not isinstance(key, ScalarNode):
-                raise ValueError(f"a key is not a plain word{_place(key.start_mark)}")
+                raise ValueError(f"a key is not a plain word{_line(key.start_mark)}")
             name = str(key.value)
-            if name in places:
-                first = places[name].start_mark.line + 1
+            if name in keys:
+                first = keys[name].start_mark.line + 1
                 raise ValueError(
                     f"the key {name[:80]!r} is there twice, in line {first} and in line "
                     f"{key.start_mark.line + 1}; leave one of them out"
                 )
-            places[name] = key
+            keys[name] = key
             if key.tag == _TAG + "merge":
-                for each in self._merged(item, inner):
-                    merged = {**each, **merged}
+                for mapping in self._merged(item, inner):
+                    merged = {**mapping, **merged}
             else:
                 self._take(1 + len(name))
                 values[_sound(name, key)] = self.value(item, inner)
         return {**merged, **values}
 
     def _merged(self, node: Node, inner: tuple[Node, ...]) -> Iterator[dict[str, object]]:
-        several = node.value if node.tag == _TAG + "seq" else [node]
-        for each in cast("list[Node]", several):
-            if not isinstance(each, MappingNode):
-                raise ValueError(f"<< names no keys and values{_place(each.start_mark)}")
-            yield cast("dict[str, object]", self.value(each, inner))
+        mappings = node.value if node.tag == _TAG + "seq" else [node]
+        for mapping in cast("list[Node]", mappings):
+            if not isinstance(mapping, MappingNode):
+                raise ValueError(f"<< names no keys and values{_line(mapping.start_mark)}")
+            yield cast("dict[str, object]", self.value(mapping, inner))
 
 
 def _scalar(node: ScalarNode) -> object:
@@ -201,7 +201,7 @@ def _scalar(node: ScalarNode) -> object:
 
 def _whole(text: str, node: Node) -> int:
     if len(text) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(text):,} digits{_place(node.start_mark)}")
+        raise ValueError(f"a number of {len(text):,} digits{_line(node.start_mark)}")
     return int(text.replace("_", ""), base=0)
 
 
@@ -219,16 +219,16 @@ def _number(text: str) -> float | int | str:
 def _sound(text: str, node: Node) -> str:
     """Refuse characters that no file and no tokenizer takes."""
     if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise ValueError(f"a text holds what is no character{_place(node.start_mark)}")
+        raise ValueError(f"a text holds what is no character{_line(node.start_mark)}")
     return text
 
 
 def _strange(node: Node) -> ValueError:
     tag = node.tag.replace(_TAG, "!!")[:80]
-    return ValueError(f"{tag} does not fit what follows it{_place(node.start_mark)}")
+    return ValueError(f"{tag} does not fit what follows it{_line(node.start_mark)}")
 
 
-def _place(mark: yaml.Mark | None) -> str:
+def _line(mark: yaml.Mark | None) -> str:
     return "" if mark is None else f" (line {mark.line + 1})"
 
 
@@ -258,7 +258,7 @@ _EXPECTED = {
 def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any]) -> str:
     """Say what is wrong with values for a model."""
     details = error.errors()
-    # A key nobody knows explains more than what follows from it.
+    # An unknown key explains more than the errors that follow from it.
     first = next((item for item in details if item["type"] == "extra_forbidden"), details[0])
     if first["type"] == "extra_forbidden":
         key = ".".join(str(part) for part in first["loc"])
@@ -285,24 +285,24 @@ def _short(text: str) -> str:
 
 def _key(detail: ErrorDetails, values: Mapping[str, Any]) -> str:
     """Return the dotted key as it was written: pydantic names variants of a type as well."""
-    place: object = values
+    inside: object = values
     parts: list[str] = []
     for part in detail["loc"]:
-        inner = _within(place, part)
+        inner = _within(inside, part)
         if inner is not None:
             parts.append(str(part))
-            place = inner[0]
+            inside = inner[0]
     if detail["type"] == "missing":
         parts.append(str(detail["loc"][-1]))
     return ".".join(parts)
 
 
-def _within(place: object, part: str | int) -> tuple[object] | None:
-    if isinstance(place, Mapping):
-        fields = cast("Mapping[object, object]", place)
+def _within(value: object, part: str | int) -> tuple[object] | None:
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[object, object]", value)
         return (fields[part],) if part in fields else None
-    if isinstance(place, Sequence) and not isinstance(place, str) and isinstance(part, int):
-        items = cast("Sequence[object]", place)
+    if isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
+        items = cast("Sequence[object]", value)
         return (items[part],) if part < len(items) else None
     return None
 

@@ -286,7 +286,8 @@ def test_a_place_that_cannot_be_written(bonbon: Command, monkeypatch: pytest.Mon
 
     assert line == (
         "bonbon: shard.parquet could not be written whole (No space left on device), as happens "
-        "when the disk is full; make room and run the same command again: what is done stays done"
+        "when the disk is full; free disk space and run the same command again: what is done "
+        "stays done"
     )
 
 

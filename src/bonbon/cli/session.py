@@ -81,7 +81,7 @@ def default_directory(recipe: Recipe) -> Path:
 
 @contextmanager
 def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
-    """Silence what libraries say on the way, and say in one line when memory or disk runs out.
+    """Silence the libraries, and report a full memory or disk in one line.
 
     Args:
         when_memory_is_full: what to do about it.
@@ -101,22 +101,22 @@ def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                whose = "the GPU's memory" if is_gpu_memory(error) else "memory"
+                memory = "the GPU's memory" if is_gpu_memory(error) else "memory"
                 raise BonbonError(
-                    f"{whose} is full ({_reason(error)}); {when_memory_is_full}"
+                    f"{memory} is full ({_reason(error)}); {when_memory_is_full}"
                 ) from error
             if is_out_of_disk(error):
                 file = getattr(error, "filename", None) or "a file"
                 raise BonbonError(
                     f"{file} could not be written whole ({_reason(error)}), as happens when the "
-                    "disk is full; make room and run the same command again: what is done stays "
-                    "done"
+                    "disk is full; free disk space and run the same command again: what is done "
+                    "stays done"
                 ) from error
             raise
 
 
 def _reason(error: Exception) -> str:
-    """Return the first sentence of what a library says, for one line."""
+    """Return the first sentence of a library's message."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0].partition(". ")[0].removesuffix(".")[:200] or type(error).__name__

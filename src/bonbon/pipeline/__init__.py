@@ -1,1 +1,1 @@
-"""The whole run: its stages, and the directory in which they find what is done already."""
+"""A run: its stages, and the directory that records which of them are finished."""

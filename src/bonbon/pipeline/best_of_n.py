@@ -315,7 +315,7 @@ def _check_rejection(recipe: Recipe, reject: float) -> None:
 
 
 def _sampling_for(rule: Rule, sampling: SamplingConfig) -> SamplingConfig:
-    """Spare engines without log-probabilities the rescoring that no rule but one would read."""
+    """Skip the rescoring of log-probabilities unless the rule reads them."""
     if sampling.logprobs != "auto" or rule.method == "likelihood":
         return sampling
     return sampling.model_copy(update={"logprobs": "sampler"})
@@ -360,14 +360,18 @@ def _scored(
     """Return the candidates that have a score, and the scores."""
     if reward is None:
         return tuple(drawn), None
-    scores = checked_scores(reward, [prompt] * len(drawn), [each.text for each in drawn])
-    kept = [(each, score) for each, score in zip(drawn, scores, strict=True) if score is not None]
+    scores = checked_scores(reward, [prompt] * len(drawn), [candidate.text for candidate in drawn])
+    kept = [
+        (candidate, score)
+        for candidate, score in zip(drawn, scores, strict=True)
+        if score is not None
+    ]
     if not kept:
         raise RewardError(
             f"reward {reward.name!r} gives none of the {len(drawn)} completions a score, so none "
             "can be chosen; use another reward, or a method that needs none, such as mbr"
         )
-    return tuple(each for each, _ in kept), np.array([score for _, score in kept])
+    return tuple(candidate for candidate, _ in kept), np.array([score for _, score in kept])
 
 
 def _certainties(

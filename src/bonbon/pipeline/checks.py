@@ -1,4 +1,4 @@
-"""What can be known before work starts: whether a recipe can be carried out on this machine."""
+"""Checks before work starts: whether this machine can do what a recipe asks for."""
 
 import difflib
 import os
@@ -26,7 +26,7 @@ LEAST_KL = 1e-6
 
 
 def check_recipe(recipe: Recipe, stages: Sequence[str] = ("sample", "score", "train")) -> None:
-    """Find what would keep stages from working, without loading a model.
+    """Check that stages can run, without loading a model.
 
     Args:
         recipe: to check.
@@ -41,7 +41,7 @@ def check_recipe(recipe: Recipe, stages: Sequence[str] = ("sample", "score", "tr
 
 
 def check_sampling(recipe: Recipe) -> None:
-    """Find what would keep the policy from answering.
+    """Check that the policy can be sampled from.
 
     Raises:
         ConfigError: the device is not there, or the environment lets no server be reached.
@@ -54,7 +54,7 @@ def check_sampling(recipe: Recipe) -> None:
 
 
 def check_scoring(recipe: Recipe) -> None:
-    """Find what would keep the reward from loading.
+    """Check that the reward can be loaded.
 
     Raises:
         BonbonError: its function or model cannot be found, or the settings do not fit it.
@@ -63,10 +63,10 @@ def check_scoring(recipe: Recipe) -> None:
 
 
 def check_training(recipe: Recipe) -> None:
-    """Find what would keep the policy from being trained.
+    """Check that the policy can be trained.
 
     Raises:
-        ConfigError: the candidates carry nothing to learn, or a tracker that nobody knows.
+        ConfigError: the candidates carry nothing to learn, or a tracker is unknown.
         MissingExtraError: an optional package is not installed.
     """
     _check_candidates(recipe)
@@ -94,7 +94,7 @@ def check_training(recipe: Recipe) -> None:
 
 
 def _check_candidates(recipe: Recipe) -> None:
-    """Find what would leave the candidates without anything to learn, or of another policy."""
+    """Refuse candidates that carry nothing to learn, or come from a truncated policy."""
     if recipe.sampling.n < 2:
         raise ConfigError(
             f"sampling.n = {recipe.sampling.n}, but training compares candidates of one prompt: "
@@ -140,11 +140,11 @@ DISK_BYTES, MEMORY_BYTES = 40, 300
 """What a stored completion takes at the very least, however short: a row, and its record."""
 
 POSITION_BYTES = 8
-"""Of the random number that draws one token: the built-in engine has a shard's beforehand."""
+"""Bytes of the random number for one token; the built-in engine makes those of a shard at once."""
 
 
 def check_amount(recipe: Recipe, prompts: Sequence[Prompt], directory: Path | None = None) -> None:
-    """Refuse what cannot fit on this machine, even if every completion is as short as can be.
+    """Refuse a recipe that cannot fit on this machine even if every completion is short.
 
     Args:
         recipe: says how many completions.
@@ -152,34 +152,34 @@ def check_amount(recipe: Recipe, prompts: Sequence[Prompt], directory: Path | No
         directory: where they are stored; None if they are not.
 
     Raises:
-        ConfigError: there is not room enough; the line says how much was asked for.
+        ConfigError: memory or disk is too small; the line says how much the recipe needs.
     """
     sampling, evaluation = recipe.sampling, recipe.evaluation
     training = [prompt for prompt in prompts if prompt.split == "train"]
     held_out = [prompt for prompt in prompts if prompt.split == "eval"]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     disk = None if directory is None else shutil.disk_usage(directory).free
-    for setting, asked, number in (
+    for setting, answered, number in (
         ("sampling.n", training or held_out, sampling.n),
         ("evaluation.base_samples", held_out if training else (), evaluation.base_samples),
         ("evaluation.policy_samples", held_out if training else (), evaluation.policy_samples),
     ):
-        if not asked:
+        if not answered:
             continue
-        total = len(asked) * number
+        total = len(answered) * number
         least_memory, least_disk = total * MEMORY_BYTES, total * DISK_BYTES
         if isinstance(sampling.engine, TransformersEngine):
-            positions = len(divide(asked)[0]) * number * sampling.max_new_tokens
+            positions = len(divide(answered)[0]) * number * sampling.max_new_tokens
             least_memory = max(least_memory, positions * POSITION_BYTES)
         if least_memory <= memory and (disk is None or least_disk <= disk):
             continue
-        room = "" if disk is None else f", and {_size(disk)} of disk are free"
+        free = "" if disk is None else f", and {_size(disk)} of disk are free"
         stored = "" if disk is None else f" and {_size(least_disk)} of disk"
         raise ConfigError(
-            f"{setting} = {number} for {len(asked):,} prompts asks for {total:,} completions of up "
-            f"to {sampling.max_new_tokens:,} tokens, which take at least {_size(least_memory)} of "
-            f"memory{stored}; this machine has {_size(memory)} of memory{room}; lower {setting}, "
-            "sampling.max_new_tokens or the number of prompts"
+            f"{setting} = {number} for {len(answered):,} prompts asks for {total:,} completions of "
+            f"up to {sampling.max_new_tokens:,} tokens, which take at least {_size(least_memory)} "
+            f"of memory{stored}; this machine has {_size(memory)} of memory{free}; lower "
+            f"{setting}, sampling.max_new_tokens or the number of prompts"
         )
 
 

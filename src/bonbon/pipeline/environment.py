@@ -1,4 +1,4 @@
-"""Which versions of what a run was made with, when and where."""
+"""Versions, date and machine of a run."""
 
 import os
 import platform
@@ -28,14 +28,14 @@ def versions() -> dict[str, str]:
 
     Where bonbon runs from a git checkout, its commit is among them.
     """
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name, package in PACKAGES.items():
         try:
-            found[name] = version(package)
+            known[name] = version(package)
         except PackageNotFoundError:
             continue
     commit = checkout_commit(Path(__file__))
-    return found | ({"commit": commit} if commit else {})
+    return known | ({"commit": commit} if commit else {})
 
 
 def environment_report() -> list[str]:

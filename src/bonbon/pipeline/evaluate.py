@@ -78,15 +78,15 @@ def group_logprobs(
         for group in groups
     ]
     with packed_layout(policy.model, packed) as layout:
-        for group, one in zip(groups, packed, strict=True):
-            batch = pack([one], layout).to(policy.device)
+        for group, packed_group in zip(groups, packed, strict=True):
+            batch = pack([packed_group], layout).to(policy.device)
             with torch.autocast(policy.device.type, torch.bfloat16, enabled=bfloat16):
                 logprobs = completion_logprobs(policy.model, batch, temperature=temperature)
             of_group = logprobs.double().tolist()
             require_finite(of_group, f"reading prompt {group.prompt_id!r}")
             numbers.extend(of_group)
             if on_group is not None:
-                on_group(sum(map(len, one.completions)))
+                on_group(sum(map(len, packed_group.completions)))
     return numbers
 
 

@@ -37,7 +37,7 @@ class TrainerReading:
 
     Attributes:
         policy: the tokenizer that the trainer is given.
-        prompts: those of the recipe's file, by id; none if it is gone.
+        prompts: those of the recipe's file, by id; none if the file is gone.
     """
 
     policy: PolicyTokenizer
@@ -56,23 +56,23 @@ class TrainerReading:
         self, candidates: Sequence[Candidate], chats: Mapping[str, Sequence[Message]] | None
     ) -> str | None:
         """Say how many of some exported candidates are read otherwise; None if none is."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         prompts: dict[str, bool] = {}
         for candidate in candidates:
             chat = None if chats is None else chats[candidate.prompt_id]
             prompt_ids, token_ids = self._read(candidate, chat)
             prompts[candidate.prompt_id] = prompt_ids != candidate.prompt_token_ids
             if candidate.finish_reason == "length":
-                found[CUT] += 1
+                counts[CUT] += 1
             elif token_ids != candidate.token_ids:
-                found[OTHER_ANSWER] += 1
-        found[OTHER_PROMPT] = sum(prompts.values())
-        told = "; ".join(f"{count} {what}" for what, count in found.items() if count)
-        if not told:
+                counts[OTHER_ANSWER] += 1
+        counts[OTHER_PROMPT] = sum(prompts.values())
+        remarks = "; ".join(f"{count} {what}" for what, count in counts.items() if count)
+        if not remarks:
             return None
         return (
             f"Read back with the policy's tokenizer, of {len(candidates)} answers to "
-            f"{len(prompts)} prompts: {told} (--format candidates has the tokens themselves)."
+            f"{len(prompts)} prompts: {remarks} (--format candidates has the tokens themselves)."
         )
 
     def _chat(self, candidate: Candidate) -> list[Message]:
@@ -125,10 +125,10 @@ class TrainerReading:
     def _ended(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """Return an answer's ids up to its end; templates write spaces behind it."""
         ends = self.policy.eos_token_ids
-        place = next((place for place, one in enumerate(token_ids) if one in ends), None)
-        if place is None or self.policy.decode(token_ids[place + 1 :]).strip():
+        end = next((index for index, token in enumerate(token_ids) if token in ends), None)
+        if end is None or self.policy.decode(token_ids[end + 1 :]).strip():
             return token_ids
-        return token_ids[: place + 1]
+        return token_ids[: end + 1]
 
 
 WRITERS = {"pairs": export_pairs, "sft": export_sft, "unpaired": export_unpaired}
@@ -188,18 +188,18 @@ def export_run(
 def _exported(
     groups: Sequence[ScoredGroup], orders: Sequence[Order], format: str
 ) -> list[Candidate]:
-    places = (-1,) if format == "sft" else (0, -1)
+    ranks = (-1,) if format == "sft" else (0, -1)
     return [
-        group.candidates[order[place]]
+        group.candidates[order[rank]]
         for group, order in untied_groups(groups, orders)
-        for place in places
+        for rank in ranks
     ]
 
 
 def _tokenizer(recipe: Recipe, directory: Path) -> PolicyTokenizer:
-    """Return the tokenizer of the policy that answered, from the trained model if that has gone.
+    """Return the tokenizer of the policy that answered, or the trained model's if it is gone.
 
-    A run directory may be another's: nothing that it names is executed to read it.
+    A run directory may come from somebody else, so no code that it names is executed.
     """
     recipe = recipe.model_copy(
         update={"policy": recipe.policy.model_copy(update={"trust_remote_code": False})}

@@ -1,4 +1,4 @@
-"""Rounds of sampling and training: what each trains, and where it keeps it."""
+"""Rounds of sampling and training, and the directories of their models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +66,9 @@ def rounds_of(run_directory: RunDirectory) -> list[Round]:
     return rounds
 
 
-def stays_on_goal(run_directory: RunDirectory, this: Round) -> bool:
-    """Return whether a round's draws are another policy's than the one its goal is a tilt of."""
-    return this.number > 1 and run_directory.recipe.rounds.kind == "on-policy"
+def stays_on_goal(run_directory: RunDirectory, round_: Round) -> bool:
+    """Return whether a round's goal tilts the base although another policy draws."""
+    return round_.number > 1 and run_directory.recipe.rounds.kind == "on-policy"
 
 
 def load_trainable(recipe: Recipe, policy: PolicyConfig) -> Policy:
@@ -80,17 +80,17 @@ def load_trainable(recipe: Recipe, policy: PolicyConfig) -> Policy:
     return load_policy(policy, dtype=None if keeps else "float32", four_bit=four_bit)
 
 
-def is_in_place(run_directory: RunDirectory, this: Round) -> bool:
+def is_in_place(run_directory: RunDirectory, round_: Round) -> bool:
     """Return whether what lies where a round keeps its model is that round's."""
-    return not this.is_last or _in_place(run_directory) == this.number
+    return not round_.is_last or _in_place(run_directory) == round_.number
 
 
 def put_in_place(run_directory: RunDirectory, last: Round) -> None:
-    """Give the last round the place of the run's own.
+    """Move the model of the last round to the top of the run directory.
 
-    Another number of rounds had another last one there: it goes to its folder, with what it was
-    trained to, and this one comes from its own, so that no round is trained twice or taken for
-    another. A kill on the way leaves nothing that the next call does not finish.
+    If the recipe had another number of rounds before, another round's model is there: it moves to
+    the folder of its round, and the last round's model comes from its folder. So no round is
+    trained twice, and none is taken for another. After a kill the next call finishes the moves.
     """
     present = _in_place(run_directory)
     if present != last.number:
@@ -106,7 +106,7 @@ def put_in_place(run_directory: RunDirectory, last: Round) -> None:
 
 
 def _in_place(run_directory: RunDirectory) -> int:
-    """Return the number of the round whose place is the run's own, 0 for none."""
+    """Return the number of the round with its model at the top of the run directory, or 0."""
     recorded = recorded_settings(run_directory.path, IN_PLACE)
     # A run that has not come to training, or is older than the record, has all others in folders.
     return recorded.get("round", 1 + len(list((run_directory.path / ROUNDS).glob("*"))))

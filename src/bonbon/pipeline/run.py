@@ -419,9 +419,9 @@ class Run:
             "train": len(self.run_directory.prompts_of("train")),
             "eval": len(self.run_directory.prompts_of("eval")),
         }
-        made = compare_methods(self.run_directory, self.reward_name, kl, num_prompts)
+        files = compare_methods(self.run_directory, self.reward_name, kl, num_prompts)
         stage.reads(scored_answers(self.run_directory, self.reward_name))
-        stage.finish(*made)
+        stage.finish(*files)
 
     def _has_answers(self) -> bool:
         """Whether all answers to the held-out prompts are there, and scored."""
@@ -437,7 +437,7 @@ class Run:
 
     @property
     def _pairs_are_given(self) -> bool:
-        """Whether training takes a user's own pairs, so that nothing is drawn and scored for it."""
+        """Whether training reads preference pairs from a file, and draws and scores nothing."""
         return self.recipe.training.preferences is not None
 
     def _require_candidates(self) -> None:

@@ -1,4 +1,4 @@
-"""The sampling stage: draw completions shard by shard, and never draw one twice."""
+"""`bonbon sample`: draw completions shard by shard, and never draw a stored shard again."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +43,7 @@ class PaidShards:
         write: Write,
         num_before: int,
     ) -> None:
-        """Take what is missing, and where everything goes.
+        """Prepare to draw the missing shards.
 
         Args:
             missing: the prompts of each missing shard, by its number.
@@ -69,21 +69,21 @@ class PaidShards:
         """Draw what is missing, and store it.
 
         Raises:
-            EngineError: most prompts get no answer, or there is nobody to ask.
+            EngineError: most prompts get no answer, or the server cannot be reached.
         """
         known = self._journal.read()
-        asked = [
+        to_ask = [
             prompt
             for prompts in self._missing.values()
             for prompt in prompts
             if prompt.id not in self._reasons
         ]
-        all_asked = {prompt.id for prompt in asked}
+        all_asked = {prompt.id for prompt in to_ask}
         bar.advance(sum(len(group) for prompt, group in known.items() if prompt in all_asked))
-        bar.advance(n * (len(self._shard_of) - len(asked)))
-        if asked:
+        bar.advance(n * (len(self._shard_of) - len(to_ask)))
+        if to_ask:
             sampler.answer(
-                asked,
+                to_ask,
                 n=n,
                 known=known,
                 on_part=self._keep,
@@ -125,11 +125,11 @@ class PaidShards:
             del self._shard_of[prompt.id]
 
     def _too_many(self) -> EngineError:
-        """Return the error to raise when most prompts get no answer; they are asked again then."""
+        """Return the error for too many prompts without an answer; the next run asks them again."""
         self._unanswered.forget()
         return EngineError(
             f"{len(self._reasons)} prompts get no answer and {self._num_answered} do: "
-            f"{listed(self._reasons)}; expected answers to most; mend that where the model is "
+            f"{listed(self._reasons)}; expected answers to most; fix that where the model is "
             "served, or take other prompts; the answers stay stored: run the same command again "
             "to go on"
         )
@@ -139,7 +139,7 @@ PROMPTS_PER_SHARD = 32
 """The least a shard holds: some seconds of work on a CPU, and rows enough to keep it busy."""
 
 SAME_SHARE = 0.25
-"""Prompts whose answers are all the same that are too many to pass over."""
+"""Share of prompts with identical answers from which on the user is told."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class SetPlan:
         settings: everything the draws depend on.
         keep: refuse to throw the set away when a setting has changed.
         beside: the set that it is compared with; prompts without an answer there are left out.
-        model: the directory of the model that draws, if it is one of the run's own.
+        model: the directory of the model that draws, if this run has trained it.
     """
 
     name: str
@@ -167,7 +167,7 @@ class SetPlan:
     def asked_of(
         self, model: Path, name: str, settings: Settings, *, num_samples: int | None = None
     ) -> "SetPlan":
-        """Return the plan of asking a model of the run's own the same."""
+        """Return the plan to draw answers to the same prompts from a trained model."""
         return SetPlan(
             name,
             self.prompts,
@@ -215,7 +215,7 @@ def set_stage(run_directory: RunDirectory, plan: SetPlan) -> Stage:
 
 
 def open_set(run_directory: RunDirectory, plan: SetPlan) -> Stage:
-    """Return the set's stage, and say so if what is stored has to be drawn afresh.
+    """Return the set's stage, and say so if the stored candidates must be drawn again.
 
     Shards that are not what was drawn are set aside, so that they count as missing.
 
@@ -255,7 +255,7 @@ def _set_damage_aside(run_directory: RunDirectory, plan: SetPlan, stage: Stage) 
 
 
 def is_drawn(run_directory: RunDirectory, plan: SetPlan, stage: Stage) -> bool:
-    """Return whether the whole set is stored."""
+    """Return whether all shards of the set are stored."""
     return stage.finished and not missing_shards(run_directory, plan)
 
 
@@ -345,12 +345,12 @@ def say_what_was_drawn(run_directory: RunDirectory, plan: SetPlan) -> None:
     if reasons:
         run_directory.console.say(
             f"  {len(reasons)} of the {len(plan.prompts)} prompts of {plan.name} are left out, as "
-            f"they get no answer: {listed(reasons)}. All that follows goes without them."
+            f"they get no answer: {listed(reasons)}. They are left out of all later stages."
         )
     answers: dict[str, set[tuple[int, ...]]] = {}
     for candidate in run_directory.store.read(plan.name):
         answers.setdefault(candidate.prompt_id, set()).add(candidate.token_ids)
-    same = sum(len(each) == 1 for each in answers.values())
+    same = sum(len(token_ids) == 1 for token_ids in answers.values())
     if plan.num_samples > 1 and same > SAME_SHARE * len(answers):
         run_directory.console.say(
             f"  All {plan.num_samples} answers are the same for {same} of the {len(answers)} "
@@ -360,7 +360,7 @@ def say_what_was_drawn(run_directory: RunDirectory, plan: SetPlan) -> None:
 
 
 def _asked(run_directory: RunDirectory, plan: SetPlan) -> list[list[Prompt]]:
-    """Return the prompts of every shard that are asked."""
+    """Return the prompts of every shard, without those to leave out."""
     without = UnansweredPrompts(run_directory.path, plan.beside).read() if plan.beside else {}
     return [
         [prompt for prompt in prompts if prompt.id not in without]
@@ -380,6 +380,6 @@ def divide(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
 
 
 def _manifest_agrees(run_directory: RunDirectory, plan: SetPlan) -> bool:
-    """Return whether the set's own manifest says that it was drawn with these settings."""
+    """Return whether the manifest of the set says that it was drawn with these settings."""
     manifest = run_directory.store.read_manifest(plan.name) or {}
     return {name: manifest.get(name) for name in plan.settings} == dict(plan.settings)

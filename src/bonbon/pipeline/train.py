@@ -142,14 +142,14 @@ def _base_logprobs(run_directory: RunDirectory, groups: Sequence[ScoredGroup]) -
 
 
 def _refuse_unknown(groups: Sequence[ScoredGroup]) -> None:
-    """Refuse candidates of which nobody knows how likely the base finds them."""
+    """Refuse candidates without a log-probability under the base."""
     unknown = sum(
         math.isnan(candidate.logprob) for group in groups for candidate in group.candidates
     )
     if unknown:
         raise TrainingError(
             f"{unknown} candidates have no log-probability under the base, which the objective "
-            "needs: what drew them told none; draw them with sampling.logprobs = auto or rescored"
+            "needs: their engine gave none; draw them with sampling.logprobs = auto or rescored"
         )
 
 
@@ -165,7 +165,7 @@ def is_trained(round_: Round, stage: Stage) -> bool:
 
 
 def prepare_training(run_directory: RunDirectory, round_: Round, stage: Stage) -> None:
-    """Clear away what other settings left, unless training goes on where it stopped."""
+    """Set aside what was trained with other settings, unless training continues."""
     if stage.changes:
         run_directory.console.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
     if stage.damaged:
@@ -181,12 +181,11 @@ def prepare_training(run_directory: RunDirectory, round_: Round, stage: Stage) -
 
 
 def _set_damage_aside(run_directory: RunDirectory, round_: Round, stage: Stage) -> None:
-    lost = ", ".join(path.name for path in stage.damaged[:3])
-    place = str(round_.model_directory.relative_to(run_directory.path))
-    kept = run_directory.set_aside([place])
+    changed = ", ".join(path.name for path in stage.damaged[:3])
+    kept = run_directory.set_aside([str(round_.model_directory.relative_to(run_directory.path))])
     where = "" if kept is None else f", and what is left of it is kept in {kept}"
     run_directory.console.say(
-        f"  The trained model is not what was saved ({lost}): it is trained again{where}."
+        f"  The trained model is not what was saved ({changed}): it is trained again{where}."
     )
     stage.unseal()
 
@@ -200,8 +199,8 @@ def train_model(
 ) -> None:
     """Train one round towards the recipe's tilt and save the model.
 
-    Every process that was launched calls it; the main one speaks and saves. The reward is loaded
-    only by objectives that draw their own answers.
+    Every launched process calls it; the main one prints and saves. Only objectives that draw
+    completions during training load the reward.
 
     Raises:
         TrainingError: no preferences, or the loss is no longer a number.
@@ -311,11 +310,11 @@ def _fit(
             progress.record()
     if not trainer.is_sharded:
         return model
-    whole = trainer.full_state()
+    weights = trainer.full_state()
     if not is_main():  # nothing was gathered there
         return model
     fresh = trainer.unsharded(load_trainable(recipe, round_.policy))
-    cast("Any", fresh).load_state_dict(whole)
+    cast("Any", fresh).load_state_dict(weights)
     return fresh
 
 

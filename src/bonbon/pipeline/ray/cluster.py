@@ -119,7 +119,7 @@ def _address(wanted: str | None) -> str | None:
         return None
     raise BonbonError(
         f"no Ray cluster answers at {address or wanted}; start one with `ray start --head`, or set "
-        "sampling.pool.address to `local` to use this machine alone"
+        "sampling.engine.address to `local` to use this machine alone"
     )
 
 

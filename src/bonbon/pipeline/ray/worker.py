@@ -28,7 +28,7 @@ MAX_TRIES = 4
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What every worker of a job is told.
+    """The settings of every worker of a job.
 
     Attributes:
         directory: the run's, absolute; the worker must see the same files as the driver.
@@ -69,7 +69,7 @@ class FinishedShard:
 
     Attributes:
         index: of the shard.
-        num_tries: 1, and 1 for each worker that died at it.
+        num_tries: 1, plus 1 for each worker that died while drawing it.
         scores: of its candidates: by prompt, then by sample index; none if nothing was scored.
         num_tokens: drawn.
         sampling_seconds: that the worker took to draw and store.
@@ -88,21 +88,21 @@ class FinishedShard:
 
 @dataclass(frozen=True)
 class FailedShard:
-    """A shard that cannot be drawn or scored, for a reason that the user can mend."""
+    """A shard that cannot be drawn or scored, for a reason that the user can fix."""
 
     index: int
     error: Exception
 
 
 class ShardWorker:
-    """Draws shards, one per call; model and reward load with the first and stay.
+    """Draws one shard per call; model and reward load with the first call.
 
     A shard that was lost with its worker can be drawn again by any other: the random numbers
     depend on the seed and the prompt alone, and a stored shard appears whole or not at all.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        """Take the work; what can fail comes later, where the user can be told in one line."""
+        """Keep the settings. What can fail is done in the first call, which can report it."""
         self._setup = setup
 
     def __call__(self, row: dict[str, Shard]) -> dict[str, FinishedShard | FailedShard]:
@@ -110,7 +110,7 @@ class ShardWorker:
         shard = row["item"]
         try:
             return {"item": self._finish(shard)}
-        # Ray would wrap an exception in its own traceback; any other is a bug and deserves one.
+        # Ray wraps exceptions in a traceback, which only a bug should show.
         except Exception as error:
             if isinstance(error, BonbonError | OSError) or is_out_of_memory(error):
                 return {"item": FailedShard(shard.index, error)}
@@ -181,7 +181,7 @@ def tries_directory(directory: Path) -> Path:
 
 
 def _enter(directory: Path) -> None:
-    """Work where the driver does, if this machine has such a directory."""
+    """Change to the driver's working directory, if this machine has it."""
     if directory.is_dir():
         os.chdir(directory)
 
