@@ -1,4 +1,4 @@
-"""What is set aside to watch, and what that leaves to train on."""
+"""Which prompts are held out for validation, and the trainer's settings."""
 
 from pathlib import Path
 
@@ -29,39 +29,39 @@ NAMES = [f"p{number:02d}" for number in range(20)]
 BASE = [example(name) for name in NAMES]
 
 
-def test_the_last_tenth_is_set_aside() -> None:
-    training, aside = split_validation(BASE, TrainingConfig())
-    assert [one.prompt_id for one in aside] == ["p18", "p19"]
+def test_the_last_tenth_is_held_out() -> None:
+    training, validation = split_validation(BASE, TrainingConfig())
+    assert [one.prompt_id for one in validation] == ["p18", "p19"]
     assert list(training) == BASE[:18]
     assert num_steps(len(training), TrainingConfig(batch_size=4, epochs=2)) == 10
 
 
-def test_a_prompt_is_set_aside_with_its_draws_of_every_round() -> None:
+def test_a_prompt_is_held_out_with_its_draws_of_every_round() -> None:
     """Fresh draws in another order, of other prompts too: the prompts are those of round 1."""
     others = [example(f"q{number}", from_base=False) for number in range(20)]
     fresh = [*(example(name, from_base=False) for name in reversed(NAMES)), *others]
-    training, aside = split_validation([*fresh, *BASE], TrainingConfig())
-    assert {one.prompt_id for one in aside} == {"p18", "p19"}
-    assert len(aside) == 4
-    assert not {one.prompt_id for one in aside} & {one.prompt_id for one in training}
+    training, validation = split_validation([*fresh, *BASE], TrainingConfig())
+    assert {one.prompt_id for one in validation} == {"p18", "p19"}
+    assert len(validation) == 4
+    assert not {one.prompt_id for one in validation} & {one.prompt_id for one in training}
     assert len(training) == len(fresh) + len(BASE) - 4
 
 
-def test_pairs_of_a_users_own_are_set_aside_too() -> None:
+def test_pairs_of_a_users_own_are_held_out_too() -> None:
     pairs = [example(name, from_base=False) for name in NAMES]
     assert [one.prompt_id for one in split_validation(pairs, TrainingConfig())[1]] == ["p18", "p19"]
 
 
-def test_a_prompt_is_set_aside_with_all_its_pairs() -> None:
+def test_a_prompt_is_held_out_with_all_its_pairs() -> None:
     """Three pairs of each prompt, an id each: no prompt is on both sides."""
     pairs = [
         example(f"{name}/{pair}", from_base=False, prompt=name)
         for pair in range(3)
         for name in NAMES
     ]
-    training, aside = split_validation(pairs, TrainingConfig())
-    assert {bytes(one.group.prompt) for one in aside} == {b"p18", b"p19"}
-    assert (len(training), len(aside)) == (54, 6)
+    training, validation = split_validation(pairs, TrainingConfig())
+    assert {bytes(one.group.prompt) for one in validation} == {b"p18", b"p19"}
+    assert (len(training), len(validation)) == (54, 6)
 
 
 def test_stopping_early_needs_prompts_to_watch() -> None:

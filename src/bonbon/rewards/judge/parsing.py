@@ -1,4 +1,4 @@
-"""What a judge said: a score or a preference, from its words and the odds of its tokens.
+"""Parsing a judge's reply: a score or a preference, from its text and token probabilities.
 
 A verdict is read only where a careful reader could not doubt it; anything else is no verdict.
 """
@@ -37,16 +37,16 @@ LEAD = (
     r"(?:i (?:think|believe)\s+(?:that\s+)?)?(?:here(?:['’]s| is)\s+)?(?:(?:my|the|its)\s+)?"
     r"(?P<final>(?:final|overall)\s+)?"
 )
-"""What may come before a verdict or its name."""
+"""Text that may precede a verdict or its name."""
 
 ASIDE = (
     r"(?:\s+(?:for|of)\s+(?:it|this|(?:this|the)\s+(?:answer|response|reply)))?"
     r"(?:\s*[(\[](?!\s*\w\s*[)\]])(?P<reminder>[^()\[\]]*)[)\]])?"
 )
-"""What may come after the name of a verdict: of what it is, or a reminder of the scale."""
+"""Text that may follow the name of a verdict: what it is about, or the scale."""
 
 IS = r"\s*(?:\bis\b\s*:?|\bof\b|[:：=]|[-–—](?=\s))?\s*[(\[{]*\s*"
-"""What may come between the name of a verdict and the verdict."""
+"""Text that may stand between the name of a verdict and the verdict."""
 
 _DOUBT = re.compile(
     r"\b(?:but|though|although|however|or|if|unless|except|maybe|perhaps|(?:un|not )sure"
@@ -57,11 +57,11 @@ _DOUBT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A verdict, and where in the reply the word stands that states it.
+    """A verdict, and the position in the reply of the word that states it.
 
     Attributes:
-        plain: the word itself is the verdict, so that another word in its place is another one.
-        final: it is called the final one.
+        plain: the word itself is the verdict, so that another word there would be another verdict.
+        final: the reply calls it the final verdict.
     """
 
     value: float
@@ -73,10 +73,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
-    """A stretch of a reply, up to the end of a sentence or a line.
+    """A part of a reply that ends with a sentence or a line.
 
     Attributes:
-        placed: it opens a reply that was said to the end, or is the first or the last line.
+        placed: it opens a complete reply, or is the first or the last line.
     """
 
     start: int
@@ -86,14 +86,14 @@ class _Clause:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A judge's reply without its reasoning, its quotes and what it took back.
+    """A judge's reply without its reasoning, quotes and retracted statements.
 
-    Blanks stand where they were, so that places are those of the whole reply.
+    These are replaced by blanks, so that positions are those of the whole reply.
 
     Attributes:
-        marked: the text with its markup, in which forms such as `[[4]]` are looked for.
+        marked: the text with its markup, which is searched for forms such as `[[4]]`.
         text: the text without its markup.
-        cut: its end was not said.
+        cut: the reply was cut off.
     """
 
     marked: str
@@ -101,7 +101,7 @@ class Reply:
     cut: bool
 
     def without(self, pattern: re.Pattern[str]) -> "Reply":
-        """Return the reply with what the pattern finds blanked."""
+        """Return the reply with all matches of the pattern blanked."""
         return Reply(self.marked, _without(pattern, self.text), self.cut)
 
     def verdicts(
@@ -110,13 +110,13 @@ class Reply:
         bare: re.Pattern[str],
         read: Callable[[re.Match[str]], Verdict | None],
     ) -> list[Verdict]:
-        """Return the verdicts that whole clauses state.
+        """Return the verdicts in whole clauses.
 
         Args:
-            named: forms that say what they are.
-            bare: the verdict by itself. It counts at the start or on a line of its own, and if
-                it is said elsewhere too, as of every one of several things, that counts with it.
-            read: what a form states.
+            named: forms that name the verdict.
+            bare: form of the verdict alone. It counts at the start or on a line of its own; if
+                there is one, other occurrences of the form count too.
+            read: returns the verdict of a match.
         """
         stated: dict[str, list[Verdict]] = {"named": [], "placed": [], "elsewhere": []}
         for clause in self._clauses():
@@ -133,7 +133,7 @@ class Reply:
         return stated["placed"] + stated["elsewhere"]
 
     def _clauses(self) -> Iterator[_Clause]:
-        """Yield the stretches that could state a verdict: no questions, nothing half said."""
+        """Yield the clauses that could state a verdict: no questions, no unfinished clauses."""
         lines = [line for line in _LINE.finditer(self.text) if line[0].strip(_CLOSING)]
         parts = [
             [part for part in _CLAUSE.finditer(self.text, *line.span()) if part[0].strip(_CLOSING)]
@@ -143,7 +143,7 @@ class Reply:
             for part in line:
                 first, last = part is parts[0][0], part is parts[-1][-1]
                 whole = first and last and len(part[0].split()) == 1
-                # A sentence that goes on in the next line is no verdict by its first word.
+                # The first word of a sentence that continues in the next line is not a verdict.
                 runs_on = not part[1] and _GOES_ON.match(self.text, part.end())
                 if (self.cut and last and not whole) or "?" in part[1] or ".." in part[1]:
                     continue
@@ -159,7 +159,7 @@ class Reply:
 
 
 def reply_of(choice: Choice) -> Reply | None:
-    """Return what a judge said, or None if it did not come to the end of its reasoning."""
+    """Return a judge's reply, or None if its reasoning has no end."""
     text = _from_last(_THOUGHT_END, choice.content)
     if _THOUGHT_START.search(text):
         return None
@@ -171,7 +171,7 @@ def reply_of(choice: Choice) -> Reply | None:
 
 
 def reason(opening: str) -> str:
-    """Return the form of what may come after a verdict: a reason, opened by such a sign."""
+    """Return the pattern of text after a verdict: a reason that begins with the given sign."""
     return (
         r"\s*(?:\((?P<aside>[^()]*)\)\s*"
         rf"|(?:{opening}|(?<=\s)[-–—](?=\s)|\b(?:because|since)\b)(?P<reason>.*))?"
@@ -179,13 +179,13 @@ def reason(opening: str) -> str:
 
 
 def reason_in(match: re.Match[str]) -> str:
-    """Return the reason that a form gives for its verdict."""
+    """Return the reason in a match, empty if there is none."""
     groups = match.groupdict()
     return groups.get("reason") or groups.get("aside") or ""
 
 
 def the_one(verdicts: Iterable[Verdict]) -> Verdict | None:
-    """Return the verdict on which all agree, or all those that are called final."""
+    """Return the verdict if all agree, or if all final verdicts agree."""
     stated = list(verdicts)
     stated = [verdict for verdict in stated if verdict.final] or stated
     return stated[-1] if len({verdict.value for verdict in stated}) == 1 else None
@@ -201,7 +201,7 @@ def _without(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _without_quotes(text: str) -> str:
-    """Blank what is quoted, except single words: JSON's keys and values, a verdict in a tag."""
+    """Blank quotes, except single words: JSON's keys and values, a verdict in a tag."""
 
     def kept(match: re.Match[str]) -> str:
         return match[0] if len(_MARKUP.sub("", match[0]).split()) < 2 else _blanks(match[0])
@@ -210,7 +210,7 @@ def _without_quotes(text: str) -> str:
 
 
 def _blanks(text: str) -> str:
-    """Return blanks in place of a text, its lines kept."""
+    """Return blanks instead of a text, with its line breaks."""
     return re.sub(r"[^\n]", " ", text)
 
 
@@ -229,7 +229,7 @@ _PREFERENCE_MARKED = [
         r"\[\[\s*(?P<word>[AB])\s*(?P<sign>>+|<+|=)\s*(?P<other>[AB])\s*\]\]",
     )
 ]
-"""Forms that nothing but a verdict has."""
+"""Forms that only verdicts have."""
 
 _OF = r"(?i:(?:the\s+)?(?:answer|response|reply|option|candidate|assistant)\s+)?[(\[]*"
 _ONE = rf"{_OF}(?P<word>[ABC])\b[)\]]*"
@@ -277,7 +277,7 @@ _NAMED = [
 
 
 def stated_preference(reply: Reply) -> Verdict | None:
-    """Return the P(A is better) that a reply states, or None if that can be doubted."""
+    """Return the P(A is better) that a reply states, or None if it is ambiguous."""
     marked = [
         verdict
         for form in _PREFERENCE_MARKED
@@ -294,12 +294,12 @@ def stated_preference(reply: Reply) -> Verdict | None:
 
 
 def _preference_only(match: re.Match[str]) -> Verdict | None:
-    """Return what a form states, None where its reason compares the answers again."""
+    """Return the verdict of a match, None if its reason compares the answers again."""
     return None if _CONTRARY.search(reason_in(match)) else _preference_verdict(match)
 
 
 def _preference_verdict(match: re.Match[str]) -> Verdict | None:
-    """Return what a form says, None if it compares an answer with itself."""
+    """Return the verdict of a match, None if it compares an answer with itself."""
     groups = match.groupdict()
     word, other, sign = match["word"], groups.get("other"), groups.get("sign")
     if other == word:
@@ -345,14 +345,14 @@ _SCORE_MARKED = [
         rf"[\"']{_SCORE_KEY}[\"']\s*:\s*(?P<quote>[\"']?){_NUMBER}(?P=quote)\s*(?=[,}}\n])",
     )
 ]
-"""Forms that nothing but a verdict has."""
+"""Forms that only verdicts have."""
 
 _BEST = re.compile(
     r"[\"'](?:out_?of|max(?:imum)?(?:_(?:score|rating))?|scale)[\"']\s*:\s*[\"']?"
     r"(?P<best>\d+(?:\.\d+)?)\b",
     re.IGNORECASE,
 )
-"""The best score, where a judge states it beside its own."""
+"""The best score, if a judge states it beside the score."""
 
 _NAME = r"(?:score|rating|grade|mark|verdict|overall)\b"
 _IT = r"(?:it|this|that|(?:the|this)\s+(?:answer|response|reply))"
@@ -360,7 +360,7 @@ _A = r"(?:(?:an?|as|at|with)\s+)*(?:(?:score|rating|grade|mark)\s+of\s+)?"
 
 
 def stated_score(reply: Reply, *, scale: int) -> Verdict | None:
-    """Return the score from 1 to `scale` that a reply states, or None if that can be doubted."""
+    """Return the score from 1 to `scale` that a reply states, or None if it is ambiguous."""
     if any(float(match["best"]) != scale for match in _BEST.finditer(reply.marked)):
         return None
     marked = [
@@ -373,7 +373,7 @@ def stated_score(reply: Reply, *, scale: int) -> Verdict | None:
 
 
 def _worded(reply: Reply, scale: int) -> list[Verdict]:
-    """Return the scores of whole clauses: by itself, after its name, or given by someone."""
+    """Return the scores in whole clauses: alone, after a name, or as "I give it a 4"."""
     best = rf"(?:{scale}(?:\.0)?|{[*_WORDS][scale - 1]})(?![\d.]*\d)"
     after = (
         rf"(?:\s*(?:/|\bout\s+of\b|\bof\b)\s*{best})?(?:\s*(?:points?|stars?|点|分|점)\b)?"
@@ -398,7 +398,7 @@ def _worded(reply: Reply, scale: int) -> list[Verdict]:
 
 
 def _scale(best: str) -> re.Pattern[str]:
-    """Return what the scale looks like where a judge repeats it."""
+    """Return the pattern of the scale, which a judge may repeat."""
     return re.compile(
         rf"[(\[]?(?:\b(?:on\s+)?(?:an?|the)\s+scale\s+)?(?:\b(?:from|of|between)\s+)?"
         rf"(?<![\d.,/])(?:1|one)\s*(?:\([^()]*\))?\s*(?:-|–|—|\.\.\.?|\b(?:to|and|through)\b)\s*"
@@ -409,7 +409,7 @@ def _scale(best: str) -> re.Pattern[str]:
 
 
 def _other_scale(scale: int) -> re.Pattern[str]:
-    """Return what another scale looks like: a number on it says nothing on this one."""
+    """Return the pattern of another scale: a number on it is not a score on this scale."""
     ends = rf"(?!{scale}\b)\d+"
     return re.compile(
         r"(?:\bout\s+of|/|\bscale\s+of)\s*(?:10|100)\b"
@@ -420,7 +420,7 @@ def _other_scale(scale: int) -> re.Pattern[str]:
 
 
 def _score_only(match: re.Match[str]) -> Verdict | None:
-    """Return the score that a form states, None where its reason tells another number."""
+    """Return the score of a match, None if its reason has another number."""
     verdict = _score_verdict(match)
     others = {_value(number) for number in _ANOTHER.findall(reason_in(match))}
     return verdict if others <= {verdict.value} else None
@@ -441,7 +441,7 @@ def _value(number: str) -> float:
 
 
 def read_score(choice: Choice, *, scale: int) -> float | None:
-    """Return a judge's score from 1 to `scale`, or None if it gave none beyond doubt.
+    """Return a judge's score from 1 to `scale`, or None without an unambiguous score.
 
     Where the server tells the alternatives to the score's token, the score is the expectation
     over the scores among them, Σ s·P(s) / Σ P(s), and otherwise the number itself.
@@ -464,7 +464,7 @@ def read_preference(choice: Choice) -> float | None:
 
 
 def _expectation(choice: Choice, verdict: Verdict, values: Mapping[str, float]) -> float:
-    """Return the mean value over the tokens that could have stood in the verdict's place."""
+    """Return the mean value over the alternatives of the verdict's token."""
     odds: dict[str, float] = {}
     for token, logprob in _alternatives(choice, verdict).items():
         word = token.strip()
@@ -477,7 +477,7 @@ def _expectation(choice: Choice, verdict: Verdict, values: Mapping[str, float]) 
 
 
 def _alternatives(choice: Choice, verdict: Verdict) -> dict[str, float]:
-    """Return log-probabilities by token in the verdict's place, none if they are not told."""
+    """Return the log-probabilities of the alternatives of the verdict's token, if known."""
     start = "".join(token.token for token in choice.tokens).find(choice.content)
     position = start + verdict.start
     if start < 0 or not verdict.plain:
