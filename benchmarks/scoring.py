@@ -44,7 +44,7 @@ from transformers.utils import logging as transformers_logging
 
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.errors import ConfigError
-from bonbon.models.bundled import embedded_encoder_directory
+from bonbon.models.bundled import bundled_encoder_directory
 from bonbon.records import Prompt
 from bonbon.rewards.models.classifier import ClassifierReward
 
@@ -132,7 +132,7 @@ def load_model() -> BertForSequenceClassification:
 def load_tokenizer() -> PreTrainedTokenizerBase:
     """Take MiniLM's own tokenizer where its package is installed, else one of whole words."""
     try:
-        return AutoTokenizer.from_pretrained(embedded_encoder_directory())
+        return AutoTokenizer.from_pretrained(bundled_encoder_directory())
     except ConfigError:
         return word_tokenizer()
 

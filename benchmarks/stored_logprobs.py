@@ -13,6 +13,7 @@ import torch
 from machine import write
 
 from bonbon.data.prompts import PromptsConfig, load_prompts
+from bonbon.models.packed.probe import choose_layout
 from bonbon.models.policy import PolicyConfig, load_policy
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersSampler
@@ -36,11 +37,14 @@ def main() -> None:
     whole = load_policy(PolicyConfig(dtype="float32"))
     drawn = TransformersSampler(half, config, seed=0).sample(prompts, n=N)
     groups = [drawn[start : start + N] for start in range(0, len(drawn), N)]
-    ways = {
-        "sampler, bfloat16": drawn,
-        "packed, bfloat16": [c for g in groups for c in rescored_candidates(half, g, 1.0)],
-        "packed, float32": [c for g in groups for c in rescored_candidates(whole, g, 1.0)],
-    }
+    ways = {"sampler, bfloat16": drawn}
+    for dtype, policy in (("bfloat16", half), ("float32", whole)):
+        layout = choose_layout(policy.model)
+        ways[f"packed, {dtype}"] = [
+            candidate
+            for group in groups
+            for candidate in rescored_candidates(policy, group, 1.0, layout)
+        ]
     values = {
         name: np.array([candidate.logprob for candidate in way]).reshape(-1, N)
         for name, way in ways.items()

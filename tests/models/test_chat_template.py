@@ -1,4 +1,4 @@
-"""Chat templates: which one is used, what they refuse, and what they tell of the time."""
+"""Chat templates: which one is used, what they refuse, and which date they print."""
 
 from collections.abc import Callable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Packed passes through the families of decoders: same loss and gradients as one by one."""
+"""Packed passes of many model families: the loss and gradients of single sequences."""
 
 import logging
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def value_and_gradient(model: PreTrainedModel, total: Tensor) -> tuple[float, Te
 def check(
     model: PreTrainedModel, expected_layout: Layout, groups: Sequence[PromptGroup] = GROUPS
 ) -> None:
-    """Hold the layout that is chosen against one sequence at a time."""
+    """Compare the chosen layout with one sequence at a time."""
     before = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
     with packed_layout(model) as layout:
         assert layout == expected_layout
@@ -68,7 +68,7 @@ def check(
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return bonbon's lines; transformers has some of its own."""
+    """Return bonbon's warnings, without those of transformers."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("bonbon.")]
 
 

@@ -1,4 +1,4 @@
-"""Which commit of a hub model was loaded, from the cache that the hub's client keeps."""
+"""The commit of a loaded hub model, from the cache of the hub's client."""
 
 import os
 import shutil

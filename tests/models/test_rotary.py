@@ -1,4 +1,4 @@
-"""Scaled positions and windows: what is read together is what each sequence gives alone."""
+"""Length-dependent rotary tables: sequences in one batch give what each gives alone."""
 
 import logging
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ GROUPS = [
     PromptGroup(tokens(3), (tokens(2, 1), tokens(1, 5))),
     PromptGroup(tokens(30), (tokens(9, 1), tokens(20, 2))),
 ]
-"""Up to, at and beyond 16 tokens."""
+"""Sequences of fewer than 16 tokens, of 16, and of more."""
 
 
 def check_packed(model: PreTrainedModel, groups: Sequence[PromptGroup]) -> str:
-    """Hold the log-probabilities of groups read together against each sequence's own."""
+    """Compare the log-probabilities of packed groups with those of single sequences."""
     with packed_layout(model, groups) as layout:
         logprobs = completion_logprobs(model, pack(groups, layout), temperature=0.8)
     expected = [

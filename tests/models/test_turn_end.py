@@ -1,4 +1,4 @@
-"""What ends a turn: template, tokenizer and configs say it together."""
+"""The tokens that end a turn: from the template, the tokenizer and the configs."""
 
 import logging
 from collections.abc import Callable
@@ -105,7 +105,7 @@ def test_sources_that_differ_are_told_in_one_line(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     directory = build("eosmismatch", tmp_path / "told")
-    # The same line is said once in a process, and other tests have said the checkpoint's own.
+    # A process warns once per line, and other tests have warned of the unchanged checkpoint.
     edit_json(directory / "generation_config.json", eos_token_id=[ENDOFTEXT, PAD])
     with caplog.at_level(logging.WARNING):
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""A checkpoint is loaded whole, or refused with the names of what does not fit."""
+"""A checkpoint is loaded completely, or refused with the names of the wrong weights."""
 
 import logging
 import shutil
@@ -23,7 +23,7 @@ LAYER = "model.layers.0.self_attn"
 MODEL, ADAPTER = "model.safetensors", "adapter_model.safetensors"
 IDS = torch.arange(4, 30)[None]
 
-# peft asks transformers by a name that is on its way out, and says what it saves.
+# peft uses a deprecated name of transformers, and logs what it saves.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing"),
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`"),
@@ -94,7 +94,7 @@ def test_weights_that_are_not_there_are_named(
 
 
 def test_a_classifier_without_a_head_of_words_is_no_policy(tmp_path: Path) -> None:
-    """Under tied embeddings no weight is missing: the classifier's own tells."""
+    """With tied embeddings no weight is missing: the classifier's weight shows the mistake."""
     tokens = tokenizer()
     settings = config(tokens, num_labels=2, tie_word_embeddings=True)
     made = AutoModelForSequenceClassification.from_config(settings)

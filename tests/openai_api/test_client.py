@@ -1,4 +1,4 @@
-"""What the client does about each fault of a real server."""
+"""How the client handles each fault of a real server."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ async def ask(
 
 
 def problem(client: OpenaiClient, body: dict[str, Any] | None = None) -> str:
-    """Return the one line that asking ends with."""
+    """Return the error line of a request."""
     with pytest.raises(EngineError) as caught:
         run_coroutine(ask(client, body=body))
     assert "\n" not in str(caught.value)
@@ -99,7 +99,7 @@ def test_a_lasting_fault_is_told_in_one_line(
     model = put_model(**HELLO, fail=[fault, fault, fault])
     message = problem(OpenaiClient(endpoint(openai_url, model, max_retries=1)))
     assert line in message
-    assert "run the same command again to go on" in message
+    assert "run the same command again to continue" in message
 
 
 def test_nobody_there() -> None:
@@ -123,7 +123,7 @@ def test_an_answer_that_drips_in_counts_as_none(openai_url: str, put_model: PutM
 
 
 def test_the_time_for_an_answer_is_its_own(openai_url: str, put_model: PutModel) -> None:
-    """Eight in a row take longer than the time that each of them has."""
+    """Eight requests in a row take longer than the time limit of one."""
     client = OpenaiClient(
         endpoint(openai_url, put_model(**HELLO, delay=0.2), timeout_s=1, concurrency=1)
     )

@@ -1,4 +1,4 @@
-"""What tests of served policies share."""
+"""Fixtures of tests with served policies."""
 
 from bonbon.models.policy import PolicyTokenizer
 from bonbon.sampling.config import SamplingConfig

@@ -1,4 +1,4 @@
-"""Sampling from the families of decoders that people align."""
+"""Sampling from many model families."""
 
 import logging
 
@@ -19,7 +19,7 @@ PROMPTS = [
 
 
 def check_logprobs(policy: Policy) -> str:
-    """Draw with fewer rows than completions, so that rows of all ages run side by side."""
+    """Sample with fewer rows than completions, so that a batch has rows of all ages."""
     config = SamplingConfig(temperature=0.9, max_new_tokens=9, engine=TransformersEngine(rows=4))
     sampler = TransformersSampler(policy, config, seed=0)
     candidates = sampler.sample(PROMPTS, n=3)

@@ -1,4 +1,4 @@
-"""Models whose probabilities are no numbers: told in one line wherever they are met."""
+"""Models with NaN probabilities: one error line, wherever they are used."""
 
 import math
 from collections.abc import Callable

@@ -42,7 +42,7 @@ PROMPTS = [
 
 @torch.no_grad()
 def logits_by_context() -> dict[str, list[float]]:
-    """Return the toy's logits after every context that drawing from PROMPTS can reach."""
+    """Return the toy's logits after every context that sampling from PROMPTS can reach."""
     table: dict[str, list[float]] = {}
     for prompt in map(POLICY.encode, PROMPTS):
         for length in range(LIMIT):
@@ -63,7 +63,7 @@ def logits() -> dict[str, list[float]]:
 
 @pytest.fixture
 def make(openai_url: str, put_model: PutModel, logits: dict[str, list[float]]) -> MakeSampler:
-    """Return a function that puts the toy on the server, faults and all, and samples from it."""
+    """Return a function that serves the toy, with faults, and samples from it."""
 
     def sampler(
         *,
@@ -342,7 +342,7 @@ def test_a_killed_run_goes_on_after_its_last_finished_prompt(
     make: MakeSampler,
     tmp_path: Path,
 ) -> None:
-    """A process of its own is killed with requests on the way; only those are asked again."""
+    """A process is killed with requests in flight; only these are sent again."""
     POLICY.tokenizer.save_pretrained(tmp_path)
     model = put_model(logits=logits, end=END, delay=0.1)
     command = [sys.executable, "-c", CHILD, openai_url, model, str(tmp_path)]

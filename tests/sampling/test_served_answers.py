@@ -1,4 +1,4 @@
-"""What a served engine makes of answers that cannot be, and of servers with ways of their own."""
+"""Invalid responses of servers, and servers that handle requests in their own way."""
 
 import math
 from collections import Counter
@@ -24,7 +24,7 @@ LIMIT = 3
 
 
 class EveryContext(dict[str, list[float]]):
-    """The same odds after every context: of four tokens, the last one the end."""
+    """The same logits of four tokens after every context; the last token is the end."""
 
     def __init__(self) -> None:
         contexts = [""]
@@ -38,7 +38,7 @@ PROMPTS = [Prompt(id=f"p{index}", content=str(index % 3), split="train") for ind
 
 @pytest.fixture
 def make(openai_url: str, put_model: PutModel) -> Callable[..., tuple[OpenaiSampler, str]]:
-    """Return a function that puts a model on the server, faults and all."""
+    """Return a function that serves a model, with faults."""
 
     def sampler(fault: dict[str, Any] | None = None, **engine: object) -> tuple[OpenaiSampler, str]:
         name = put_model(logits=EveryContext(), end=END, **(fault or {}))
@@ -53,7 +53,7 @@ Make = Callable[..., tuple[OpenaiSampler, str]]
 
 
 class Recorder:
-    """What a sampler tells: parts, whole prompts, and those without an answer."""
+    """Records a sampler's callbacks: parts, whole prompts, and prompts without an answer."""
 
     def __init__(
         self, sampler: PaidSampler, *, known: dict[str, list[Candidate]] | None = None
@@ -154,7 +154,7 @@ def test_alone_a_prompt_without_an_answer_is_held_against_another_question(
 
 
 def test_a_filtered_choice_is_drawn_again_and_the_others_are_kept(make: Make) -> None:
-    """The server ends the first choice of the first request otherwise."""
+    """The server filters the first choice of the first request."""
     sampler, _ = make({"ends_with_first": "content_filter"}, max_retries=0)
     recorder = Recorder(sampler)
     recorder.ask(PROMPTS[:4], 4)

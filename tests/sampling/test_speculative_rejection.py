@@ -1,4 +1,4 @@
-"""Speculative rejection drops the worst beginnings, and only those."""
+"""Speculative rejection drops the unfinished completions with the lowest scores, and no others."""
 
 from collections.abc import Sequence
 
@@ -121,7 +121,7 @@ def test_survivors_are_those_of_plain_sampling() -> None:
         prompts, n=8, pruning=pruning, on_progress=count
     )
 
-    # A plain driver: the same decisions, on completions that are drawn to the end.
+    # A reference: the same decisions, on completions that are sampled to their end.
     expected: list[Candidate] = []
     spent = sum(len(candidate.token_ids) for candidate in plain)
     for prompt in prompts:

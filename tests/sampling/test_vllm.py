@@ -1,4 +1,4 @@
-"""The vLLM engine against exchanges with vLLM 0.32.0 that vllm_real.py wrote down."""
+"""The vLLM engine against exchanges with vLLM 0.32.0, recorded by vllm_real.py."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ N = 5
 
 @dataclass
 class Replay:
-    """Answers as vLLM did, in the recorded steps."""
+    """Replays vLLM's recorded steps."""
 
     steps: list[list[dict[str, Any]]]
     requests: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -70,7 +70,7 @@ def _answer(written: dict[str, Any]) -> SimpleNamespace:
 
 @dataclass
 class Case:
-    """A recorded exchange, its prompts and a sampler that meets it again."""
+    """A recorded exchange, its prompts, and a sampler that replays it."""
 
     exchange: dict[str, Any]
     replay: Replay
@@ -107,7 +107,7 @@ def test_the_recorded_requests_are_sent_again(name: str) -> None:
 
 
 def test_requests_leave_no_choice_to_the_model_or_to_vllm() -> None:
-    """A generation_config.json and vLLM's own end-of-sequence ids have no say."""
+    """A generation_config.json and vLLM's own end-of-sequence ids are not used."""
     for name, exchange in EXCHANGES.items():
         for request in exchange["requests"]:
             params = request["params"]
@@ -200,7 +200,7 @@ def test_nothing_stays_queued_after_an_interruption() -> None:
 
 
 def test_prompts_are_queued_as_there_is_room() -> None:
-    """A million completions are not all handed over at once."""
+    """A million completions are not all queued at once."""
     prompts = [Prompt(id=str(index), content="1", split="train") for index in range(5)]
     ended = {"index": 0, "token_ids": [3], "cumulative_logprob": -1.0, "finish_reason": "stop"}
     steps = [

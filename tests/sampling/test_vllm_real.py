@@ -1,4 +1,4 @@
-"""The vLLM engine with the real vLLM, in an environment of its own.
+"""The vLLM engine with the real vLLM, in a separate environment.
 
     BONBON_TEST_VLLM=1 python -m pytest tests/sampling/test_vllm_real.py
 
@@ -36,7 +36,7 @@ class Environment:
         self.python = directory / "bin" / "python"
 
     def run(self, *command: str) -> None:
-        # Not the test run's own settings: no import hook, and its own caches.
+        # Without the settings of the test run: no import hook, and separate caches.
         subprocess.run(
             [str(self.python), *command],
             check=True,
@@ -45,7 +45,7 @@ class Environment:
         )
 
     def install(self) -> None:
-        """Install once; a mark left at the end tells that all went well."""
+        """Install once; a marker file at the end records success."""
         mark = self.place / f"{VLLM}.installed"
         if mark.exists():
             return
@@ -58,7 +58,7 @@ class Environment:
 
 
 class Real:
-    """What vllm_real.py found."""
+    """The report of vllm_real.py."""
 
     def __init__(self, directory: Path) -> None:
         self._place = directory
@@ -84,7 +84,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
 
 
 def test_frequencies_are_the_exact_probabilities(real: Real) -> None:
-    """Chi-square per prompt; the seeds are fixed, so it passes always or never."""
+    """Chi-square per prompt; the seeds are fixed, so the outcome is always the same."""
     assert len(real.report["p_values"]) == 4
     assert min(real.report["p_values"]) > 1e-3
 

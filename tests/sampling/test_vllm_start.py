@@ -1,4 +1,4 @@
-"""What vLLM is started with, and what is said where it cannot be."""
+"""The arguments that vLLM is started with, and the errors if it cannot start."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ON_CPU = {"enable_chunked_prefill": False, "block_size": 32}
 
 
 class FakeVllm:
-    """Modules with vLLM's names: `LLM` keeps what it is given, or fails."""
+    """Modules with vLLM's names: `LLM` records its arguments, or fails."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, device_type: str) -> None:
         self.failure: Exception | None = None
@@ -61,7 +61,7 @@ class FakeVllm:
 
 
 def forget_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start without them, and undo at the end what the code sets."""
+    """Unset the variables, and restore them at the end."""
     for name in ("LOGGING_LEVEL", "LOGGING_STREAM", "CPU_OMP_THREADS_BIND"):
         monkeypatch.setenv(f"VLLM_{name}", "")
         monkeypatch.delenv(f"VLLM_{name}")
@@ -134,14 +134,14 @@ def test_the_users_own_variables_stay(
 
 
 def test_the_engines_context_is_the_samplers(on_gpu: FakeVllm, toy_place: Path) -> None:
-    """The toy takes 64 tokens, this engine 48."""
+    """The toy's limit is 64 tokens, this engine's 48."""
     sampler = load_vllm_sampler(policy(toy_place), SamplingConfig(), seed=0)
     assert sampler.tokenizer.context_length == 48
     assert sampler.tokenizer.eos_token_ids == (8,)
 
 
 def adapter(toy_place: Path, directory: Path, **settings: object) -> PolicyConfig:
-    """Write what `save_pretrained` of a PEFT model leaves, except for its weights."""
+    """Write the files of a PEFT model's `save_pretrained`, except for its weights."""
     for file in (toy_place / "policy").glob("*token*"):
         (directory / file.name).write_bytes(file.read_bytes())
     config = {"r": 12, "base_model_name_or_path": str(toy_place / "policy"), **settings}

@@ -1,4 +1,4 @@
-"""Draws with the real vLLM, checks what came, and writes the exchange down.
+"""Samples with the real vLLM, checks the results, and records the exchange.
 
     VLLM-ENVIRONMENT/bin/python tests/sampling/vllm_real.py REPORT.json EXCHANGE.json
 
@@ -46,7 +46,7 @@ PROMPTS = [
 
 
 class Recorder:
-    """Stands between the adapter and vLLM, and keeps what passes."""
+    """Stands between the adapter and vLLM, and records what passes."""
 
     def __init__(self, started: StartedVllm) -> None:
         self.llm_engine = self
@@ -120,7 +120,7 @@ def main() -> None:
         policy, directory = wide_toy(), Path(directory) / "policy"
         policy.model.save_pretrained(directory)
         policy.tokenizer.save_pretrained(directory)
-        # A model that asks for greedy-like draws and for repetition penalties must be overruled.
+        # Its generation_config sets near-greedy sampling and penalties, which must not apply.
         (directory / "generation_config.json").write_text(
             json.dumps({"top_k": 1, "repetition_penalty": 2.0, "eos_token_id": 3})
         )
@@ -178,7 +178,7 @@ def _wrong_end(candidate: Candidate, policy: Policy) -> bool:
 
 
 def _independence(started: StartedVllm, policy: Policy) -> dict[str, Any]:
-    """Draw alone and in another order; ask for too much; interrupt and go on."""
+    """Sample alone and in another order; exceed the context; interrupt and continue."""
     sampler = _sampler(started, policy)
     together = sampler.sample(PROMPTS, n=6)
     alone = [candidate for prompt in PROMPTS[::-1] for candidate in sampler.sample([prompt], n=6)]
@@ -244,7 +244,7 @@ def _exchanges(started: StartedVllm, policy: Policy) -> list[dict[str, Any]]:
 
 
 def _adapter(policy: Policy, base: Path) -> dict[str, Any]:
-    """Draw from a LoRA adapter, and compare with its merged weights and with its base's."""
+    """Sample from a LoRA adapter, and compare with its merged weights and with the base."""
     directory = base.with_name("adapter")
     torch.manual_seed(2)
     settings = LoraConfig(r=5, lora_alpha=10, target_modules=["q_proj", "v_proj", "down_proj"])

@@ -1,4 +1,4 @@
-"""The selection page says what the code says."""
+"""The selection page matches the code."""
 
 import doctest
 import re

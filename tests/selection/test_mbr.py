@@ -1,4 +1,4 @@
-"""MBR takes the candidate most like the others; with a reward it lies between the two."""
+"""MBR chooses the candidate most similar to the others; with a reward it weighs both."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Ranks are a function of the rewards, and ties a fair coin."""
+"""Ranks are a function of the rewards, and ties are broken uniformly."""
 
 from collections import Counter
 from itertools import permutations
@@ -25,7 +25,7 @@ LEVELS = st.integers(-3, 3).map(float)
 GROUPS = st.lists(LEVELS, min_size=2, max_size=10)
 SEEDS = st.integers(0, 2**32)
 
-# A correct coin fails a chi-square test with this probability; the seeds are fixed, so never twice.
+# A correct function fails a chi-square test with this probability; the seeds are fixed.
 FALSE_ALARM = 1e-3
 
 

@@ -1,4 +1,4 @@
-"""A rule by its name is the function of that name; what it cannot use is refused at once."""
+"""A named rule calls the function of that name; wrong parameters are refused at once."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""chrF: the reference implementation's numbers, and what any similarity must keep."""
+"""chrF: the numbers of the reference implementation, and properties of any similarity."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Soft best-of-n lies between one draw and best-of-n, and chooses by its weights."""
+"""Soft best-of-n lies between one sample and best-of-n, and chooses by its weights."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Votes go to answers, not to texts; the rest is a fair coin."""
+"""Votes count answers, not texts; ties are broken uniformly."""
 
 from collections import Counter
 from itertools import permutations

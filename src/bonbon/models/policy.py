@@ -136,7 +136,7 @@ class PolicyTokenizer:
         if not self.use_chat_template:
             raise PromptError(
                 f"prompt {prompt.id!r} is a list of chat messages, but {self.name} has no chat "
-                "template in use; give plain text, or a policy whose tokenizer has one"
+                "template in use; give plain text, or a policy with a chat template"
             )
         text = self._chat(prompt)
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])

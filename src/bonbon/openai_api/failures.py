@@ -11,7 +11,7 @@ from bonbon.errors import EngineError
 from bonbon.openai_api.endpoint import Endpoint
 from bonbon.openai_api.schema import message_in
 
-RESUME_HINT = "finished work is stored: run the same command again to go on"
+RESUME_HINT = "finished work is stored: run the same command again to continue"
 
 MAX_SERVER_DELAY = 120.0
 """Seconds; a server that asks for a longer delay counts as failed."""

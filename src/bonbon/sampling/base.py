@@ -63,7 +63,7 @@ class PaidSampler(Sampler, Protocol):
             known: candidates of an earlier call, by prompt id, as `on_part` received them.
             on_part: called with candidates as soon as they arrive, from any thread.
             on_prompt: called with all n candidates of a prompt, by sample index, known ones
-                included. It may be slow: sampling goes on meanwhile. Calls never overlap.
+                included. It may be slow: sampling continues meanwhile. Calls never overlap.
             on_unanswered: called for prompts that get no answer; never overlaps with `on_prompt`.
             on_progress: called for what arrives, from any thread.
 
@@ -75,7 +75,7 @@ class PaidSampler(Sampler, Protocol):
 
 @runtime_checkable
 class Pruning(Protocol):
-    """A rule that gives up unfinished completions."""
+    """A rule that stops unfinished completions that are not worth finishing."""
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -282,7 +282,7 @@ class _Callbacks:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def finished(self, task: _Task) -> None:
-        """Report that a prompt has all its candidates; requests go on meanwhile."""
+        """Report that a prompt has all its candidates; other requests continue meanwhile."""
         candidates = [task.candidates[index] for index in sorted(task.candidates)]
         async with self.lock:
             await asyncio.to_thread(self.on_prompt, candidates)
@@ -326,7 +326,7 @@ class OpenaiSampler:
             raise ConfigError(
                 "sampling.engine.api is `chat`, so the server renders prompts as chats, but "
                 f"{tokenizer.name} uses no chat template; expected `completions`, or a policy "
-                "whose tokenizer has one"
+                "with a chat template"
             )
         self.config = config
         self.seed = seed

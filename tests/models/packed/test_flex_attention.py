@@ -57,7 +57,7 @@ def test_every_token_sees_its_prompt_and_what_came_before(
 def test_a_pass_without_gradients_can_switch_it_on(
     mode: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An eager kernel plays the compiled one, on the meta device."""
+    """An eager kernel stands for the compiled one, on the meta device."""
 
     def eager(
         query: Tensor, key: Tensor, value: Tensor, *, block_mask: BlockMask, **unused: object

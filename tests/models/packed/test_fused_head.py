@@ -1,4 +1,4 @@
-"""Log-probabilities by slices of the vocabulary are those of the whole, and so are gradients."""
+"""The fused head gives the log-probabilities and gradients of a plain log-softmax."""
 
 import pytest
 import torch

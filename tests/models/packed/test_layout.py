@@ -1,4 +1,4 @@
-"""The packed forward gives every completion the log-probability it would get alone."""
+"""A packed forward pass gives every completion the log-probability that it has alone."""
 
 import pytest
 import torch

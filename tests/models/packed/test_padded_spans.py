@@ -1,4 +1,4 @@
-"""Spans are padded and unpadded without loss, and their gradients likewise."""
+"""Padding and unpadding spans loses nothing, and passes gradients both ways."""
 
 import torch
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""When two ways of decoding count as one."""
+"""When the logits of two ways of decoding agree."""
 
 import pytest
 import torch

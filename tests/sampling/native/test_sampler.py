@@ -37,7 +37,7 @@ def test_frequencies_are_the_exact_probabilities() -> None:
         assert probabilities.sum() == pytest.approx(1)
         probabilities /= probabilities.sum()
         observed = [counts[completion] for completion in exact.completions]
-        # Chi-square wants five expected draws a cell: the rare completions share one.
+        # The chi-square test needs five expected samples per cell: rare completions share a cell.
         common = probabilities * 4000 >= 5
         cells = [count for count, keep in zip(observed, common, strict=True) if keep]
         expected = [*(probabilities[common] * 4000), probabilities[~common].sum() * 4000]

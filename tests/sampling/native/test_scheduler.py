@@ -181,7 +181,7 @@ def test_prepacked_layers_compute_the_same() -> None:
 
 @pytest.fixture
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """Draw in two threads, and give the names of those that have drawn."""
+    """Sample in two threads, and yield the names of the threads that have sampled."""
     thread_names = set[str]()
     step = PrefixAttentionDecoder.step
 
@@ -198,7 +198,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 
 
 def test_threads_share_the_prompts(two_threads: set[str]) -> None:
-    """Two threads draw what one draws, and report every token and prompt once."""
+    """Two threads sample what one thread samples, and report every token and prompt once."""
     prompts = [replace(prompt, id=f"{prompt.id}{i}") for i in range(4) for prompt in PROMPTS]
     torch.set_num_threads(1)
     alone = TransformersSampler(POLICY, CONFIG, seed=0).sample(prompts, n=8)

@@ -1,4 +1,4 @@
-"""Tokens are drawn exactly from the softmax, from numbers that hang on their place alone."""
+"""Tokens are sampled exactly from the softmax, by random numbers that depend on the position."""
 
 import numpy as np
 import pytest

@@ -34,7 +34,7 @@ class CachedPrompt:
     Attributes:
         length: in tokens.
         keys: per layer, shape [heads, length, head size].
-        values: likewise.
+        values: as the keys.
         logits: of a completion's first token, shape [vocabulary].
     """
 
@@ -51,7 +51,7 @@ class StackedPrompts:
     Attributes:
         lengths: of the prompts, shape [prompts].
         keys: per layer, shape [prompts, heads, longest, head size].
-        values: likewise.
+        values: as the keys.
         masked: which keys are padding, shape [prompts, 1, 1, longest]; None if none is.
     """
 

@@ -136,7 +136,7 @@ class TransformersSampler:
             n: completions per prompt.
             on_progress: called with numbers of tokens and of finished completions.
             on_prompt: called with the candidates of a prompt when all have finished.
-            pruning: gives up completions before their end; these are not returned.
+            pruning: stops completions before their end; these are not returned.
 
         Raises:
             PromptError: a prompt leaves no space for a completion in the model's context.

@@ -54,7 +54,7 @@ class Callbacks:
     def keep(
         self, prompt: Prompt, texts: abc.Sequence[str], running: abc.Sequence[bool]
     ) -> abc.Sequence[bool]:
-        """Return which completions of a prompt go on; all of them without a pruning rule."""
+        """Return which completions of a prompt continue; all of them without a pruning rule."""
         if self._pruning is None:
             return [True] * len(texts)
         with self._lock:
@@ -150,7 +150,7 @@ class Scheduler(Generic[P]):
                 self._waiting.extend((prompt, sequence, group) for sequence in group.sequences)
 
     def _start(self, count: int) -> None:
-        """Sample the first tokens of the next sequences, and give rows to those that go on."""
+        """Sample the first tokens of the next sequences, and give rows to those that continue."""
         started = [self._waiting.popleft() for _ in range(count)]
         logits = torch.stack([prompt.logits for prompt, _, _ in started])
         self._append_tokens([(sequence, group) for _, sequence, group in started], logits)
@@ -196,7 +196,7 @@ class Scheduler(Generic[P]):
         return token_ids, logprobs.gather(1, token_ids[:, None])[:, 0]
 
     def _prune(self, rows: abc.Sequence[tuple[Sequence, SequenceGroup]]) -> None:
-        """Apply the pruning rule to prompts whose sequences have just reached a length of it."""
+        """Apply the pruning rule to the prompts that have just reached one of its lengths."""
         due = {
             id(group): group
             for sequence, group in rows

@@ -20,7 +20,7 @@ class Sequence:
         token_ids: tokens sampled so far.
         logprob: summed log-probability of these tokens, in nats.
         stopped: an end-of-sequence token or a stop string has ended it.
-        pruned: it was given up before its end.
+        pruned: a pruning rule has stopped it before its end.
     """
 
     sample_index: int
