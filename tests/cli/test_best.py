@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 Command = Callable[..., Any]
 
@@ -151,7 +152,7 @@ def test_what_has_no_score_is_left_out(best: Command, tmp_path: Path) -> None:
         (("1", "--reward", "digits:sum"), "digits:sum"),
         (("1", "--policy", "./nowhere"), "policy ./nowhere: no config.json there"),
         (("1", "--max-new-tokens", "64"), "shorten the prompt or lower"),
-        (("1", "--method", "majority", "--answer", "x"), "none of the 16 completions holds an"),
+        (("1", "--method", "majority", "--answer", "x"), "none of the 16 completions contains an"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -179,7 +180,7 @@ def test_a_served_policy_answers_too_and_is_not_loaded_here(
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("bonbon.pipeline.best_of_n.load_policy", refuse)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     name = put_model(logits={"1 2": [0.0] * 8 + [-30.0]}, end=8)
     engine = f"{{kind: openai, base_url: '{openai_url}', model: {name}}}"
     served = ("--set", f"sampling.engine={engine}", "--set", "sampling.max_new_tokens=1")

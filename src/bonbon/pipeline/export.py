@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 
+from bonbon.console import Console
 from bonbon.data.export import (
     ExportCount,
     Order,
@@ -16,11 +17,11 @@ from bonbon.data.export import (
     export_unpaired,
     untied_groups,
 )
-from bonbon.data.prompts import load_prompts
 from bonbon.data.store import CandidateStore
 from bonbon.errors import BonbonError, ConfigError, PolicyError, PromptError
 from bonbon.models.chat_template import render_chat
 from bonbon.models.policy import PolicyTokenizer, load_policy_tokenizer
+from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import refuse_damage
 from bonbon.recipe import Recipe, load_run_recipe
 from bonbon.records import Candidate, Message, Prompt, ScoredGroup
@@ -179,7 +180,7 @@ def export_run(
     ]
     if format == "candidates":
         return Export(export_candidates(file, groups, orders=orders))
-    reading = TrainerReading(_tokenizer(recipe, directory), _prompts(recipe))
+    reading = TrainerReading(_tokenizer(recipe, directory), _prompts(recipe, directory))
     chats = reading.chats(groups)
     count = WRITERS[format](file, groups, orders=orders, chats=chats)
     return Export(count, reading.remark(_exported(groups, orders, format), chats))
@@ -213,8 +214,9 @@ def _tokenizer(recipe: Recipe, directory: Path) -> PolicyTokenizer:
         return load_policy_tokenizer(recipe.policy.saved_in(trained))
 
 
-def _prompts(recipe: Recipe) -> dict[str, Prompt]:
+def _prompts(recipe: Recipe, directory: Path) -> dict[str, Prompt]:
     try:
-        return {prompt.id: prompt for prompt in load_prompts(recipe.prompts)}
+        prompts = RunDirectory(directory, recipe, Console(quiet=True)).prompts
     except PromptError:  # a run may be taken elsewhere without its prompt file
         return {}
+    return {prompt.id: prompt for prompt in prompts}
