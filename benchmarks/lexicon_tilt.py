@@ -17,7 +17,7 @@ from torch import Tensor
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from bonbon.cli.runtime import prepare_process
-from bonbon.compare.statistics import beaten
+from bonbon.comparison.statistics import beaten
 from bonbon.data.prompts import PromptsConfig, load_prompts
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.records import Prompt

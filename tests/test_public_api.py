@@ -43,6 +43,7 @@ PUBLIC = [
     "WorstOf",
     "best_of_n",
     "checked_scores",
+    "compare",
     "evaluate",
     "export_run",
     "load_comparison",

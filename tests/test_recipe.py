@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonbon.compare.recipe import load_comparison
+from bonbon.comparison.recipe import load_comparison
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
 from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, make_recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bonbon.config import looks_secret, without_secrets
+from bonbon.base_config import looks_secret, without_secrets
 from bonbon.errors import ConfigError
 from bonbon.recipe import make_recipe
 from bonbon.rewards.judge.config import JudgeConfig

@@ -26,7 +26,7 @@ DOOR = "BONBON_WARM"
 ESCAPED = "backslashreplace"
 IMPORTED = (
     "bonbon.cli.main",
-    "bonbon.cli.session",
+    "bonbon.cli.recipe_commands",
     "bonbon.training.trainer",
     "transformers.models.llama.modeling_llama",  # the toy policy's
 )

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bonbon.compare.schema import COMPARISON_FILE, ComparisonResult
+from bonbon.comparison.schema import COMPARISON_FILE, ComparisonResult
 from bonbon.evaluation.metrics import METRICS_FILE, Metrics
 
 SCHEMAS = {METRICS_FILE: Metrics, COMPARISON_FILE: ComparisonResult}

@@ -7,8 +7,9 @@ from bonbon.records import Candidate, Message, Prompt, ScoredGroup
 
 # Type checkers read these imports, Python reads the table below; a test keeps the two equal.
 if TYPE_CHECKING:
-    from bonbon.compare.recipe import load_comparison
-    from bonbon.compare.schema import read_comparison
+    from bonbon.comparison.recipe import load_comparison
+    from bonbon.comparison.run import compare
+    from bonbon.comparison.schema import read_comparison
     from bonbon.data.prompts import PromptsConfig, load_prompts
     from bonbon.data.store import CandidateStore
     from bonbon.errors import BonbonError
@@ -72,6 +73,7 @@ __all__ = [
     "WorstOf",
     "best_of_n",
     "checked_scores",
+    "compare",
     "evaluate",
     "export_run",
     "load_comparison",
@@ -124,9 +126,10 @@ _HOMES = {
     "WorstOf": "bonbon.theory.best_of",
     "best_of_n": "bonbon.pipeline.best_of_n",
     "checked_scores": "bonbon.rewards.base",
+    "compare": "bonbon.comparison.run",
     "evaluate": "bonbon.pipeline.run",
     "export_run": "bonbon.pipeline.export",
-    "load_comparison": "bonbon.compare.recipe",
+    "load_comparison": "bonbon.comparison.recipe",
     "load_policy": "bonbon.models.policy",
     "load_prompts": "bonbon.data.prompts",
     "load_recipe": "bonbon.recipe",
@@ -137,7 +140,7 @@ _HOMES = {
     "pair_loss": "bonbon.training.objectives",
     "parse_tilt": "bonbon.theory.parse",
     "rank_loss": "bonbon.training.objectives",
-    "read_comparison": "bonbon.compare.schema",
+    "read_comparison": "bonbon.comparison.schema",
     "read_metrics": "bonbon.evaluation.metrics",
     "rejection_lengths": "bonbon.sampling.speculative_rejection",
     "report_run": "bonbon.pipeline.report",

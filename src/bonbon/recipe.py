@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError, field_validator, model_validator
 
-from bonbon.config import Config, Seed
+from bonbon.base_config import Config, Seed
 from bonbon.data.prompts import PromptsConfig
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from bonbon.config import without_secrets
+from bonbon.base_config import without_secrets
 from bonbon.errors import ConfigError
 
 MAX_CHARACTERS = 1_000_000

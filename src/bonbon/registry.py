@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from bonbon.config import Config, without_secrets
+from bonbon.base_config import Config, without_secrets
 from bonbon.errors import ConfigError, nearest
 from bonbon.recipe_io import shown
 

@@ -10,7 +10,7 @@ from tests.processes import WarmPython
 LIMITED = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import bonbon.cli.session, bonbon.training.trainer
+import bonbon.cli.recipe_commands, bonbon.training.trainer
 from bonbon.cli.main import main
 kind, size = sys.argv[1], int(sys.argv[2])
 if kind == "RLIMIT_AS":

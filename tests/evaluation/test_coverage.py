@@ -13,7 +13,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from bonbon.compare.statistics import (
+from bonbon.comparison.statistics import (
     ComparisonStatistics,
     MethodAnswers,
     PromptAnswers,

@@ -28,5 +28,5 @@ def test_a_small_run_loads_few_modules(toy_place: Path, tmp_path: Path) -> None:
     assert len(loaded) <= MAX_MODULES, " ".join(loaded)
     assert "bonbon.pipeline.run" in loaded
     assert not [
-        name for name in loaded if name.startswith(("bonbon.compare", "bonbon.pipeline.ray"))
+        name for name in loaded if name.startswith(("bonbon.comparison", "bonbon.pipeline.ray"))
     ]

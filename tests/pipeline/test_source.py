@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bonbon.rewards.code_fingerprint import fingerprint_source, source_of
 from bonbon.rewards.function import load_function
-from bonbon.rewards.source import fingerprint_source, source_of
 
 pytestmark = pytest.mark.usefixtures("rewards_importable")
 

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable
 
 import pytest
-from tests.compare.results import comparison_result
+from tests.comparison.results import comparison_result
 
-from bonbon.compare.summary import comparison_table
+from bonbon.comparison.summary import comparison_table
 from bonbon.console import Console, shown, shown_json
 from bonbon.evaluation.metrics import Metrics
 from bonbon.report.terminal import summary_table

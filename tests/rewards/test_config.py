@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from bonbon.config import Config
+from bonbon.base_config import Config
 from bonbon.errors import ConfigError
 from bonbon.records import Prompt
 from bonbon.rewards.base import Reward, RewardConfig, checked_scores

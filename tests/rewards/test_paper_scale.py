@@ -10,8 +10,8 @@ from tests.families import SIZES
 from tests.rewards.conftest import MakeClassifier
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
-from bonbon.compare.recipe import load_comparison
-from bonbon.compare.run import compare
+from bonbon.comparison.recipe import load_comparison
+from bonbon.comparison.run import compare
 from bonbon.console import Console
 from bonbon.models.toy import toy_policy
 

@@ -2,8 +2,8 @@
 
 from bonbon.models.policy import PolicyTokenizer
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.openai import OpenaiSampler
 from bonbon.sampling.openai_engine import OpenaiEngine
+from bonbon.sampling.openai_sampler import OpenaiSampler
 
 
 def open_openai(

@@ -13,7 +13,7 @@ from bonbon.models.toy import toy_policy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import PaidSampler
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.openai import OpenaiSampler
+from bonbon.sampling.openai_sampler import OpenaiSampler
 
 PutModel = Callable[..., str]
 RequestsFor = Callable[[str], list[dict[str, Any]]]

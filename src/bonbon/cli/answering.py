@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from bonbon.cli.session import in_plain_words
+from bonbon.cli.recipe_commands import in_plain_words
 from bonbon.console import Console, shown_json
 from bonbon.models.policy import policy_name
 from bonbon.pipeline.best_of_n import BestAnswer, answer_prompt, prompt_from

@@ -27,10 +27,10 @@ def compare(
     override: Overrides = None,
 ) -> None:
     """Train and evaluate the methods of a recipe side by side; run again to resume."""
-    from bonbon.cli.session import MEND_MEMORY, in_plain_words
-    from bonbon.compare.recipe import load_comparison
-    from bonbon.compare.run import compare as run_comparison
-    from bonbon.compare.summary import comparison_lines, comparison_table
+    from bonbon.cli.recipe_commands import MEND_MEMORY, in_plain_words
+    from bonbon.comparison.recipe import load_comparison
+    from bonbon.comparison.run import compare as run_comparison
+    from bonbon.comparison.summary import comparison_lines, comparison_table
     from bonbon.console import Console
     from bonbon.pipeline.distributed import refuse_several
 

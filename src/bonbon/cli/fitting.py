@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from bonbon.cli.session import in_plain_words
-from bonbon.config import at_home
+from bonbon.base_config import at_home
+from bonbon.cli.recipe_commands import in_plain_words
 from bonbon.console import Bar, Console, shown
 from bonbon.data.labelled_texts import (
     VADER_RATINGS,

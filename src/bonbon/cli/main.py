@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from bonbon import __version__
+from bonbon.base_config import without_secrets
 from bonbon.cli.best import best
 from bonbon.cli.compare import compare
 from bonbon.cli.export import export
@@ -22,7 +23,6 @@ from bonbon.cli.runtime import (
 )
 from bonbon.cli.stages import evaluate, quickstart, report, run, sample, score, train
 from bonbon.cli.theory import theory
-from bonbon.config import without_secrets
 from bonbon.console import shown
 from bonbon.errors import BonbonError, ConfigError
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 
 
 def path_at_home(path: Path | None) -> Path | None:

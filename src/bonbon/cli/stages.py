@@ -14,7 +14,7 @@ def run(
     recipe: RecipeFile, out: Out = None, override: Overrides = None, fresh: Fresh = False
 ) -> None:
     """Sample, score, train, evaluate and report; run again to resume."""
-    from bonbon.cli.session import run_recipe
+    from bonbon.cli.recipe_commands import run_recipe
 
     run_recipe(recipe, out, override or [], fresh=fresh)
 
@@ -23,21 +23,21 @@ def sample(
     recipe: RecipeFile, out: Out = None, override: Overrides = None, fresh: Fresh = False
 ) -> None:
     """Draw n completions of every training prompt and store them."""
-    from bonbon.cli.session import run_stage
+    from bonbon.cli.recipe_commands import run_stage
 
     run_stage("sample", recipe, out, override or [], fresh=fresh)
 
 
 def train(recipe: RecipeFile, out: Out = None, override: Overrides = None) -> None:
     """Train on the scored completions; works under `accelerate launch`."""
-    from bonbon.cli.session import run_stage
+    from bonbon.cli.recipe_commands import run_stage
 
     run_stage("train", recipe, out, override or [])
 
 
 def evaluate(recipe: RecipeFile, out: Out = None, override: Overrides = None) -> None:
     """Compare base, best-of-n and the trained model on held-out prompts."""
-    from bonbon.cli.session import run_stage
+    from bonbon.cli.recipe_commands import run_stage
 
     run_stage("evaluate", recipe, out, override or [])
 
@@ -71,7 +71,7 @@ def score(
     ] = None,
 ) -> None:
     """Score the stored completions with the recipe's reward, or with another one."""
-    from bonbon.cli.session import add_reward, run_stage
+    from bonbon.cli.recipe_commands import add_reward, run_stage
 
     if also is None:
         run_stage("score", recipe, out, override or [])
@@ -98,7 +98,7 @@ def quickstart(
     fresh: Fresh = False,
 ) -> None:
     """Run all stages on what comes with bonbon: SmolLM2-135M learns to answer warmly."""
-    from bonbon.cli.session import run_recipe
+    from bonbon.cli.recipe_commands import run_recipe
 
     overrides = [*(FAST if fast else ()), *(override or ())]
     with as_file(files("bonbon") / "recipes" / "quickstart.yaml") as recipe:

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 
 DIGEST = "digest:"
 """Prefix of a fingerprint, so that messages can say that something changed without showing it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bonbon.config import Config, Seed, UserPath
+from bonbon.base_config import Config, Seed, UserPath
 from bonbon.data.prompt_content import (
     PROMPT_COLUMNS,
     Content,

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from bonbon.config import Config
+from bonbon.base_config import Config
 
 
 class EvaluationConfig(Config):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 from bonbon.errors import ConfigError, PolicyError
 from bonbon.models.weights import load_weights
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 from bonbon.errors import PolicyError, PromptError
 from bonbon.records import Message
 

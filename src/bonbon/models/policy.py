@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bonbon.config import Config, at_home
+from bonbon.base_config import Config, at_home
 from bonbon.errors import BonbonError, ConfigError, PolicyError, PromptError
 from bonbon.models.bundled import BUNDLED_POLICY, bundled_policy_directory
 from bonbon.models.chat_template import choose_template, end_token_ids, omitted_message, render_chat

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from bonbon.config import is_random, looks_secret
+from bonbon.base_config import is_random, looks_secret
 
 _EXPECTED = "expected one such as http://localhost:8000/v1"
 

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from bonbon.console import Console
-from bonbon.data.export import (
+from bonbon.data.export_formats import (
     ExportCount,
     Order,
     export_candidates,

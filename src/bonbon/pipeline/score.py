@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 from bonbon.console import Console
 from bonbon.data.fingerprint import digest
 from bonbon.data.store import CandidateKey, CandidateStore

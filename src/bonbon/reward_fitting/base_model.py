@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.bundled import BUNDLED_ENCODER, bundled_encoder_directory
 from bonbon.models.weights import load_weights

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from transformers import TrainingArguments
 
-from bonbon.config import Config
+from bonbon.base_config import Config
 from bonbon.data.labelled_texts import PreferencePairs, Ratings
 from bonbon.errors import ConfigError
 from bonbon.models.bundled import BUNDLED_ENCODER

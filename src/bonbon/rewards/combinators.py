@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, Field, model_validator
 from transformers import PreTrainedTokenizerBase
 
-from bonbon.config import Config, Several
+from bonbon.base_config import Config, Several
 from bonbon.data.fingerprint import fingerprint_model
 from bonbon.errors import ConfigError, PolicyError
 from bonbon.models.policy import PolicyConfig, load_policy_tokenizer

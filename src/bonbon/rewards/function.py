@@ -17,7 +17,7 @@ from bonbon.errors import BonbonError, ConfigError, PromptError
 from bonbon.records import Message, Prompt
 from bonbon.registry import nearest
 from bonbon.rewards.base import RewardConfig, RewardName, as_scores, name_from, raised_at
-from bonbon.rewards.source import fingerprint_source, source_of
+from bonbon.rewards.code_fingerprint import fingerprint_source, source_of
 
 RewardFunction = Callable[..., Any]
 """Takes prompts, completions and columns, returns a number or None per completion."""

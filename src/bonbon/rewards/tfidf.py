@@ -15,7 +15,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from bonbon.config import UserPath
+from bonbon.base_config import UserPath
 from bonbon.data.fingerprint import fingerprint_model
 from bonbon.data.prompt_rows import parse_json
 from bonbon.errors import ConfigError

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
-from bonbon.config import Config, Several
+from bonbon.base_config import Config, Several
 from bonbon.errors import MissingExtraError
 from bonbon.models.policy import Policy, PolicyConfig
 from bonbon.registry import KindConfig, Registry

@@ -48,7 +48,7 @@ class OpenaiEngine(EngineConfig):
         load: Callable[[], Policy],
     ) -> tuple[Sampler, dict[str, Any]]:
         """Load the policy's tokenizer; no request is sent before sampling."""
-        from bonbon.sampling.openai import OpenaiSampler  # noqa: PLC0415 - an extra
+        from bonbon.sampling.openai_sampler import OpenaiSampler  # noqa: PLC0415 - an extra
 
         endpoint = self.endpoint(policy.model)
         sampler = OpenaiSampler(

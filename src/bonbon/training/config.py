@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bonbon.config import Config, Seed, Several, UserPath
+from bonbon.base_config import Config, Seed, Several, UserPath
 from bonbon.training.objectives import DEFAULT_BETA, OBJECTIVES, Objective
 
 

@@ -12,8 +12,7 @@ from bonbon.errors import EngineError
 from bonbon.records import Message, Prompt
 from bonbon.rewards.base import checked_scores
 from bonbon.rewards.judge.config import JudgeConfig
-from bonbon.rewards.judge.pairwise import PairwiseJudge, compared
-from bonbon.rewards.judge.pointwise import PointwiseJudge
+from bonbon.rewards.judge.judges import PairwiseJudge, PointwiseJudge, compared
 
 PutModel = Callable[..., str]
 RequestsFor = Callable[[str], list[dict[str, Any]]]

@@ -19,9 +19,8 @@ from bonbon.pipeline.ray.job import RayEngine
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import open_sampler
-from bonbon.sampling.native.decoder import compaction_moves
+from bonbon.sampling.native.decoder import PrepackedLinears, compaction_moves
 from bonbon.sampling.native.prefix_attention import PrefixAttentionDecoder
-from bonbon.sampling.native.prepacked import PrepackedLinears
 from bonbon.sampling.native.sampler import TransformersEngine, TransformersSampler, run_in_threads
 from bonbon.sampling.native.token_sampling import filter_top_k_top_p
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.policy import Policy, PolicyConfig
 from bonbon.pipeline.cache_keys import scoring_settings

@@ -95,8 +95,7 @@ class JudgeConfig(RewardConfig):
         self.check()
         # The optional openai package is imported only where a judge is used.
         from bonbon.rewards.judge.client import JudgeChat  # noqa: PLC0415
-        from bonbon.rewards.judge.pairwise import PairwiseJudge  # noqa: PLC0415
-        from bonbon.rewards.judge.pointwise import PointwiseJudge  # noqa: PLC0415
+        from bonbon.rewards.judge.judges import PairwiseJudge, PointwiseJudge  # noqa: PLC0415
 
         endpoint = Endpoint(
             base_url=self.base_url,

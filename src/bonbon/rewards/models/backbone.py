@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from transformers import PretrainedConfig, PreTrainedModel
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 from bonbon.data.fingerprint import fingerprint_model
 from bonbon.rewards.base import RewardConfig, RewardName, name_from
 from bonbon.rewards.models.encoding import Encoding

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bonbon.config import at_home
+from bonbon.base_config import at_home
 from bonbon.errors import BonbonError, ConfigError, nearest
 from bonbon.models.policy import resolve_device
 from bonbon.models.resource_errors import is_out_of_memory

@@ -17,9 +17,8 @@ from bonbon.models.shared_copy import shared_copy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import OnPrompt, Progress, Pruning, Sampler
 from bonbon.sampling.config import EngineConfig, SamplingConfig
-from bonbon.sampling.native.decoder import Decoder, PlainDecoder
+from bonbon.sampling.native.decoder import Decoder, PlainDecoder, PrepackedLinears
 from bonbon.sampling.native.prefix_attention import PrefixAttentionDecoder
-from bonbon.sampling.native.prepacked import PrepackedLinears
 from bonbon.sampling.native.probe import supports_prefix_cache
 from bonbon.sampling.native.scheduler import Callbacks, RequestQueue, Scheduler, split_requests
 from bonbon.sampling.native.sequence import Sequence, SequenceGroup, StoppingCriteria

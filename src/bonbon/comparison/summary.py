@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from bonbon.compare.schema import ComparisonResult, Lead
+from bonbon.comparison.schema import ComparisonResult, Lead
 from bonbon.console import shown
 from bonbon.report.diagnosis import Measured
 from bonbon.report.summary import finding, nats, remedy, with_interval

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from bonbon.data.export import (
+from bonbon.data.export_formats import (
     ExportCount,
     export_candidates,
     export_pairs,

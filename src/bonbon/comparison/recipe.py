@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 
-from bonbon.config import Config, Several
+from bonbon.base_config import Config, Several
 from bonbon.errors import ConfigError
 from bonbon.pipeline.checks import check_recipe
 from bonbon.recipe import Recipe, apply_override, make_recipe, read_yaml

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from bonbon.compare.statistics import (
+from bonbon.comparison.statistics import (
     base_quantiles,
     beaten,
     best_of_against_best_of,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bonbon.compare.schema import (
+from bonbon.comparison.schema import (
     ComparisonResult,
     Lead,
     MethodStatistics,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bonbon.compare.schema import (
+from bonbon.comparison.schema import (
     GOLD,
     ComparisonResult,
     GoldFit,

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from bonbon.compare.measures import (
+from bonbon.comparison.measures import (
     LOG_RATIOS,
     SHARED,
     add_extra_scores,
@@ -14,10 +14,10 @@ from bonbon.compare.measures import (
     method_directory,
     seeded,
 )
-from bonbon.compare.page import write_comparison
-from bonbon.compare.recipe import ComparisonRecipe
-from bonbon.compare.results import comparison_result
-from bonbon.compare.schema import COMPARISON_FILE, ComparisonResult
+from bonbon.comparison.page import write_comparison
+from bonbon.comparison.recipe import ComparisonRecipe
+from bonbon.comparison.results import comparison_result
+from bonbon.comparison.schema import COMPARISON_FILE, ComparisonResult
 from bonbon.console import Console
 from bonbon.data.store import CandidateStore
 from bonbon.evaluation.metrics import write_result

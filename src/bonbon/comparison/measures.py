@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bonbon.compare.recipe import ComparisonRecipe
-from bonbon.compare.schema import GOLD
+from bonbon.comparison.recipe import ComparisonRecipe
+from bonbon.comparison.schema import GOLD
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.fingerprint import digest
 from bonbon.evaluation.metrics import METRICS_FILE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bonbon.compare.statistics import PromptAnswers
+from bonbon.comparison.statistics import PromptAnswers
 from bonbon.records import Candidate, ScoredGroup
 from bonbon.selection.mbr import chrf
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from tests.processes import finished
 
-from bonbon.compare import run as comparison
-from bonbon.compare.page import write_comparison
-from bonbon.compare.recipe import load_comparison
-from bonbon.compare.run import compare
-from bonbon.compare.schema import ComparisonResult, as_csv, read_comparison
+from bonbon.comparison import run as comparison
+from bonbon.comparison.page import write_comparison
+from bonbon.comparison.recipe import load_comparison
+from bonbon.comparison.run import compare
+from bonbon.comparison.schema import ComparisonResult, as_csv, read_comparison
 from bonbon.console import Console
 from bonbon.errors import ConfigError
 from bonbon.evaluation.metrics import Point
@@ -181,7 +181,7 @@ def test_a_method_that_was_killed_is_not_compared(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("bonbon.compare.run.measure_log_ratios", killed)
+        patch.setattr("bonbon.comparison.run.measure_log_ratios", killed)
         with pytest.raises(KeyboardInterrupt):
             compare(load_comparison(changed), copied, console=QUIET, only=["sft"])
     result = compare(load_comparison(changed), copied, console=QUIET, only=["rank"])

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.compare.schema import (
+from bonbon.comparison.schema import (
     BEST_OF_N,
     BestOfGold,
     GoldFit,

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bonbon.compare.measures import (
+from bonbon.comparison.measures import (
     LOG_RATIOS,
     extra_rewards,
     extra_table,
     is_compared,
     method_directory,
 )
-from bonbon.compare.recipe import ComparisonRecipe
-from bonbon.compare.schema import GOLD, ComparisonResult
-from bonbon.compare.statistics import ComparisonStatistics, MethodAnswers, PromptAnswers
+from bonbon.comparison.recipe import ComparisonRecipe
+from bonbon.comparison.schema import GOLD, ComparisonResult
+from bonbon.comparison.statistics import ComparisonStatistics, MethodAnswers, PromptAnswers
 from bonbon.data.store import CandidateStore
 from bonbon.evaluation.metrics import Metrics, Point, read_metrics
 from bonbon.models.policy import policy_name

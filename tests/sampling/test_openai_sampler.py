@@ -22,8 +22,8 @@ from bonbon.models.toy import enumerate_completions, plain_logprob, toy_policy
 from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import Sampler
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.openai import OpenaiSampler
 from bonbon.sampling.openai_engine import OpenaiEngine
+from bonbon.sampling.openai_sampler import OpenaiSampler
 
 PutModel = Callable[..., str]
 RequestsFor = Callable[[str], list[dict[str, Any]]]
@@ -315,7 +315,7 @@ from bonbon.data.store import CandidateJournal
 from bonbon.models.policy import PolicyTokenizer
 from bonbon.records import Prompt
 from bonbon.sampling.config import SamplingConfig
-from bonbon.sampling.openai import OpenaiSampler
+from bonbon.sampling.openai_sampler import OpenaiSampler
 
 url, model, folder = sys.argv[1:]
 words = PreTrainedTokenizerFast.from_pretrained(folder)

@@ -1,8 +1,8 @@
 import pytest
-from tests.compare.results import Span, comparison_result, lead, statistics
+from tests.comparison.results import Span, comparison_result, lead, statistics
 
-from bonbon.compare.schema import ComparisonResult, GoldFit, GoldFits, OverOptimisation
-from bonbon.compare.summary import (
+from bonbon.comparison.schema import ComparisonResult, GoldFit, GoldFits, OverOptimisation
+from bonbon.comparison.summary import (
     advice,
     headline,
     introduction,

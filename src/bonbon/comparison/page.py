@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from bonbon.compare import summary
-from bonbon.compare.figures import (
+from bonbon.comparison import summary
+from bonbon.comparison.figures import (
     drift_figure,
     over_optimisation_figure,
     pairwise_figure,
@@ -17,7 +17,7 @@ from bonbon.compare.figures import (
     tilt_figure,
     win_rate_figure,
 )
-from bonbon.compare.schema import GOLD, ComparisonResult, as_csv, read_comparison
+from bonbon.comparison.schema import GOLD, ComparisonResult, as_csv, read_comparison
 from bonbon.data.atomic_file import replace_text
 from bonbon.data.store import CandidateStore
 from bonbon.evaluation.metrics import BASE, result_json
