@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bonbon.models.packed.layout import Layout, PromptGroup, pack
-from bonbon.training.microbatches import microbatches, num_microbatches
+from bonbon.training.trainer import microbatches, num_microbatches
 
 
 def group(lengths: list[int]) -> PromptGroup:

@@ -106,7 +106,7 @@ def _draw(path: Path, asked: list[Plan]) -> None:
     if not path.parent.is_dir():
         raise ConfigError(f"--figure needs a folder that exists, got {str(path.parent)!r}")
     # Matplotlib is slow to import, and only a figure needs it.
-    from bonbon.report.figures.svg import svg_document
+    from bonbon.report.figures.style import svg_document
     from bonbon.report.figures.theory import theory_figure
 
     figure = theory_figure(asked)

@@ -15,7 +15,6 @@ from bonbon.comparison.schema import (
 )
 from bonbon.evaluation.metrics import BASE
 from bonbon.report.figures.frontier import cross, error_bar, method_frontier, scale_as_root
-from bonbon.report.figures.labels import Label, place_labels
 from bonbon.report.figures.style import (
     BLUE,
     GREEN,
@@ -25,11 +24,13 @@ from bonbon.report.figures.style import (
     TEXT_SIZE,
     WIDE,
     Colour,
+    Label,
     MethodStyle,
     Sheet,
     blank_figure,
     method_styles,
     name_axes,
+    place_labels,
     settle,
 )
 from bonbon.theory.estimators import Interval

@@ -27,7 +27,7 @@ from bonbon.errors import BonbonError, ConfigError, PolicyError, PromptError
 from bonbon.models.bundled import BUNDLED_POLICY, bundled_policy_directory
 from bonbon.models.chat_template import choose_template, end_token_ids, omitted_message, render_chat
 from bonbon.models.resource_errors import is_out_of_memory
-from bonbon.models.weights import base_of, load_weights
+from bonbon.models.weights import base_of, load_weights, model_directory
 from bonbon.records import Message, Prompt
 
 
@@ -373,16 +373,9 @@ def policy_source(config: PolicyConfig) -> str:
     """
     if config.model == BUNDLED_POLICY:
         return str(bundled_policy_directory())
-    looks_local = config.model.startswith((".", "/", "~")) or Path(config.model).is_dir()
-    if not looks_local:
-        return config.model
-    directory = at_home(Path(config.model))
-    if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise PolicyError(
-            f"policy {config.model}: no config.json there; expected a directory written by "
-            "save_pretrained, or a hub name"
-        )
-    return str(directory.resolve())
+    files = ("config.json", "adapter_config.json")
+    directory = model_directory(config.model, what="policy", files=files, error=PolicyError)
+    return config.model if directory is None else str(directory.resolve())
 
 
 def policy_commit(config: PolicyConfig) -> str | None:

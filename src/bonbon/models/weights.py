@@ -14,8 +14,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file  # pyright: ignore[reportPrivateImportUsage]
 
+from bonbon.base_config import at_home
 from bonbon.data.prompt_rows import parse_json
-from bonbon.errors import ConfigError, MissingExtraError
+from bonbon.errors import BonbonError, ConfigError, MissingExtraError
 from bonbon.models.rotary import use_per_row_tables
 
 CLASSIFIER_HEADS = {"score", "classifier", "classification_head", "qa_outputs"}
@@ -89,6 +90,37 @@ def base_of(source: str, revision: str | None) -> tuple[str, str | None]:
         return source, revision
     settings = adapter_settings(Path(adapter))
     return settings["base_model_name_or_path"], settings.get("revision")
+
+
+def model_directory(
+    name: str,
+    *,
+    what: str,
+    files: Sequence[str] = ("config.json",),
+    others: str = "or a hub name",
+    error: type[BonbonError] = ConfigError,
+) -> Path | None:
+    """Return the directory that a model's name stands for, None for a hub name.
+
+    Args:
+        name: as the user gives it.
+        what: to call the model in the error.
+        files: of which a saved model has at least one.
+        others: what the user can give instead, for the error.
+        error: to raise.
+
+    Raises:
+        BonbonError: it is a directory without a model; `error` says which kind is raised.
+    """
+    directory = at_home(Path(name))
+    if not (name.startswith((".", "/", "~")) or directory.is_dir()):
+        return None
+    if not any((directory / file).is_file() for file in files):
+        raise error(
+            f"{what} {name}: no config.json there; expected a directory written by "
+            f"save_pretrained, {others}"
+        )
+    return directory
 
 
 def adapter_settings(file: Path) -> dict[str, Any]:

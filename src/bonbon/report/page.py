@@ -30,8 +30,15 @@ from bonbon.report.figures.rewards import (
     drawn_rewards,
     reward_histograms,
 )
-from bonbon.report.figures.style import NARROW, WIDE, Sheet, method_styles, theme_css
-from bonbon.report.figures.svg import inline_svg, svg_document
+from bonbon.report.figures.style import (
+    NARROW,
+    WIDE,
+    Sheet,
+    inline_svg,
+    method_styles,
+    svg_document,
+    theme_css,
+)
 from bonbon.report.figures.training import (
     LogEntry,
     fitted_quantity,

@@ -14,10 +14,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bonbon.base_config import at_home
 from bonbon.errors import BonbonError, ConfigError
 from bonbon.models.bundled import BUNDLED_ENCODER, bundled_encoder_directory
-from bonbon.models.weights import load_weights
+from bonbon.models.weights import load_weights, model_directory
 from bonbon.training.trainer import disable_dropout
 
 DEFAULT_MAX_LENGTH = 512
@@ -108,15 +107,8 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
 def _source(name: str) -> str:
     if name == BUNDLED_ENCODER:
         return str(bundled_encoder_directory())
-    directory = at_home(Path(name))
-    if not (name.startswith((".", "/", "~")) or directory.is_dir()):
-        return name
-    if not (directory / "config.json").is_file():
-        raise ConfigError(
-            f"base {name}: no config.json there; expected a directory written by save_pretrained, "
-            f"a hub name, or {BUNDLED_ENCODER!r}"
-        )
-    return str(directory)
+    directory = model_directory(name, what="base", others=f"a hub name, or {BUNDLED_ENCODER!r}")
+    return name if directory is None else str(directory)
 
 
 def _cannot_load(name: str, error: Exception) -> ConfigError:

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from bonbon.report.figures.labels import Label, place_labels
+from bonbon.report.figures.style import Label, place_labels
 
 
 def unit_axes() -> tuple[Figure, Axes]:

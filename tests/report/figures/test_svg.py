@@ -6,8 +6,7 @@ from matplotlib.figure import Figure
 
 from bonbon.evaluation.metrics import Metrics
 from bonbon.report.figures.frontier import frontier
-from bonbon.report.figures.style import COLOURS
-from bonbon.report.figures.svg import inline_svg, svg_document
+from bonbon.report.figures.style import COLOURS, inline_svg, svg_document
 
 
 @pytest.fixture

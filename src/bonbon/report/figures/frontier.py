@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from bonbon.evaluation.metrics import BASE, Metrics, WinRateAndKL
 from bonbon.report.diagnosis import highest_win_rate
-from bonbon.report.figures.labels import Label, place_labels
 from bonbon.report.figures.style import (
     BLUE,
     INK,
@@ -20,11 +19,13 @@ from bonbon.report.figures.style import (
     PAPER,
     TEXT_SIZE,
     WIDE,
+    Label,
     MethodStyle,
     Sheet,
     blank_figure,
     method_styles,
     name_axes,
+    place_labels,
     settle,
 )
 from bonbon.report.summary import tied_name

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from bonbon.report.figures.labels import Label, place_labels
 from bonbon.report.figures.style import (
     BLUE,
     INK,
@@ -20,9 +19,11 @@ from bonbon.report.figures.style import (
     RULE,
     WIDE,
     Colour,
+    Label,
     Sheet,
     blank_figure,
     name_axes,
+    place_labels,
     settle,
 )
 

@@ -1,6 +1,5 @@
 """Reading a sequence classifier's checkpoint: tokenizer, config, weights, and their limits."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,11 +12,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bonbon.base_config import at_home
 from bonbon.errors import BonbonError, ConfigError, nearest
 from bonbon.models.policy import resolve_device
 from bonbon.models.resource_errors import is_out_of_memory
-from bonbon.models.weights import load_weights
+from bonbon.models.weights import load_weights, model_directory
 from bonbon.rewards.models.backbone import SequenceClassifierConfig
 
 _NO_LIMIT = 10**9  # tokenizers without a limit say 10^30
@@ -135,15 +133,8 @@ def _options(config: SequenceClassifierConfig) -> dict[str, Any]:
 
 
 def _source(config: SequenceClassifierConfig) -> str:
-    directory = at_home(Path(config.model))
-    if not (config.model.startswith((".", "/", "~")) or directory.is_dir()):
-        return config.model
-    if not (directory / "config.json").is_file():
-        raise ConfigError(
-            f"reward model {config.model}: no config.json there; expected a directory written by "
-            "save_pretrained, or a hub name"
-        )
-    return str(directory)
+    directory = model_directory(config.model, what="reward model")
+    return config.model if directory is None else str(directory)
 
 
 def _cannot_load(config: SequenceClassifierConfig, error: Exception) -> ConfigError:
