@@ -197,9 +197,9 @@ def has_results(run_directory: RunDirectory) -> bool:
     return all(path.is_file() for path in result_files(run_directory.path))
 
 
-def timing(run_directory: RunDirectory) -> dict[str, float]:
+def timing(run_directory: RunDirectory) -> dict[str, int | float]:
     """Return seconds and work of every stage, added up over interrupted runs."""
-    spent: dict[str, float] = {}
+    spent: dict[str, int | float] = {}
     for (seconds, work), stages in TIMED_STAGES.items():
         counts = [
             recorded_counts(run_directory.path, path.stem)
