@@ -317,6 +317,7 @@ import signal
 import ray
 from bonbon.errors import BonbonError
 from bonbon.pipeline.ray.cluster import ray_cluster
+from bonbon.pipeline.ray.job import RayEngine
 from bonbon.console import Console
 
 for engine in (
