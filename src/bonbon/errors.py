@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class BonbonError(Exception):
-    """A problem the user can mend; the command line prints it in one line and exits with 2."""
+    """A problem that the user can fix; the command line prints it in one line and exits with 2."""
 
 
 class DamagedFileError(BonbonError):

@@ -141,7 +141,7 @@ def test_more_answers_of_the_base_redo_only_those(
     told = bonbon_run(changed("evaluation.base_samples=7"), run_directory)
 
     assert work == {"sample": 1, "score": 1, "train": 0, "kl": 1}
-    assert "eval-base is drawn afresh: n was 6, now 7" in told.text
+    assert "eval-base is drawn again: n was 6, now 7" in told.text
     after = files(run_directory, "candidates")
     assert {name for name in before if before[name] != after[name]} == {
         "eval-base-00000-of-00001.parquet"
@@ -169,8 +169,8 @@ def test_another_reward_scores_afresh_and_draws_nothing_of_the_base(
     write_reward(tmp_path, "fewest", "[-len(text.split()) for text in completions]")
     told = bonbon_run(changed("reward=fewest:score"), run_directory)
 
-    assert "train is scored afresh: reward.function was digits:total, now fewest:score" in told.text
-    assert "Training starts afresh: rewards changed" in told.text
+    assert "train is scored again: reward.function was digits:total, now fewest:score" in told.text
+    assert "Training starts again: rewards changed" in told.text
     assert work == {"sample": 1, "score": 3, "train": 1, "kl": 1}
     after = files(run_directory, "candidates")
     assert all(before[name] == after[name] for name in before if "bonbon" not in name)
@@ -188,7 +188,7 @@ def test_a_changed_reward_function_is_noticed(
     write_reward(tmp_path, "mine", "[-float(len(text)) for text in completions]")
     told = bonbon_run(recipe, run_directory)
 
-    assert "train is scored afresh: reward.source changed" in told.text
+    assert "train is scored again: reward.source changed" in told.text
     assert first is not None
     assert CandidateStore(run_directory).read_scores("train", "score") == {
         key: -(score or 0.0) for key, score in first.items()

@@ -194,7 +194,7 @@ def test_a_damaged_run_is_whole_after_the_same_command(
     told = run_with_advice(bonbon_run, recipe, run_directory)
 
     assert_same_contents(run_directory, finished_run)
-    assert "drawn afresh" not in told
+    assert "drawn again" not in told
     report_run(run_directory)
     export_pairs(run_directory)
 
@@ -336,5 +336,5 @@ def test_shards_that_come_out_otherwise_are_scored_and_trained_on_again(
     assert scores is not None
     assert scores[longest.prompt_id, longest.sample_index] == 49
     assert "train: candidates that were drawn again are scored again." in told
-    assert "Training starts afresh: rewards changed" in told
-    assert "eval-bonbon is drawn afresh" in told
+    assert "Training starts again: rewards changed" in told
+    assert "eval-bonbon is drawn again" in told

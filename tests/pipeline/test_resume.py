@@ -273,7 +273,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(
     assert {work: number for work, [number] in calls.items()} == WORK_LEFT.get(where, {})
     assert shards(run).items() >= finished_shards.items()
     assert_same_run(run, finished_run)
-    assert "afresh" not in told.text
+    assert "again:" not in told.text
 
 
 def test_a_finished_run_does_nothing_again(

@@ -127,7 +127,7 @@ def test_when_one_of_the_sets_is_drawn_afresh_both_are_scored_again(
     run.run_directory.store.discard("eval-bonbon")
     run.run_directory.store.write_shard("eval-bonbon", 0, 1, _candidates({**TRAINED, "p0": "2"}))
     run.score(draws=1)
-    assert "eval-base and eval-bonbon are scored afresh: candidates changed" in run.said.getvalue()
+    assert "eval-base and eval-bonbon are scored again: candidates changed" in run.said.getvalue()
     z = [(x - 2) / 0.5**0.5 for x in (1, 2, 3, 2)]
     assert run.scores("eval-base")[:3] + run.scores("eval-bonbon")[:1] == pytest.approx(z)
 

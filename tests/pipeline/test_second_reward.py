@@ -107,7 +107,7 @@ def test_another_source_is_another_reward(run: CopiedRun, tmp_path: Path) -> Non
     write_reward(tmp_path, "fewest", FEWEST)
     run.also("fewest:score")
     write_reward(tmp_path, "fewest", "[1.0 for text in completions]")
-    assert "train is scored afresh: reward.source changed" in run.also("fewest:score")
+    assert "train is scored again: reward.source changed" in run.also("fewest:score")
     assert set((run.store.read_scores("train", "score") or {}).values()) == {1.0}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from bonbon.cli.recipe_commands import in_plain_words
+from bonbon.cli.recipe_commands import with_plain_errors
 from bonbon.console import Console, shown_json
 from bonbon.models.policy import policy_name
 from bonbon.pipeline.best_of_n import BestAnswer, answer_prompt, prompt_from
@@ -16,7 +16,7 @@ from bonbon.records import Candidate, Prompt
 from bonbon.sampling.base import Progress
 from bonbon.selection.rule import Rule
 
-MEND_MEMORY = "lower --n or --max-new-tokens, or set sampling.engine.rows with --set"
+OUT_OF_MEMORY_ADVICE = "lower --n or --max-new-tokens, or set sampling.engine.rows with --set"
 
 SCORES = {
     "soft": "chance",
@@ -43,7 +43,7 @@ def show_best(
     """Answer one prompt and print the choice."""
     recipe = make_recipe(settings, overrides)
     prompt = prompt_from(text, system=system)
-    with in_plain_words(when_memory_is_full=MEND_MEMORY):
+    with with_plain_errors(when_memory_is_full=OUT_OF_MEMORY_ADVICE):
         best = _answer(prompt, recipe, rule, reject)
     if as_json:
         document = _document(prompt, recipe, best)

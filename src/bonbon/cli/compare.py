@@ -27,7 +27,7 @@ def compare(
     override: Overrides = None,
 ) -> None:
     """Train and evaluate the methods of a recipe side by side; run again to resume."""
-    from bonbon.cli.recipe_commands import MEND_MEMORY, in_plain_words
+    from bonbon.cli.recipe_commands import OUT_OF_MEMORY_ADVICE, with_plain_errors
     from bonbon.comparison.recipe import load_comparison
     from bonbon.comparison.run import compare as run_comparison
     from bonbon.comparison.summary import comparison_lines, comparison_table
@@ -45,7 +45,7 @@ def compare(
     name = f"{loaded.base.name}-fast" if fast else loaded.base.name
     directory = out or Path("runs") / name
     console = Console()
-    with in_plain_words(when_memory_is_full=MEND_MEMORY):
+    with with_plain_errors(when_memory_is_full=OUT_OF_MEMORY_ADVICE):
         result = run_comparison(loaded, directory, console=console, seeds=seeds, only=only or [])
     console.say("")
     console.show(comparison_table(result))

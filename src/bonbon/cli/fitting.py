@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bonbon.base_config import at_home
-from bonbon.cli.recipe_commands import in_plain_words
+from bonbon.cli.recipe_commands import with_plain_errors
 from bonbon.console import Bar, Console, shown
 from bonbon.data.labelled_texts import (
     VADER_RATINGS,
@@ -28,7 +28,7 @@ from bonbon.reward_fitting.config import ClassifierFitConfig
 from bonbon.reward_fitting.fit import FittedReward, fit_reward
 from bonbon.theory.estimators import Interval
 
-MEND_MEMORY = "lower --batch-size or --max-length"
+OUT_OF_MEMORY_ADVICE = "lower --batch-size or --max-length"
 
 HEADINGS = {"pearson": "Pearson", "spearman": "Spearman", "accuracy": "accuracy"}
 
@@ -49,7 +49,7 @@ def fit_reward_to(
     config = None if classifier is None else _config(classifier)
     texts = _load(data, part=part, split_by=split_by)
     console.say(f"{texts.name}: {_described(texts)}")
-    with in_plain_words(when_memory_is_full=MEND_MEMORY), _StepBar(console) as bar:
+    with with_plain_errors(when_memory_is_full=OUT_OF_MEMORY_ADVICE), _StepBar(console) as bar:
         fitted = fit_reward(
             texts,
             out,

@@ -26,7 +26,7 @@ from bonbon.cli.theory import theory
 from bonbon.console import shown
 from bonbon.errors import BonbonError, ConfigError
 
-MENDABLE = {
+FIXABLE = {
     errno.EACCES,
     errno.EBUSY,
     errno.EDQUOT,
@@ -96,7 +96,7 @@ def bonbon(
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is one line and exit code 2."""
+    """Run the command line; problems that the user can fix are one line and exit code 2."""
     prepare_process()
     with leaving_at_once(), stopped_by_signals():
         _run()
@@ -114,7 +114,7 @@ def _run() -> None:
     except BrokenPipeError:
         _refuse(UNREAD)
     except OSError as error:
-        if error.errno not in MENDABLE:
+        if error.errno not in FIXABLE:
             raise
         _refuse(f"{error.filename or 'the disk'}: {error.strerror}; what is done stays done")
     except Stopped as stop:
@@ -151,7 +151,7 @@ def _ended_by(error: BaseException) -> str:
     said = f"({error})" if str(error) else ""
     return (
         f"{type(error).__name__}{said} was raised at {raised_at(error)}, as if to end the program; "
-        "mend that code and run the same command again: what is done stays done"
+        "fix that code and run the same command again: what is done stays done"
     )
 
 

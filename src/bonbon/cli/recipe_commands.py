@@ -19,7 +19,7 @@ from bonbon.pipeline.score import read_reward, score_also
 from bonbon.recipe import Recipe, load_recipe
 from bonbon.report.terminal import summary_lines, summary_table
 
-MEND_MEMORY = (
+OUT_OF_MEMORY_ADVICE = (
     "lower sampling.engine.rows, training.tokens_per_forward or evaluation.groups_per_batch, set "
     "training.gradient_checkpointing, or train with training.lora, and run the same command "
     "again: what is done stays done"
@@ -33,7 +33,7 @@ def run_recipe(
     recipe = load_recipe(path, overrides)
     directory = out or default_directory(recipe)
     console = Console()
-    with in_plain_words(when_memory_is_full=MEND_MEMORY):
+    with with_plain_errors(when_memory_is_full=OUT_OF_MEMORY_ADVICE):
         metrics = run(recipe, directory, console=console, fresh=fresh)
     console.say("")
     console.show(summary_table(metrics))
@@ -56,7 +56,7 @@ def run_stage(
 ) -> None:
     """Run one stage of a recipe; `options` are the stage's."""
     recipe = load_recipe(path, overrides)
-    with in_plain_words(when_memory_is_full=MEND_MEMORY):
+    with with_plain_errors(when_memory_is_full=OUT_OF_MEMORY_ADVICE):
         STAGES[verb](recipe, out or default_directory(recipe), **options)
 
 
@@ -68,7 +68,7 @@ def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str
         raise ConfigError(f"--out: {path} is a run directory itself; leave --out out")
     recipe = load_recipe(path / "recipe.yaml" if path.is_dir() else path, overrides)
     directory = path if path.is_dir() else out or default_directory(recipe)
-    with in_plain_words(when_memory_is_full=MEND_MEMORY):
+    with with_plain_errors(when_memory_is_full=OUT_OF_MEMORY_ADVICE):
         run_directory = RunDirectory.at(directory, recipe, Console())
         with run_directory.opened():
             score_also(run_directory, reward)
@@ -80,7 +80,7 @@ def default_directory(recipe: Recipe) -> Path:
 
 
 @contextmanager
-def in_plain_words(*, when_memory_is_full: str) -> Generator[None]:
+def with_plain_errors(*, when_memory_is_full: str) -> Generator[None]:
     """Silence the libraries, and report a full memory or disk in one line.
 
     Args:

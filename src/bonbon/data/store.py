@@ -200,7 +200,7 @@ class CandidateStore:
             raise BonbonError(
                 f"{self._candidates}: set '{set_name}' is divided into "
                 f"{' and into '.join(map(str, sorted(divisions)))} shards; expected one division; "
-                "use another run directory, or delete its shards to draw it afresh"
+                "use another run directory, or delete its shards to draw it again"
             )
         return shards
 

@@ -218,7 +218,7 @@ class Run:
             self._say("Evaluated already.")
             return
         if stage.changes:
-            self._say(f"Done afresh: {'; '.join(stage.changes[:3])}.")
+            self._say(f"Done again: {'; '.join(stage.changes[:3])}.")
         stage.begin()
         self._refuse_unreadable_prompts()
         self._draw_base()

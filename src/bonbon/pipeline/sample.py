@@ -236,7 +236,7 @@ def open_set(run_directory: RunDirectory, plan: SetPlan) -> Stage:
             f"{run_directory.path} holds candidates of another recipe ({changes}); give another "
             "directory with --out, or --fresh to set these candidates aside and draw new ones"
         )
-    run_directory.console.say(f"  {plan.name} is drawn afresh: {changes}.")
+    run_directory.console.say(f"  {plan.name} is drawn again: {changes}.")
     return stage
 
 

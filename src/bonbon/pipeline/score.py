@@ -352,7 +352,7 @@ def _complete(
         console.say(f"  {names}: candidates that were drawn again are scored again.")
     elif changes:
         verb = "is" if len(tables) == 1 else "are"
-        console.say(f"  {names} {verb} scored afresh: {'; '.join(changes[:3])}.")
+        console.say(f"  {names} {verb} scored again: {'; '.join(changes[:3])}.")
     drawn = [run_directory.store.read(table.set_name) for table in tables]
     for table, candidates in zip(tables, drawn, strict=True):
         table.open([candidate.key for candidate in candidates])

@@ -167,7 +167,7 @@ def is_trained(round_: Round, stage: Stage) -> bool:
 def prepare_training(run_directory: RunDirectory, round_: Round, stage: Stage) -> None:
     """Set aside what was trained with other settings, unless training continues."""
     if stage.changes:
-        run_directory.console.say(f"  Training starts afresh: {'; '.join(stage.changes[:3])}.")
+        run_directory.console.say(f"  Training starts again: {'; '.join(stage.changes[:3])}.")
     if stage.damaged:
         _set_damage_aside(run_directory, round_, stage)
     if stage.started:

@@ -98,7 +98,7 @@ def _ready(trained: nn.Module, how: SavedAs) -> Any:  # noqa: ANN401 - peft's mo
     """Return the model to write: merged if the settings say so, in the policy's precision."""
     model, lora = cast("Any", trained), how.lora
     if lora is not None and lora.merge:
-        _untie_adapted(inner_model(trained))
+        untie_adapted(inner_model(trained))
         model = model.merge_and_unload()
     elif lora is not None:
         model.peft_config["default"].revision = how.policy.revision
@@ -108,7 +108,7 @@ def _ready(trained: nn.Module, how: SavedAs) -> Any:  # noqa: ANN401 - peft's mo
     return model
 
 
-def _untie_adapted(model: PreTrainedModel) -> None:
+def untie_adapted(model: PreTrainedModel) -> None:
     """Copy weights that an adapted layer shares with another layer.
 
     If the adapter of a tied head were merged into shared weights, it would change the embeddings.
