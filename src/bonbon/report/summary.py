@@ -332,6 +332,7 @@ GLOSSARY = {
         "how far the method’s distribution of answers is from the base’s, in nats. "
         "Less is safer: qualities that the reward does not measure change with it."
     ),
+    "Cut off": "share of the answers that reached the length limit.",
     "95 % interval": "from resampling the prompts, which are the independent units.",
     "In theory": "win rate and KL of the tilt, on a reward without ties.",
     "With ties": (

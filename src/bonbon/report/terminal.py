@@ -18,7 +18,7 @@ from bonbon.report.summary import (
 )
 from bonbon.theory.estimators import Interval
 
-_COLUMNS = ("win rate", "KL, nats", "mean reward", "tokens", "cut")
+_COLUMNS = ("win rate", "KL, nats", "mean reward", "tokens", "cut off")
 
 
 def summary_table(metrics: Metrics) -> Table:
