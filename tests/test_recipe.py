@@ -137,7 +137,7 @@ def test_an_evaluation_without_opponents_is_refused() -> None:
             {"training": {"lora": {"rank": 8}}},
             "unknown key 'training.lora.rank'; known keys here: r, alpha, target_modules, merge",
         ),
-        # What follows from a misspelt key is not what has to be mended.
+        # What follows from a misspelt key is not what has to be repaired.
         ({"seed": "x", "polcy": {}}, "unknown key 'polcy'; did you mean 'policy'?"),
         ({"seed": None}, "seed: got None; expected a whole number"),
         ({"tilt": "best"}, "tilt: tilt 'best' is not understood"),

@@ -69,8 +69,8 @@ def test_values_are_what_they_look_like(text: str, value: object) -> None:
         ("a: !!python/object/apply:os.getcwd []", "!!python/object/apply:os.getcwd does not fit"),
         ("a: !!set {b}", "!!set does not fit"),
         ("a: " + "9" * 5000, "a number of 5,000 digits (line 1)"),
-        ('a: "\\0"', "a text holds what is no character (line 1)"),
-        ('a: "\\ud800"', "a text holds what is no character (line 1)"),
+        ('a: "\\0"', "a text holds an invalid character (line 1)"),
+        ('a: "\\ud800"', "a text holds an invalid character (line 1)"),
         ("a: \x01", "unacceptable character #x0001"),
         ("--- a\n--- b", "but found another document (line 2)"),
     ],
@@ -108,7 +108,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "large.yaml").write_text("a: " + "x" * MAX_CHARACTERS)
     (tmp_path / "latin.yaml").write_bytes("a: é".encode("latin-1"))
     for name, line in {
-        "pipe": "pipe is no regular file; expected a YAML file",
+        "pipe": "pipe is not a regular file; expected a YAML file",
         "nothing": "nothing does not exist; expected a YAML file",
         ".": "is a folder; expected a YAML file",
         "large.yaml": "large.yaml has 1,000,003 bytes, expected at most 1,000,000",

@@ -1,4 +1,4 @@
-"""The base of every stage's configuration, and the kinds of values that several of them hold."""
+"""The base class of all configs, and the types of values that several of them use."""
 
 import re
 from pathlib import Path
@@ -28,10 +28,10 @@ class Config(BaseModel):
 
 
 Several = Annotated[tuple[Item, ...], Strict(False)]
-"""A list in YAML; the items are as strict as ever."""
+"""A list in YAML; its items are validated strictly."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What every random number generator takes: numpy's, torch's and transformers'."""
+"""A seed that numpy, torch and transformers all accept."""
 
 
 def at_home(path: Path) -> Path:
@@ -49,7 +49,7 @@ def at_home(path: Path) -> Path:
 
 
 UserPath = Annotated[Path, Strict(False), AfterValidator(at_home)]
-"""A path as a person writes it."""
+"""A path that may begin with `~`."""
 
 
 _KEY = (
@@ -71,7 +71,7 @@ def looks_secret(text: str) -> bool:
 
 
 def is_random(text: str) -> bool:
-    """Return whether a text is one long run of letters and digits, as keys are and names not."""
+    """Return whether a text is one long run of letters and digits, like a key and unlike a name."""
     return _RANDOM.fullmatch(text.strip()) is not None
 
 

@@ -1,4 +1,4 @@
-"""Telling the user what is being done and why, with progress bars."""
+"""Console output: lines, tables and progress bars."""
 
 import json
 import re
@@ -21,11 +21,12 @@ from rich.progress import (
 from rich.text import Text
 
 _ACTIVE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal obeys: control characters other than tab and newline, and turns of direction."""
+"""Characters that a terminal interprets: controls except tab and newline, and changes of
+direction."""
 
 
 def shown(text: str) -> str:
-    r"""Return a text with what a terminal would obey written out, as `\x1b`."""
+    r"""Return a text with the characters that a terminal interprets escaped, as `\x1b`."""
     return _ACTIVE.sub(_written_out, text.replace("\r\n", "\n"))
 
 
@@ -47,13 +48,13 @@ def _written_out(found: re.Match[str]) -> str:
 
 @dataclass
 class Bar:
-    """A progress bar; `extra` is what the rate counts: tokens, say, where the steps are answers."""
+    """A progress bar; `extra` is counted by the rate, such as tokens if the steps are answers."""
 
     progress: Progress
     task: Task
 
     def advance(self, steps: int | float, extra: int | float = 0) -> None:
-        """Move on by some steps."""
+        """Advance by some steps."""
         self.task.fields["extra"] += extra
         self.progress.update(self.task.id, advance=steps, rate=self._rate())
 
@@ -88,7 +89,7 @@ class Console:
             stderr: print on the standard error instead.
             width: in columns; by default that of the terminal.
             quiet: print nothing.
-            terminal: whether `file` is a terminal; by default it is asked.
+            terminal: whether `file` is a terminal; by default this is detected.
         """
         self._rich = rich.console.Console(
             file=file,
@@ -101,7 +102,7 @@ class Console:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody may be watching."""
+        """Whether the output is a terminal."""
         return self._rich.is_terminal
 
     def heading(self, text: str) -> None:
@@ -113,7 +114,7 @@ class Console:
         self._rich.print(Text(shown(text)), soft_wrap=True)
 
     def show(self, item: rich.console.RenderableType) -> None:
-        """Print a table or another rich object; it brings text of users as `Text`."""
+        """Print a table or another rich object; text of users in it must be `Text`."""
         self._rich.print(item)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The errors that speak to a person: what was got, what was expected, what to do."""
+"""Errors with messages for users: what was got, what was expected, what to do."""
 
 import difflib
 from collections.abc import Iterable

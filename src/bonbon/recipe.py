@@ -23,19 +23,19 @@ from bonbon.theory.tilt import Tilt
 from bonbon.training.config import RoundsConfig, TrainingConfig
 
 MAX_GOAL, MAX_KL = 10**9, 20
-"""The farthest goals: best-of-a-billion, and as many nats."""
+"""Largest goals: n of best-of-n, and KL in nats."""
 
 MAX_NAME = 200
-"""Bytes: file systems take 255."""
+"""Longest name in bytes; file systems allow 255."""
 
 
 class Recipe(Config):
     """Everything a run depends on; every setting has a default."""
 
     name: str = "bonbon"
-    """What to call the run, in its report and as the name of its directory under `runs/`."""
+    """Name of the run in its report, and of its directory under `runs/`."""
     seed: Seed = 0
-    """Starts every random number: draws, tie-breaking, order of training, bootstrap."""
+    """Seed of all random numbers: draws, tie-breaking, order of training, bootstrap."""
     policy: PolicyConfig = PolicyConfig()
     prompts: PromptsConfig = PromptsConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -211,7 +211,7 @@ def make_recipe(
     """Validate a recipe given as nested dictionaries.
 
     Raises:
-        ConfigError: a key is unknown or a value cannot be; one line, with what was expected.
+        ConfigError: a key is unknown or a value is not valid; one line says what was expected.
     """
     merged = _deep_copy(values)
     for override in overrides:
@@ -223,7 +223,7 @@ def make_recipe(
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return a recipe as YAML, every default spelled out."""
+    """Return a recipe as YAML, with all defaults."""
     return dump_yaml(recipe.model_dump(mode="json"))
 
 

@@ -1,7 +1,6 @@
-"""YAML as recipes are written in it: plain values, every key once, nothing that grows when read.
+"""Reads and writes the YAML of recipes: plain values, unique keys, and a limited size.
 
-Numbers, true and false are those of YAML 1.2, so that `1e-4` is a number, and `on`, `1:30` and a
-date are the texts that they look like.
+Numbers and booleans follow YAML 1.2: `1e-4` is a number; `on`, `1:30` and dates are texts.
 """
 
 import difflib
@@ -19,7 +18,8 @@ from bonbon.base_config import without_secrets
 from bonbon.errors import ConfigError
 
 MAX_CHARACTERS = 1_000_000
-"""Of a text, its aliases written out: hundreds of times the longest recipe we know."""
+"""Most characters of a text with its aliases expanded: hundreds of times the longest known
+recipe."""
 
 MAX_DEPTH = 50
 MAX_DIGITS = 100
@@ -58,10 +58,10 @@ for _name, _form, _first in _FORMS:
 
 
 def parse_yaml(text: str) -> object:
-    """Return what a YAML text says: dictionaries with text as keys, lists, and plain values.
+    """Return the values in a YAML text: dictionaries with text as keys, lists, and plain values.
 
     Raises:
-        ValueError: it is not YAML, has a key twice, or is too large; one line, with the place.
+        ValueError: it is not YAML, has a key twice, or is too large; the message names the line.
     """
     try:
         loader = _Loader(text)
@@ -80,21 +80,21 @@ def parse_yaml(text: str) -> object:
 
 
 def read_yaml_file(path: Path, *, what: str) -> object:
-    """Return what a YAML file says.
+    """Return the values in a YAML file.
 
     Args:
         path: the file.
         what: to call it in an error.
 
     Raises:
-        ConfigError: there is no such file, or it cannot be read; one line, with the place.
+        ConfigError: there is no such file, or it cannot be read; the message names the line.
     """
     if not path.is_file():
         raise ConfigError(f"{what} {path} {_kind(path)}; expected a YAML file")
     if path.stat().st_size > MAX_CHARACTERS:
         raise ConfigError(
             f"{what} {path} has {path.stat().st_size:,} bytes, expected at most "
-            f"{MAX_CHARACTERS:,}; name large files in it, and do not write them into it"
+            f"{MAX_CHARACTERS:,}; refer to large files by name"
         )
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
@@ -108,9 +108,9 @@ def dump_yaml(value: object) -> str:
 
 
 class _Values:
-    """Turns nodes into values, as long as there are not too many.
+    """Turns nodes into values, up to a total size.
 
-    What aliases name is read once, and counts as often as it is named.
+    A value with aliases is read once, and counts once for each alias.
     """
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ def _whole(text: str, node: Node) -> int:
 
 
 def _number(text: str) -> float | int | str:
-    """Return a number; one like 1e3 counts as whole, and one beyond all floats stays text."""
+    """Return a number; 1e3 counts as whole, and a number too large for a float stays text."""
     plain = text.replace("_", "")
     if plain.lower().lstrip("+-") in {".inf", ".nan"}:
         return float(plain.replace(".", "", 1))
@@ -219,7 +219,7 @@ def _number(text: str) -> float | int | str:
 def _sound(text: str, node: Node) -> str:
     """Refuse characters that no file and no tokenizer takes."""
     if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise ValueError(f"a text holds what is no character{_line(node.start_mark)}")
+        raise ValueError(f"a text holds an invalid character{_line(node.start_mark)}")
     return text
 
 
@@ -235,11 +235,11 @@ def _line(mark: yaml.Mark | None) -> str:
 def _kind(path: Path) -> str:
     if path.is_dir():
         return "is a folder"
-    return "is no regular file" if path.exists() else "does not exist"
+    return "is not a regular file" if path.exists() else "does not exist"
 
 
 MAX_SHOWN = 80
-"""Of a value's characters: enough to know it again."""
+"""Most characters of a value in an error: enough to recognise it."""
 
 _EXPECTED = {
     "model_type": "expected keys and values",
@@ -252,7 +252,7 @@ _EXPECTED = {
     "float_type": "expected a number",
     "bool_type": "expected true or false",
 }
-"""Pydantic's errors that speak of Python, for people who write YAML."""
+"""Replacements of pydantic's messages that name types of Python."""
 
 
 def one_line(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any]) -> str:

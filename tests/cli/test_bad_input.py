@@ -274,7 +274,7 @@ def test_arguments_that_typer_refuses(bonbon: Command, arguments: Sequence[str])
     outcome = bonbon(*arguments)
 
     assert outcome.code == 2
-    assert "--help` says what it takes" in outcome.err
+    assert "--help` shows the usage" in outcome.err
 
 
 def test_a_place_that_cannot_be_written(bonbon: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,9 +285,9 @@ def test_a_place_that_cannot_be_written(bonbon: Command, monkeypatch: pytest.Mon
     line = refused(bonbon("run", "recipe.yaml"))
 
     assert line == (
-        "bonbon: shard.parquet could not be written whole (No space left on device), as happens "
-        "when the disk is full; free disk space and run the same command again: what is done "
-        "stays done"
+        "bonbon: shard.parquet could not be written completely (No space left on device), as "
+        "happens when the disk is full; free disk space and run the same command again: finished "
+        "work is kept"
     )
 
 

@@ -107,7 +107,7 @@ def test_rejection_draws_fewer_tokens_of_the_same_answers(best: Command) -> None
     assert short["num_tokens"] < plain["num_tokens"]
     assert (short["base_reward"], short["win_rate"]) == (None, None)  # the worst are missing
     sheet = best("1 2", "--n", "12", *WARM, "--reject", "0.5").out
-    assert f"{short['num_dropped']} answers were given up early." in sheet
+    assert f"{short['num_dropped']} answers were dropped early." in sheet
     assert "One draw" not in sheet
 
 

@@ -50,7 +50,7 @@ def test_signals_end_it_in_the_same_words(
         _, complaint = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == code
-    assert complaint == "\nbonbon: stopped; the same command goes on from here\n"
+    assert complaint == "\nbonbon: stopped; run the same command again to continue\n"
     assert len(CandidateStore(tmp_path / "run").read("train")) == 160
 
 
@@ -127,7 +127,7 @@ def test_a_pipe_that_nobody_reads(verb: Sequence[str]) -> None:
     assert "Exception ignored" not in done.stderr
     if done.returncode:  # the pipe may have been closed before or after all was written
         assert done.returncode == 2
-        assert done.stderr == "bonbon: nobody reads the output any more; what is done stays done\n"
+        assert done.stderr == "bonbon: the output is closed; finished work is kept\n"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_training_on_a_full_disk_is_one_line_and_goes_on_when_there_is_room(
     assert "Traceback" not in stopped.stderr
     last = stopped.stderr.strip().splitlines()[-1]
     assert last.startswith("bonbon: ")
-    assert "what is done stays done" in last
+    assert "finished work is kept" in last
 
     assert limited(warm, "RLIMIT_FSIZE", -1, "train", "recipe.yaml", "--out", "run").returncode == 0
     assert json.loads((place / "run" / "stages" / "train.json").read_text())["finished"]

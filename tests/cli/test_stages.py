@@ -42,7 +42,7 @@ def test_killed_and_stopped_and_started_again(place: Path, warm: WarmPython) -> 
         stopped.send_signal(signal.SIGINT)
         _, complaint = stopped.communicate(timeout=PATIENCE)
     assert stopped.returncode == 130
-    assert complaint == "\nbonbon: stopped; the same command goes on from here\n"
+    assert complaint == "\nbonbon: stopped; run the same command again to continue\n"
 
     whole = warm.finished(*command, cwd=place)
     assert (whole.returncode, whole.stderr) == (0, "")

@@ -354,7 +354,7 @@ def test_the_page_works_in_a_browser_light_and_dark(done: Path, tmp_path: Path) 
             "did you mean 'compare.methods.rank.training'?",
         ),
         (("gold: digits:total", "gold: 3"), "compare.gold: got 3"),
-        (("max_new_tokens: 5}", "max_new_tokens: 5, stop: [x]}"), "knows no stop strings"),
+        (("max_new_tokens: 5}", "max_new_tokens: 5, stop: [x]}"), "has no stop strings"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(

@@ -89,7 +89,7 @@ def test_a_file_where_a_folder_belongs_is_found_before_anything_is_drawn(
     (tmp_path / name).touch()
     run_directory = RunDirectory(tmp_path, make_recipe({}), Console())
 
-    with pytest.raises(ConfigError, match=f"{name} is no folder"), run_directory.opened():
+    with pytest.raises(ConfigError, match=f"{name} is not a folder"), run_directory.opened():
         raise AssertionError
 
 
@@ -101,7 +101,7 @@ def test_a_folder_where_a_file_belongs_is_found_before_anything_is_drawn(
     (tmp_path / "recipe.yaml").mkdir(exist_ok=True)
     run_directory = RunDirectory(tmp_path, make_recipe({}), Console())
 
-    with pytest.raises(ConfigError, match="is a folder, and a file"), run_directory.opened():
+    with pytest.raises(ConfigError, match="is a folder, but the run"), run_directory.opened():
         raise AssertionError
 
 
@@ -111,5 +111,5 @@ def test_a_directory_that_may_not_be_written_to_is_refused(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root
     run_directory = RunDirectory(tmp_path, make_recipe({}), Console())
 
-    with pytest.raises(ConfigError, match="cannot be written to"), run_directory.opened():
+    with pytest.raises(ConfigError, match="is not writable"), run_directory.opened():
         raise AssertionError

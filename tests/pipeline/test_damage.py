@@ -271,7 +271,9 @@ def test_edited_rows_are_noticed_and_made_again(
 ) -> None:
     file = run_directory / name
     pq.write_table(edit(pq.read_table(file)), file)
-    with pytest.raises(BonbonError, match=f"{file.name} is not what was written; run the command"):
+    with pytest.raises(
+        BonbonError, match=f"{file.name} has changed since it was written; run the command"
+    ):
         report_run(run_directory)
     told = bonbon_run(recipe, run_directory).text
 

@@ -148,7 +148,7 @@ def test_trl_reads_the_chats_that_were_answered(
     assert len(drawn) > cut + other, "some come back whole"
     told = export.remark or ""
     assert (f"{cut} answers were cut at the length limit" in told) == (cut > 0)
-    assert (f"{other} answers come to other tokens" in told) == (other > 0)
+    assert (f"{other} answers have other tokens" in told) == (other > 0)
     assert "prompts come" not in told
 
 
@@ -194,7 +194,7 @@ def test_prompts_that_are_read_otherwise_are_counted(trial: Path, checkpoint: Ch
     directory = scored(trial, checkpoint("chatml"), write_chats(trial))
     (trial / "chats.jsonl").unlink()
     export, rows = exported(directory, "pairs")
-    assert f"{len(rows)} prompts come to other tokens than were answered" in (export.remark or "")
+    assert f"{len(rows)} prompts have other tokens than were answered" in (export.remark or "")
 
 
 def test_messages_load_from_parquet_and_do_not_fit_csv(trial: Path, checkpoint: Checkpoint) -> None:

@@ -1,1 +1,1 @@
-"""The command line: one file per verb, no logic; heavy imports wait until a verb runs."""
+"""The command line: one file per verb, without logic; heavy imports wait until a verb runs."""

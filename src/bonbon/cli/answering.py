@@ -1,4 +1,4 @@
-"""What `bonbon best` does and prints; imports torch, so the verb imports it when it runs."""
+"""Implements `bonbon best`; imports torch, so the verb imports this module only when it runs."""
 
 import math
 import sys
@@ -27,7 +27,7 @@ SCORES = {
     "majority": "votes",
     "borda": "self-certainty",
 }
-"""What a rule's scores are, where they are not the reward itself."""
+"""Names of the scores of rules that do not rank by the reward alone."""
 
 
 def show_best(
@@ -70,7 +70,7 @@ def _print_sheet(console: Console, best: BestAnswer, recipe: Recipe) -> None:
     if best.choice.runner_up is not None:
         _print_answer(console, "Runner-up", best, best.choice.runner_up)
     elif len(best.candidates) > 1:
-        console.say("\nNo runner-up: all say the same.")
+        console.say("\nNo runner-up: all answers are the same.")
     ranked = sorted(best.choice.scores.tolist(), reverse=True)
     console.say(f"\nScores: {' '.join(_short(score) for score in ranked)}")
     for line in _remarks(best):
@@ -101,17 +101,17 @@ def _marks(best: BestAnswer, index: int) -> list[str]:
 
 
 def _remarks(best: BestAnswer) -> list[str]:
-    """Return what is worth knowing besides the answer."""
+    """Return further lines about the answer."""
     remarks: list[str] = []
     if best.base_reward is not None:
         remarks.append(f"One draw scores {_short(best.base_reward)} on average.")
     if best.win_rate is not None:
         n = len(best.candidates)
         ties = len(set(best.choice.scores.tolist())) < n
-        counted = f", and {best.win_rate:.1%} with ties as many as here" if ties else ""
+        counted = f", and {best.win_rate:.1%} with the ties of these answers" if ties else ""
         remarks.append(f"Best-of-{n} wins {n / (n + 1):.1%} against one draw{counted}.")
     if best.num_dropped:
-        remarks.append(f"{best.num_dropped} answers were given up early.")
+        remarks.append(f"{best.num_dropped} answers were dropped early.")
     if best.num_unscored:
         remarks.append(f"{best.num_unscored} answers have no score and were left out.")
     remarks.append(f"{best.num_tokens:,} tokens in {best.seconds:.1f} s.")

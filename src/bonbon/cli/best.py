@@ -1,4 +1,4 @@
-"""`bonbon best`: one prompt, n answers, the chosen one."""
+"""`bonbon best`: answers one prompt with the best of n completions."""
 
 import sys
 from typing import Annotated

@@ -11,7 +11,7 @@ from bonbon.console import shown
 
 
 class ExportFormat(StrEnum):
-    """What to write."""
+    """Formats of an export."""
 
     PAIRS = "pairs"
     SFT = "sft"
@@ -20,7 +20,7 @@ class ExportFormat(StrEnum):
 
 
 class CandidateSet(StrEnum):
-    """Which candidates."""
+    """Sets of candidates to export."""
 
     TRAIN = "train"
     EVAL_BASE = "eval-base"

@@ -1,4 +1,4 @@
-"""What `bonbon reward fit` does and prints; imports torch, so the verb imports it when it runs."""
+"""Implements `bonbon reward fit`; imports torch, so the verb imports this module when it runs."""
 
 import math
 from collections.abc import Mapping

@@ -46,12 +46,12 @@ FIXABLE = {
     errno.ESTALE,
     errno.ETXTBSY,
 }
-"""What the system says of files that a person has to make room for, move or allow."""
+"""Errors of the system about files that the user can fix: full disks, paths, permissions."""
 
 MAX_LINE = 900
-"""Of an error's characters: its beginning says what is wrong, its end what to do."""
+"""Most characters of an error line; the middle is cut, since the end says what to do."""
 
-UNREAD = "nobody reads the output any more; what is done stays done"
+UNREAD = "the output is closed; finished work is kept"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (
@@ -116,18 +116,18 @@ def _run() -> None:
     except OSError as error:
         if error.errno not in FIXABLE:
             raise
-        _refuse(f"{error.filename or 'the disk'}: {error.strerror}; what is done stays done")
+        _refuse(f"{error.filename or 'the disk'}: {error.strerror}; finished work is kept")
     except Stopped as stop:
-        typer.echo("\nbonbon: stopped; the same command goes on from here", err=True)
+        typer.echo("\nbonbon: stopped; run the same command again to continue", err=True)
         sys.exit(stop.code)
     except (SystemExit, KeyboardInterrupt) as error:
-        # Rich ends the process where nobody reads.
+        # Rich ends the process if the output is closed.
         unread = isinstance(error.__context__, BrokenPipeError)
         _refuse(UNREAD if unread else _ended_by(error))
 
 
 def _invoke() -> None:
-    """Do what the arguments say; unlike typer's own way, it leaves every ending to `_run`."""
+    """Run the command; unlike typer's own runner, this leaves every exit to `_run`."""
     command = typer.main.get_command(app)
     with command.make_context("bonbon", sys.argv[1:]) as context:
         command.invoke(context)
@@ -141,17 +141,17 @@ def _usage(error: TyperException) -> str:
         sys.exit(2)
     context = getattr(error, "ctx", None)
     path = "bonbon" if context is None else context.command_path
-    return f"{problem[0].lower()}{problem[1:]}; `{path} --help` says what it takes"
+    return f"{problem[0].lower()}{problem[1:]}; `{path} --help` shows the usage"
 
 
 def _ended_by(error: BaseException) -> str:
-    """Say which code wanted to end the process; bonbon itself does not end so."""
+    """Say which code tried to end the process; bonbon itself does not do that."""
     from bonbon.rewards.base import raised_at
 
     said = f"({error})" if str(error) else ""
     return (
-        f"{type(error).__name__}{said} was raised at {raised_at(error)}, as if to end the program; "
-        "fix that code and run the same command again: what is done stays done"
+        f"{type(error).__name__}{said} was raised at {raised_at(error)}, which ends the program; "
+        "fix that code and run the same command again: finished work is kept"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the verbs of a recipe do; imports torch, so verbs import it when they run."""
+"""Implements the verbs of a recipe; imports torch, so verbs import this module when they run."""
 
 import logging
 import sys
@@ -22,7 +22,7 @@ from bonbon.report.terminal import summary_lines, summary_table
 OUT_OF_MEMORY_ADVICE = (
     "lower sampling.engine.rows, training.tokens_per_forward or evaluation.groups_per_batch, set "
     "training.gradient_checkpointing, or train with training.lora, and run the same command "
-    "again: what is done stays done"
+    "again: finished work is kept"
 )
 
 
@@ -75,7 +75,7 @@ def add_reward(path: Path, out: Path | None, overrides: Sequence[str], also: str
 
 
 def default_directory(recipe: Recipe) -> Path:
-    """Return where a recipe's run goes unless the user says otherwise."""
+    """Return the default run directory of a recipe."""
     return Path("runs") / recipe.name
 
 
@@ -87,7 +87,7 @@ def with_plain_errors(*, when_memory_is_full: str) -> Generator[None]:
         when_memory_is_full: what to do about it.
 
     Raises:
-        BonbonError: memory is full, or a file could not be written whole.
+        BonbonError: memory is full, or a file could not be written completely.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -108,9 +108,9 @@ def with_plain_errors(*, when_memory_is_full: str) -> Generator[None]:
             if is_out_of_disk(error):
                 file = getattr(error, "filename", None) or "a file"
                 raise BonbonError(
-                    f"{file} could not be written whole ({_reason(error)}), as happens when the "
-                    "disk is full; free disk space and run the same command again: what is done "
-                    "stays done"
+                    f"{file} could not be written completely ({_reason(error)}), as happens when "
+                    "the disk is full; free disk space and run the same command again: finished "
+                    "work is kept"
                 ) from error
             raise
 

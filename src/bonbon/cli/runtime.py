@@ -1,4 +1,4 @@
-"""How the process uses cores, memory and its streams, and how it ends."""
+"""Settings of the process: threads, memory, standard streams, signals and exit."""
 
 import atexit
 import ctypes
@@ -19,10 +19,9 @@ STDERR = 2
 def prepare_process() -> None:
     """Let threads wait without spinning, and keep freed memory for the next large tensor.
 
-    A CPU's model makes and frees tensors of many MB at every step. Handing each back to the
-    kernel and asking for it again, zeroed page by page, was measured at up to a third of the time.
-    Products of every new shape are compiled and kept, about a megabyte each: a few steps' worth
-    are enough.
+    On a CPU a model allocates and frees tensors of many MB at every step. Returning each to the
+    kernel and getting zeroed pages again took up to a third of the time. oneDNN compiles a product
+    for every new shape and caches it, about a megabyte each; a cache for a few steps is enough.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -36,9 +35,9 @@ def prepare_process() -> None:
 
 
 def _prepare_streams() -> None:
-    """Have all three streams, and let none of them fail at a sign that its encoding lacks.
+    """Open all three standard streams, and let none fail at characters that its encoding lacks.
 
-    Where one is closed, the next file that is opened would take its number, and be printed into.
+    If a stream is closed, the next file that is opened gets its number, and output would go there.
     """
     spare = 0
     while spare <= STDERR:
@@ -53,10 +52,10 @@ def _prepare_streams() -> None:
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asks the process to end; a plain KeyboardInterrupt was raised by some code.
+    """Raised when a signal asks the process to end; other code raises a plain KeyboardInterrupt.
 
     Attributes:
-        code: what the process ends with, 128 and the signal's number.
+        code: the exit code: 128 plus the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -67,10 +66,10 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopped_by_signals() -> Generator[None]:
-    """Let SIGTERM and SIGHUP end what is being done as Ctrl-C does; what is ignored stays so.
+    """Let SIGTERM and SIGHUP stop the command as Ctrl-C does; ignored signals stay ignored.
 
-    Of several launched processes the launcher ends one that waits for the others, and Python would
-    not come to its handler there.
+    In a launched training only Ctrl-C is handled: the launcher ends processes that wait for others,
+    and Python would not get to run a handler there.
     """
     asks = [signal.SIGINT]
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -91,7 +90,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def let_go_of_output() -> None:
-    """Write out what is buffered, and drop what the other side does not take."""
+    """Flush the output, and drop the rest if the reader has closed it."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -102,12 +101,12 @@ def let_go_of_output() -> None:
 
 @contextmanager
 def leaving_at_once() -> Generator[None]:
-    """End one of several launched processes where its work ends; a single one ends as usual.
+    """End a launched process without tearing down Python; a single process ends as usual.
 
-    A thread of gloo may still hold a tensor that Python made. If it lets go of it while the
-    interpreter is taken apart, the process aborts after all is done (pytorch issue 190489), and
-    FSDP keeps those threads alive even after its process group was destroyed. So exit handlers run
-    and nothing is taken apart, as multiprocessing ends its children.
+    A thread of gloo may still hold a tensor that Python created. If it releases the tensor while
+    the interpreter shuts down, the process aborts although its work is done (pytorch issue 190489).
+    FSDP keeps these threads alive even after its process group is destroyed. So only exit handlers
+    run, and then the process exits, as multiprocessing ends its children.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield
@@ -128,7 +127,7 @@ def leaving_at_once() -> Generator[None]:
 
 
 def _code(stop: SystemExit) -> int:
-    """Return what the interpreter would end with, and say what it would say."""
+    """Return the exit code that the interpreter would use, and print its message."""
     if isinstance(stop.code, int) or stop.code is None:
         return stop.code or 0
     sys.stderr.write(f"{stop.code}\n")

@@ -97,7 +97,7 @@ def quickstart(
     override: Overrides = None,
     fresh: Fresh = False,
 ) -> None:
-    """Run all stages on what comes with bonbon: SmolLM2-135M learns to answer warmly."""
+    """Run all stages on the bundled model and prompts: SmolLM2-135M learns to answer warmly."""
     from bonbon.cli.recipe_commands import run_recipe
 
     overrides = [*(FAST if fast else ()), *(override or ())]

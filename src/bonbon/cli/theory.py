@@ -71,8 +71,8 @@ def _sheet(plan: Plan) -> str:
         ("KL from the base", f"{plan.kl:.6f} nats"),
         ("cost", forward),
         *_whole_rows(plan),
-        ("most that any policy wins at this KL", f"{plan.optimal_win_rate:.6f}{_above(plan)}"),
-        ("least KL of any policy that wins this", f"{plan.optimal_kl:.6f} nats"),
+        ("highest win rate at this KL", f"{plan.optimal_win_rate:.6f}{_above(plan)}"),
+        ("lowest KL at this win rate", f"{plan.optimal_kl:.6f} nats"),
     ]
     width = max(len(label) for label, _ in rows)
     lines = [f"  {label:<{width}}  {value}" for label, value in rows]

@@ -37,7 +37,7 @@ LOGPROBS = "base-logprobs"
 """The stage that reads some of the base's held-out draws with a model."""
 
 FEWEST_READ = 16
-"""At least so many of a prompt's held-out draws of the base are read, for KL(goal ‖ π)."""
+"""Fewest held-out draws of the base that are read for each prompt, for KL(goal ‖ π)."""
 
 
 def method_directory(directory: Path, name: str, seed: int) -> Path:

@@ -32,7 +32,7 @@ from bonbon.theory.estimators import Interval
 PAGE_NAME = "comparison.html"
 TABLE_NAME = "comparison.csv"
 MOST_SHOWN = 4
-"""At most so many answers of one method are shown for each prompt."""
+"""Most answers of one method that are shown for each prompt."""
 
 Draw = Callable[..., Figure]
 

@@ -15,7 +15,7 @@ from bonbon.theory.estimators import Interval
 from bonbon.theory.parse import parse_tilt
 
 TRUSTED_RANGE = 4.0
-"""A fit is trusted up to so many times the largest measured KL."""
+"""A fit is trusted up to this multiple of the largest measured KL."""
 
 NEAR = 1.5
 """A method counts as measured at a KL if one of its points is within this factor of it."""

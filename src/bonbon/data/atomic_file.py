@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file is replaced completely or stays as it was."""
 
 import glob
 import os

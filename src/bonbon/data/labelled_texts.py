@@ -276,7 +276,7 @@ def _number(row: PromptRow) -> float:
     value = row.values.get("label")
     try:
         number = float(value) if isinstance(value, int | float | str) else math.nan
-    except (ValueError, OverflowError):  # OverflowError: an integer beyond all floats
+    except (ValueError, OverflowError):  # OverflowError: an integer too large for a float
         number = math.nan
     if not math.isfinite(number):
         got = repr(value) if isinstance(value, float | str) else kind_of(value)
@@ -317,7 +317,7 @@ SOURCES = {
 """Source of the sentences of each file."""
 
 SHARED_WORDS = 8
-"""Texts with so many consecutive words in common count as versions of the same text."""
+"""Texts with this many consecutive words in common count as versions of the same text."""
 
 Part = Literal["proxy", "gold"]
 """Which half: a policy is trained on a reward fitted to one, and judged by the other's."""

@@ -9,7 +9,7 @@ from bonbon.theory.estimators import Interval, bootstrap_bounds
 
 NORMAL_975 = 1.959964
 POWER_FACTOR = NORMAL_975 + 0.841621
-"""A difference of so many standard errors is detected with power 0.8 at the 5 % level."""
+"""A difference of this many standard errors is detected with power 0.8 at the 5 % level."""
 
 ROUNDING = 1e-9
 """Standard errors below this are rounding errors."""

@@ -42,7 +42,7 @@ class BestOfN:
     """The best of n completions of a prompt.
 
     Attributes:
-        prompt: what was asked.
+        prompt: the prompt.
         text: the completion with the highest reward; equal rewards are decided by the seed.
         reward: its reward.
         candidates: all n completions, with token ids and log-probabilities.
@@ -112,7 +112,7 @@ def best_of_n(
 
 
 def prompt_from(content: str | Sequence[Message] | Prompt, *, system: str | None = None) -> Prompt:
-    """Return a prompt whose id is made of its content, which its random numbers depend on."""
+    """Return a prompt with an id made from its content; its random numbers depend on the id."""
     if isinstance(content, Prompt):
         return content
     if isinstance(content, str) and system is not None:
@@ -200,12 +200,12 @@ class BestAnswer:
     Attributes:
         rule: how the choice was made.
         candidates: those that were finished and can be chosen.
-        rewards: of each candidate; None if no reward was asked.
-        reward_name: of the reward; None likewise.
+        rewards: reward of each candidate; None without a reward.
+        reward_name: name of the reward; None without a reward.
         choice: the chosen one, the runner-up, and the scores.
-        num_dropped: completions given up early.
+        num_dropped: completions that were dropped early.
         num_unscored: completions without a score, which cannot be chosen.
-        num_tokens: drawn in all, those of dropped completions included.
+        num_tokens: all tokens that were drawn, including those of dropped completions.
         seconds: from the first token to the choice.
     """
 
@@ -226,22 +226,22 @@ class BestAnswer:
 
     @property
     def runner_up(self) -> Candidate | None:
-        """The next best that says something else."""
+        """The next best candidate with another text; None if there is none."""
         index = self.choice.runner_up
         return None if index is None else self.candidates[index]
 
     @property
     def base_reward(self) -> float | None:
-        """Mean reward of one draw; None if completions are missing, as the worst then are."""
+        """Mean reward of one draw; None if completions were dropped, since these are the worst."""
         if self.rewards is None or self.num_dropped:
             return None
         return float(self.rewards.mean())
 
     @property
     def win_rate(self) -> float | None:
-        """Share of comparisons with one draw that best-of-n wins, this prompt's ties counted.
+        """Win rate of best-of-n against one draw, with the ties of this prompt.
 
-        Without ties n / (n + 1). None for other rules, and if completions were given up.
+        Without ties it is n / (n + 1). It is None for other rules, and if completions were dropped.
         """
         if self.rewards is None or self.num_dropped or self.rule.method != "best":
             return None
@@ -259,11 +259,11 @@ def answer_prompt(
     """Draw the recipe's n completions of a prompt and choose one.
 
     Args:
-        prompt: what to answer.
+        prompt: the prompt to answer.
         recipe: its policy, sampling, reward and seed are used.
-        rule: how to choose.
-        reject: give up this share of the completions at each quarter of the length limit.
-        on_progress: told of tokens and completions.
+        rule: the selection rule.
+        reject: drop this share of the completions at each quarter of the length limit.
+        on_progress: called with the numbers of new tokens and of newly finished completions.
 
     Raises:
         BonbonError: the model or the reward cannot do what is asked.
@@ -303,12 +303,12 @@ def answer_prompt(
 
 
 def _check_rejection(recipe: Recipe, reject: float) -> None:
-    """Refuse to give up early on what another engine draws, or what is drawn in two steps."""
+    """Refuse early rejection with another engine, or with rescored log-probabilities."""
     check_fraction(reject)
     sampling = recipe.sampling
     if not isinstance(sampling.engine, TransformersEngine) or sampling.logprobs == "rescored":
         raise ConfigError(
-            "giving up on answers early takes the engine 'transformers' and its own "
+            "dropping completions early needs the engine 'transformers' and its own "
             f"log-probabilities, got engine {sampling.engine.kind!r} and logprobs "
             f"{sampling.logprobs!r}; leave --reject out, or change these"
         )

@@ -15,7 +15,7 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.native.sampler import TransformersEngine
 from bonbon.training.config import TrainingConfig
 
-# They change what the user sees, or where and how fast training runs, but not its result.
+# These settings change logs, place or speed of training, but not its result.
 TRAINING_BOOKKEEPING = {
     "report_to",
     "checkpoints",
@@ -78,7 +78,7 @@ def training_settings(
     sampling: Mapping[str, Any],
     scores: Mapping[CandidateKey, float | None],
 ) -> dict[str, Any]:
-    """Return what the trained model depends on: of rewards, the numbers alone."""
+    """Return what the trained model depends on; of the rewards only the scores count."""
     return {
         "tilt": recipe.goal.name,
         "seed": recipe.seed,
@@ -159,7 +159,7 @@ def trained_sampling_settings(
 
 
 def trained_sampling(config: SamplingConfig) -> SamplingConfig:
-    """Return how to draw from the trained model: here, if the engine serves only the base."""
+    """Return how to draw from the trained model: in this process if the engine serves the base."""
     if not config.engine.draws_trained_models:
         return config.model_copy(update={"engine": TransformersEngine()})
     return config

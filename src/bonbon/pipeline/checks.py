@@ -22,7 +22,7 @@ from bonbon.sampling.native.sampler import TransformersEngine
 from bonbon.training.lora import check_targets
 
 LEAST_KL = 1e-6
-"""Of a goal from the base, in nats: less than any training reaches."""
+"""A goal with a smaller KL from the base, in nats, counts as the base itself."""
 
 
 def check_recipe(recipe: Recipe, stages: Sequence[str] = ("sample", "score", "train")) -> None:
@@ -84,8 +84,8 @@ def check_training(recipe: Recipe) -> None:
         if recipe.sampling.stop:
             raise ConfigError(
                 f"sampling.stop = {list(recipe.sampling.stop)}, but objective "
-                f"{recipe.training.objective!r} draws through TRL, which knows no stop strings; "
-                "leave them out, or use an objective of bonbon's own"
+                f"{recipe.training.objective!r} draws through TRL, which has no stop strings; "
+                "leave them out, or use an objective that does not train through TRL"
             )
     if recipe.rounds.count > 1:
         refuse_several("training in rounds, which draws in between,")
@@ -103,14 +103,14 @@ def _check_candidates(recipe: Recipe) -> None:
     if recipe.training.preferences is None and recipe.final_goal.kl < LEAST_KL:
         raise ConfigError(
             f"tilt = {recipe.tilt}, which is the base itself, so there is nothing to learn; "
-            "expected one that asks for more, such as best-of-8 (`bonbon theory` says what a goal "
-            "reaches)"
+            "expected a tilt farther from it, such as best-of-8 (`bonbon theory` shows its win "
+            "rate and KL)"
         )
     if recipe.sampling.truncated:
         raise ConfigError(
             f"sampling.top_k = {recipe.sampling.top_k}, sampling.top_p = {recipe.sampling.top_p}, "
             "but training needs draws from the whole policy: leave both out "
-            "(`bonbon sample` and `bonbon score` take them)"
+            "(`bonbon sample` and `bonbon score` allow them)"
         )
 
 
@@ -137,10 +137,10 @@ def _check_tracker(name: str) -> None:
 
 
 DISK_BYTES, MEMORY_BYTES = 40, 300
-"""What a stored completion takes at the very least, however short: a row, and its record."""
+"""Least bytes of a stored completion, however short: its row on disk, and its record in memory."""
 
 POSITION_BYTES = 8
-"""Bytes of the random number for one token; the built-in engine makes those of a shard at once."""
+"""Bytes of a token's random number; the built-in engine creates those of a whole shard together."""
 
 
 def check_amount(recipe: Recipe, prompts: Sequence[Prompt], directory: Path | None = None) -> None:

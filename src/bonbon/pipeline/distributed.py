@@ -36,13 +36,13 @@ def on_main(compute: Callable[[], Value]) -> Value:
 
 
 def refuse_several(what: str) -> None:
-    """Refuse to do in several processes what one process does.
+    """Refuse to run work for one process in several processes.
 
     Raises:
         ConfigError: several processes were launched.
     """
     if num_processes() > 1:
         raise ConfigError(
-            f"{what} is done by one process, and {num_processes()} were launched; launch "
-            "`bonbon train` alone with accelerate, and run the other verbs without it"
+            f"{what} runs in one process, but {num_processes()} were launched; launch "
+            "only `bonbon train` with accelerate, and run the other verbs without it"
         )

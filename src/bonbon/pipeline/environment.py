@@ -15,10 +15,10 @@ PACKAGES = {
     "peft": "peft",
     "trl": "trl",
 }
-"""What a package is called here, and where it is installed from."""
+"""Names of packages in the records, and their names on PyPI."""
 
 EXTRAS = ("accelerate", "datasets", "openai", "ray", "safetensors", "scikit-learn", "vllm")
-"""Further packages that a report of a problem should name."""
+"""Further packages that a bug report should name."""
 
 DESCRIBE = ["describe", "--always", "--exclude=*", "--dirty=+"]
 
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def environment_report() -> list[str]:
-    """Return what a report of a problem should say of this machine, a line each."""
+    """Return the lines about this machine that a bug report should contain."""
     import torch  # noqa: PLC0415 - slow, and only needed here
 
     lines = [f"{name} {number}" for name, number in versions().items()]
@@ -60,7 +60,7 @@ def environment_report() -> list[str]:
 
 
 def checkout_commit(file: Path) -> str | None:
-    """Return the short commit that a file under git's care is of, with a + if any has changed."""
+    """Return the short commit of a file's git checkout, with a + if a tracked file has changed."""
     described: list[str] = []
     for question in (["ls-files", "--error-unmatch", file.name], DESCRIBE):
         try:
@@ -84,7 +84,7 @@ def circumstances() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the processor's name where Linux tells it, else its architecture."""
+    """Return the processor's name on Linux, else its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":")[1].strip() for line in lines if "model name" in line)

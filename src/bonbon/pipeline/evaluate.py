@@ -36,7 +36,7 @@ KL_FILE = "kl.json"
 
 
 def write_kl(directory: Path, prompt_ids: Sequence[str], kl: PromptKL) -> None:
-    """Keep the KL of every held-out prompt, in nats, by both estimators."""
+    """Store the KL of every held-out prompt, in nats, by both estimators."""
     table = {
         prompt: {"rao_blackwell": exact, "monte_carlo": drawn}
         for prompt, exact, drawn in zip(
@@ -47,7 +47,7 @@ def write_kl(directory: Path, prompt_ids: Sequence[str], kl: PromptKL) -> None:
 
 
 def read_kl(directory: Path) -> dict[str, dict[str, float]]:
-    """Return what `write_kl` kept, by prompt."""
+    """Return what `write_kl` has stored, by prompt."""
     return json.loads((directory / KL_FILE).read_text(encoding="utf-8"))
 
 
@@ -66,7 +66,8 @@ def group_logprobs(
         policy: reads the candidates.
         groups: candidates by prompt.
         temperature: divides the logits; it is part of the policy.
-        bfloat16: multiply matrices in it, as training does, whatever the weights are in.
+        bfloat16: compute matrix products in bfloat16, as training does, whatever the weights'
+            precision.
         on_group: called after each group with the number of its completions' tokens.
     """
     numbers: list[float] = []
@@ -100,7 +101,7 @@ TIMED_STAGES = {
         "evaluate",
     ),
 }
-"""What the seconds and work of stages are called in `metrics.json`; `*` stands for any rest."""
+"""Names in `metrics.json` of the stages' seconds and work; `*` matches any suffix."""
 
 
 def measure_kl(
@@ -193,7 +194,7 @@ def result_files(directory: Path) -> list[Path]:
 
 
 def has_results(run_directory: RunDirectory) -> bool:
-    """Return whether an evaluation's results are all there."""
+    """Return whether all results of an evaluation exist."""
     return all(path.is_file() for path in result_files(run_directory.path))
 
 

@@ -1,4 +1,4 @@
-"""Exporting a run's candidates."""
+"""Exports the candidates of a run."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,18 @@ from bonbon.recipe import Recipe, load_run_recipe
 from bonbon.records import Candidate, Message, Prompt, ScoredGroup
 from bonbon.selection.ranks import rank_order, tie_rng
 
-CUT = "answers were cut at the length limit, and are given an end"
-OTHER_ANSWER = "answers come to other tokens than were drawn"
-OTHER_PROMPT = "prompts come to other tokens than were answered"
+CUT = "answers were cut at the length limit, and get an end"
+OTHER_ANSWER = "answers have other tokens than were drawn"
+OTHER_PROMPT = "prompts have other tokens than were answered"
 
 
 @dataclass(frozen=True)
 class TrainerReading:
-    """Reads rows as TRL's trainers do, to tell what of them is not what was drawn.
+    """Reads rows as TRL's trainers do, to find rows with other tokens than were drawn.
 
     Attributes:
-        policy: the tokenizer that the trainer is given.
-        prompts: those of the recipe's file, by id; none if the file is gone.
+        policy: the trainer's tokenizer.
+        prompts: the prompts of the recipe's file, by id; empty if the file is missing.
     """
 
     policy: PolicyTokenizer
@@ -47,7 +47,7 @@ class TrainerReading:
     def chats(self, groups: Sequence[ScoredGroup]) -> dict[str, list[Message]] | None:
         """Return the messages of every prompt, None where the policy reads plain text.
 
-        Of a chat the record itself holds no more than the last message.
+        A candidate's record holds only the last message of a chat.
         """
         if not self.policy.use_chat_template:
             return None
@@ -56,7 +56,7 @@ class TrainerReading:
     def remark(
         self, candidates: Sequence[Candidate], chats: Mapping[str, Sequence[Message]] | None
     ) -> str | None:
-        """Say how many of some exported candidates are read otherwise; None if none is."""
+        """Say how many candidates a trainer reads with other tokens; None if there are none."""
         counts: Counter[str] = Counter()
         prompts: dict[str, bool] = {}
         for candidate in candidates:
@@ -72,12 +72,12 @@ class TrainerReading:
         if not remarks:
             return None
         return (
-            f"Read back with the policy's tokenizer, of {len(candidates)} answers to "
+            f"Encoded again with the policy's tokenizer, of {len(candidates)} answers to "
             f"{len(prompts)} prompts: {remarks} (--format candidates has the tokens themselves)."
         )
 
     def _chat(self, candidate: Candidate) -> list[Message]:
-        """Return the messages of the prompt that comes to the very tokens that were answered."""
+        """Return the messages that give exactly the prompt tokens that were answered."""
         shown = Prompt(candidate.prompt_id, candidate.prompt_text, "train")
         known = self.prompts.get(candidate.prompt_id)
         likely = [shown] if known is None or known.text != candidate.prompt_text else [known, shown]
@@ -105,7 +105,7 @@ class TrainerReading:
             try:
                 prompt = self._rendered(chat, add_generation_prompt=True)
                 whole = self._rendered([*chat, answer], add_generation_prompt=False)
-            except PromptError:  # then no trainer can read the row
+            except PromptError:  # no trainer can read such a row
                 return (), ()
         pairs = zip(prompt, whole, strict=False)
         start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -114,7 +114,7 @@ class TrainerReading:
     def _rendered(
         self, messages: Sequence[Message], *, add_generation_prompt: bool
     ) -> tuple[int, ...]:
-        """Encode messages as they are read today: other trainers do not keep a run's clock."""
+        """Encode messages with today's date, because other trainers do not know the run's clock."""
         text = render_chat(
             self.policy.tokenizer,
             messages,
@@ -124,7 +124,7 @@ class TrainerReading:
         return tuple(self.policy.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _ended(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """Return an answer's ids up to its end; templates write spaces behind it."""
+        """Return an answer's ids up to its end; some templates write spaces after it."""
         ends = self.policy.eos_token_ids
         end = next((index for index, token in enumerate(token_ids) if token in ends), None)
         if end is None or self.policy.decode(token_ids[end + 1 :]).strip():
@@ -133,16 +133,17 @@ class TrainerReading:
 
 
 WRITERS = {"pairs": export_pairs, "sft": export_sft, "unpaired": export_unpaired}
-"""What writes rows of texts, or of messages where the policy read chats."""
+"""Functions that write rows of texts, or of messages if the policy reads chats."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported.
+    """The result of an export.
 
     Attributes:
-        count: rows, and prompts left out.
-        remark: what a trainer reads otherwise than it was drawn; None if nothing.
+        count: numbers of rows and of prompts left out.
+        remark: a sentence about candidates that a trainer reads with other tokens; None if there
+            are none.
     """
 
     count: ExportCount
@@ -155,8 +156,8 @@ def export_run(
     """Write a set of a run's scored candidates, ranked as training ranks them.
 
     Args:
-        directory: of the run.
-        file: .jsonl, .parquet or .csv.
+        directory: the run directory.
+        file: the file to write: .jsonl, .parquet or .csv.
         format: one of `WRITERS`, or `candidates` for all of them as they are stored.
         set_name: `train`, `eval-base` or `eval-bonbon`.
         reward: name of the scores to rank by; by default the recipe's.
@@ -198,9 +199,9 @@ def _exported(
 
 
 def _tokenizer(recipe: Recipe, directory: Path) -> PolicyTokenizer:
-    """Return the tokenizer of the policy that answered, or the trained model's if it is gone.
+    """Return the tokenizer of the policy, or the trained model's if the policy is missing.
 
-    A run directory may come from somebody else, so no code that it names is executed.
+    A run directory may come from another person, so code that it names is not executed.
     """
     recipe = recipe.model_copy(
         update={"policy": recipe.policy.model_copy(update={"trust_remote_code": False})}
@@ -217,6 +218,6 @@ def _tokenizer(recipe: Recipe, directory: Path) -> PolicyTokenizer:
 def _prompts(recipe: Recipe, directory: Path) -> dict[str, Prompt]:
     try:
         prompts = RunDirectory(directory, recipe, Console(quiet=True)).prompts
-    except PromptError:  # a run may be taken elsewhere without its prompt file
+    except PromptError:  # a run directory may be copied without its prompt file
         return {}
     return {prompt.id: prompt for prompt in prompts}

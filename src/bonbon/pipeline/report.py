@@ -1,4 +1,4 @@
-"""Writing a run's report and its model's card."""
+"""Writes the report of a run and the card of its model."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from bonbon.report.page import write_report
 
 
 def report_run(directory: Path) -> Path:
-    """Write a run's report, and the card of its model if that is still there; return the report.
+    """Write a run's report, and its model's card if the model exists; return the report's path.
 
     Raises:
         ConfigError: not a run directory, or its evaluation is not finished.

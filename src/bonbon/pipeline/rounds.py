@@ -13,28 +13,28 @@ from bonbon.training.callbacks import TENSORBOARD
 from bonbon.training.references import REFERENCE_FILE
 
 ROUNDS = "rounds"
-"""The folder of the rounds but the last; a number names what is the same in any number of them."""
+"""The folder of all rounds but the last, by number: round 1 of 2 is also round 1 of 3."""
 
 IN_PLACE = "last-round"
-"""The record of which round's model is the run's."""
+"""The file that records which round's model is the run's."""
 
 TRAINED = ("model", "training.jsonl", TENSORBOARD)
-"""What training makes."""
+"""Files and folders that training writes."""
 
 REPORTS = (METRICS_FILE, KL_FILE, REPORT_FILE, FRONTIER_FILE)
-"""What is said of the run's model."""
+"""Files that describe the run's model."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round: the policy that it trains has drawn its candidates.
+    """A round of sampling and training; the policy that is trained has drawn the candidates.
 
     Attributes:
         number: 1 is trained on the base's candidates.
-        policy: what is trained.
-        directory: gets the checkpoints and the log.
-        model_directory: gets the model.
-        is_last: its model is the run's.
+        policy: the policy that is trained.
+        directory: where the checkpoints and the log are written.
+        model_directory: where the model is written.
+        is_last: the round's model is the run's model.
     """
 
     number: int
@@ -67,12 +67,12 @@ def rounds_of(run_directory: RunDirectory) -> list[Round]:
 
 
 def stays_on_goal(run_directory: RunDirectory, round_: Round) -> bool:
-    """Return whether a round's goal tilts the base although another policy draws."""
+    """Return whether the goal is a tilt of the base although another policy draws."""
     return round_.number > 1 and run_directory.recipe.rounds.kind == "on-policy"
 
 
 def load_trainable(recipe: Recipe, policy: PolicyConfig) -> Policy:
-    """Load what is trained: weights that move in float32, under adapters as the policy has them."""
+    """Load the policy to train: in float32, or under adapters in its own precision."""
     training = recipe.training
     lora = training.lora
     four_bit = lora is not None and lora.four_bit
@@ -81,16 +81,17 @@ def load_trainable(recipe: Recipe, policy: PolicyConfig) -> Policy:
 
 
 def is_in_place(run_directory: RunDirectory, round_: Round) -> bool:
-    """Return whether what lies where a round keeps its model is that round's."""
+    """Return whether the model in a round's model directory is this round's."""
     return not round_.is_last or _in_place(run_directory) == round_.number
 
 
 def put_in_place(run_directory: RunDirectory, last: Round) -> None:
     """Move the model of the last round to the top of the run directory.
 
-    If the recipe had another number of rounds before, another round's model is there: it moves to
-    the folder of its round, and the last round's model comes from its folder. So no round is
-    trained twice, and none is taken for another. After a kill the next call finishes the moves.
+    If the recipe had another number of rounds before, another round's model is there. It moves to
+    the folder of its round, and the last round's model moves from its folder to the top. So no
+    round is trained twice, or mistaken for another. If the process is killed, the next call
+    finishes the moves.
     """
     present = _in_place(run_directory)
     if present != last.number:
@@ -108,7 +109,7 @@ def put_in_place(run_directory: RunDirectory, last: Round) -> None:
 def _in_place(run_directory: RunDirectory) -> int:
     """Return the number of the round with its model at the top of the run directory, or 0."""
     recorded = recorded_settings(run_directory.path, IN_PLACE)
-    # A run that has not come to training, or is older than the record, has all others in folders.
+    # A run before training, or older than the record, has all other rounds in folders.
     return recorded.get("round", 1 + len(list((run_directory.path / ROUNDS).glob("*"))))
 
 

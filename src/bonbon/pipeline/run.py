@@ -1,6 +1,6 @@
-"""The main job: sample, score, train, evaluate, report.
+"""Runs the stages: sample, score, train, evaluate, report.
 
-Every stage continues where it stopped, and does nothing when it is finished.
+Every stage continues where it stopped, and does nothing if it is finished.
 """
 
 import time
@@ -53,16 +53,16 @@ from bonbon.sampling.factory import open_sampler
 def run(
     recipe: Recipe, directory: Path, *, console: Console | None = None, fresh: bool = False
 ) -> Metrics:
-    """Run all stages, or what is left of them, and return the metrics.
+    """Run all stages that are not finished, and return the metrics.
 
     Args:
-        recipe: what to do.
-        directory: holds everything that the run writes; give the same one again to resume.
-        console: tells the user what happens; the terminal by default.
-        fresh: set aside what the directory holds first.
+        recipe: the settings of the run.
+        directory: the run directory; the same directory again resumes the run.
+        console: shows progress; by default on the terminal.
+        fresh: first set aside what the directory holds.
 
     Raises:
-        BonbonError: something that the user can fix; finished stages stay finished.
+        BonbonError: a problem that the user can fix; finished stages are kept.
     """
     refuse_several("a whole run")
     check_recipe(recipe)
@@ -78,16 +78,16 @@ def run(
 def sample(
     recipe: Recipe, directory: Path, *, console: Console | None = None, fresh: bool = False
 ) -> None:
-    """Draw n completions of every training prompt, or those that are missing.
+    """Draw the missing completions of the training prompts, n for each.
 
     Args:
-        recipe: what to do.
-        directory: holds everything that the run writes.
-        console: tells the user what happens; the terminal by default.
-        fresh: set aside what the directory holds first.
+        recipe: the settings of the run.
+        directory: the run directory.
+        console: shows progress; by default on the terminal.
+        fresh: first set aside what the directory holds.
 
     Raises:
-        BonbonError: something that the user can fix; what is stored stays stored.
+        BonbonError: a problem that the user can fix; stored completions are kept.
     """
     refuse_several("sampling")
     check_recipe(recipe, ["sample"])
@@ -125,7 +125,7 @@ def evaluate(recipe: Recipe, directory: Path, *, console: Console | None = None)
 def _opened(
     recipe: Recipe, directory: Path, console: Console | None, *, fresh: bool = False
 ) -> "Generator[Run]":
-    """Give the stages of a run while its directory is locked."""
+    """Yield the stages of a run while its directory is locked."""
     console = console or Console(quiet=not is_main())
     stages = Run(RunDirectory.at(directory, recipe, console, fresh=fresh))
     with stages.run_directory.opened(fresh=fresh):
@@ -136,7 +136,7 @@ class Run:
     """The stages of a run; models and reward load when they are first used.
 
     Attributes:
-        run_directory: holds everything that the run writes.
+        run_directory: the run directory.
         recipe: of the run.
         prompts: training prompts, then held-out ones.
         reward_name: name of the recipe's reward in every table.
@@ -189,7 +189,7 @@ class Run:
         refuse_ties(self.run_directory, "train", self.reward_name)
 
     def answer_held_out(self) -> None:
-        """Draw and score the base's answers to the held-out prompts, and nothing else of them."""
+        """Draw and score the base's answers to the held-out prompts, without evaluating them."""
         self._draw_base()
         self._score(self._base_plan)
         self._forget("base", "reward")
@@ -218,7 +218,7 @@ class Run:
             self._say("Evaluated already.")
             return
         if stage.changes:
-            self._say(f"Done again: {'; '.join(stage.changes[:3])}.")
+            self._say(f"Evaluated again: {'; '.join(stage.changes[:3])}.")
         stage.begin()
         self._refuse_unreadable_prompts()
         self._draw_base()
@@ -246,7 +246,7 @@ class Run:
 
     @cached_property
     def base(self) -> Policy:
-        """The policy to align, before it is."""
+        """The policy before training."""
         self._say(f"Loading {self.recipe.policy.model}.")
         return load_policy(self.recipe.policy)
 
@@ -341,7 +341,7 @@ class Run:
         return self.run_directory.stage("evaluate", settings, inputs=read)
 
     def _begin_training(self) -> None:
-        """Say what is trained towards, and put the model of the last round in place."""
+        """Print the goal, and put the model of the last round in place."""
         self._require_scores()
         objective = self.recipe.training.objective
         self._heading(f"Train: {objective}")
@@ -389,7 +389,7 @@ class Run:
         sampling: SamplingConfig,
         load: Callable[[], Policy],
     ) -> None:
-        """Draw what is missing of a set; the policy is loaded only if something is."""
+        """Draw the missing candidates of a set; the policy is loaded only if there are some."""
         if is_drawn(self.run_directory, plan, stage):
             return
         # The sets must be independent of each other, so each has another seed.
@@ -424,13 +424,13 @@ class Run:
         stage.finish(*files)
 
     def _has_answers(self) -> bool:
-        """Whether all answers to the held-out prompts are there, and scored."""
+        """Whether all answers to the held-out prompts are stored and scored."""
         run_directory, plans = self.run_directory, (self._base_plan, self._trained_plan)
         drawn = all(is_drawn(run_directory, plan, open_set(run_directory, plan)) for plan in plans)
         return drawn and is_scored(run_directory, *plans)
 
     def _refuse_unreadable_prompts(self) -> None:
-        """Refuse prompts that the policy cannot read, of all stages, before any is answered."""
+        """Refuse prompts of any stage that the policy cannot read, before any is answered."""
         tokenizer = load_policy_tokenizer(self.recipe.policy)
         for prompt in self.prompts:
             tokenizer.encode(prompt, max_new_tokens=self.recipe.sampling.max_new_tokens)
@@ -466,7 +466,7 @@ class Run:
         )
 
     def _forget(self, *names: str) -> None:
-        """Free the memory of what is not needed for a while; it loads again when used."""
+        """Free the memory of models that are not needed now; they load again when used."""
         for name in names:
             self.__dict__.pop(name, None)
 

@@ -1,4 +1,4 @@
-"""The run directory: its lock, its parts, and how what it holds is set aside."""
+"""The run directory: its lock, its files, and how old files are set aside."""
 
 import fcntl
 import os
@@ -38,7 +38,7 @@ class RunDirectory:
     Attributes:
         path: the directory.
         recipe: of the run.
-        console: tells the user what happens.
+        console: shows progress.
     """
 
     path: Path
@@ -49,15 +49,15 @@ class RunDirectory:
     def at(
         cls, path: Path, recipe: Recipe, console: Console, *, fresh: bool = False
     ) -> "RunDirectory":
-        """Return the run directory at a path; its recipe has the clock of the run's beginning.
+        """Return the run directory at a path, with a recipe that sets the clock to the run's start.
 
-        A chat template may print the date, and the base and the trained model must read the same
-        prompts, however often the run is resumed.
+        A chat template may print the date. With a fixed clock the base and the trained model read
+        the same prompts, however often the run is resumed.
 
         Args:
             path: the directory, which need not exist.
-            recipe: as the user gives it.
-            console: tells the user what happens.
+            recipe: the recipe as the user gives it.
+            console: shows progress.
             fresh: what the directory holds will be set aside.
 
         Raises:
@@ -137,7 +137,7 @@ class RunDirectory:
                 _remove_if_bare(self.path)
 
     def write_recipe(self) -> None:
-        """Record the recipe in force, every default spelled out."""
+        """Record the recipe with all defaults."""
         replace_text(self.path / RECIPE, dump_recipe(self.recipe))
 
     def set_aside(self, names: Iterable[str]) -> Path | None:
@@ -159,7 +159,7 @@ class RunDirectory:
 
 
 def _clock_of_run(path: Path, wanted: datetime | None, *, fresh: bool) -> datetime | None:
-    """Return the recipe's clock, or else that of the run's beginning, which may be now."""
+    """Return the recipe's clock, by default the time at which the run started."""
     recorded = None if fresh else _recorded_clock(path)
     drawn = not fresh and (path / "candidates").is_dir()
     if drawn and wanted not in (None, recorded):
@@ -216,23 +216,24 @@ def _refuse_foreign(directory: Path) -> None:
 
 
 def _refuse_misplaced(directory: Path) -> None:
-    """Refuse what no run could be written to, before it is paid for."""
+    """Refuse a directory that the run cannot write to, before any work is done."""
     for name in FOLDERS:
         if (directory / name).exists() and not (directory / name).is_dir():
             raise ConfigError(
-                f"{directory / name} is no folder, and the run's files go there; move it away, or "
-                "give another directory with --out"
+                f"{directory / name} is not a folder, but the run needs one there; move it away, "
+                "or give another directory with --out"
             )
     for name in FILES:
         if (directory / name).is_dir():
             raise ConfigError(
-                f"{directory / name} is a folder, and a file of the run goes there; move it away, "
+                f"{directory / name} is a folder, but the run needs a file there; move it away, "
                 "or give another directory with --out"
             )
     for folder in (directory, *(directory / name for name in FOLDERS)):
         if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(
-                f"{folder} cannot be written to; allow it, or give another directory with --out"
+                f"{folder} is not writable; change its permissions, or give another directory "
+                "with --out"
             )
 
 

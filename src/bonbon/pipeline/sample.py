@@ -21,17 +21,17 @@ from bonbon.sampling.base import PaidSampler, Sampler
 from bonbon.sampling.config import EngineConfig
 
 FEW = 16
-"""Prompts without an answer that say nothing yet of the others."""
+"""So few prompts without an answer do not stop sampling."""
 
 Write = Callable[[int, list[Candidate]], None]
-"""Stores the candidates of the shard with a number."""
+"""Stores the candidates of the shard with this index."""
 
 
 class PaidShards:
-    """The shards of a set that are still missing, while their prompts are answered in any order.
+    """Collects the missing shards of a set while their prompts are answered in any order.
 
-    A shard is stored when its last prompt is answered. One that lacks a prompt, as that gets no
-    answer, waits until all others are there: only then is it known that few are lacking.
+    A shard is stored when its last prompt is answered. A shard with a prompt that gets no answer is
+    stored last, when it is known that there are only few such prompts.
     """
 
     def __init__(
@@ -129,17 +129,16 @@ class PaidShards:
         self._unanswered.forget()
         return EngineError(
             f"{len(self._reasons)} prompts get no answer and {self._num_answered} do: "
-            f"{listed(self._reasons)}; expected answers to most; fix that where the model is "
-            "served, or take other prompts; the answers stay stored: run the same command again "
-            "to go on"
+            f"{listed(self._reasons)}; expected answers to most; repair the server, or use "
+            "other prompts; the answers are stored: run the same command again to continue"
         )
 
 
 PROMPTS_PER_SHARD = 32
-"""The least a shard holds: some seconds of work on a CPU, and rows enough to keep it busy."""
+"""Fewest prompts in a shard: a few seconds of work on a CPU, with enough rows to keep it busy."""
 
 SAME_SHARE = 0.25
-"""Share of prompts with identical answers from which on the user is told."""
+"""The user is warned if this share of the prompts, or more, has identical answers."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +147,12 @@ class SetPlan:
 
     Attributes:
         name: of the set: `train`, `eval-base`, `eval-bonbon`.
-        prompts: what is answered.
+        prompts: the prompts to answer.
         num_samples: answers per prompt.
         settings: everything the draws depend on.
-        keep: refuse to throw the set away when a setting has changed.
+        keep: raise an error, instead of drawing again, if a setting has changed.
         beside: the set that it is compared with; prompts without an answer there are left out.
-        model: the directory of the model that draws, if this run has trained it.
+        model: the directory of the model to draw from, if this run has trained it.
     """
 
     name: str
@@ -217,10 +216,10 @@ def set_stage(run_directory: RunDirectory, plan: SetPlan) -> Stage:
 def open_set(run_directory: RunDirectory, plan: SetPlan) -> Stage:
     """Return the set's stage, and say so if the stored candidates must be drawn again.
 
-    Shards that are not what was drawn are set aside, so that they count as missing.
+    Damaged shards are set aside, so that they count as missing.
 
     Raises:
-        ConfigError: a setting has changed and the plan keeps what is there.
+        ConfigError: a setting has changed and the plan keeps the stored set.
     """
     stage = set_stage(run_directory, plan)
     if not run_directory.store.shards(plan.name):
@@ -249,8 +248,8 @@ def _set_damage_aside(run_directory: RunDirectory, plan: SetPlan, stage: Stage) 
     if kept is not None:
         which = ", ".join(path.name for path in sorted(damaged)[:3])
         run_directory.console.say(
-            f"  {len(damaged)} of the {len(divide(plan.prompts))} shards of {plan.name} are not "
-            f"what was drawn ({which}): they are drawn again, and kept in {kept}."
+            f"  {len(damaged)} of the {len(divide(plan.prompts))} shards of {plan.name} have "
+            f"changed since they were drawn ({which}): they are kept in {kept} and drawn again."
         )
 
 
@@ -268,10 +267,10 @@ def draw_set(
     """Draw the shards that are still missing, and store each as soon as it is complete.
 
     Args:
-        run_directory: where to.
+        run_directory: where the shards are stored.
         plan: what to draw.
         stage: from `open_set`.
-        open_engine: gives what draws, and what it runs on, for the manifest.
+        open_engine: returns the sampler, and the manifest's entry about its engine.
     """
     if not stage.started:
         run_directory.store.discard(plan.name)
@@ -286,7 +285,7 @@ def draw_set(
 def write_set_manifest(
     run_directory: RunDirectory, plan: SetPlan, runs_on: Mapping[str, Any]
 ) -> None:
-    """Note what a set is drawn with."""
+    """Record how a set is drawn."""
     clock = run_directory.recipe.policy.clock
     manifest = {
         **plan.settings,
@@ -340,7 +339,7 @@ def _draw_shards(
 
 
 def say_what_was_drawn(run_directory: RunDirectory, plan: SetPlan) -> None:
-    """Say what is odd about a set: prompts without an answer, and answers that are all the same."""
+    """Report prompts without an answer, and prompts with identical answers."""
     reasons = UnansweredPrompts(run_directory.path, plan.name).read()
     if reasons:
         run_directory.console.say(
@@ -374,7 +373,7 @@ def missing_shards(run_directory: RunDirectory, plan: SetPlan) -> set[int]:
 
 
 def divide(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
-    """Cut the prompts into shards: small enough to lose little to a kill, at most about 100."""
+    """Divide the prompts into at most about 100 shards, so small that a kill loses little."""
     size = min(max(PROMPTS_PER_SHARD, len(prompts) // 100), 512)
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 

@@ -1,4 +1,4 @@
-"""`bonbon score`: a reward for every candidate, in a table beside the candidates."""
+"""`bonbon score`: stores a reward for every candidate in a table beside the candidates."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -150,8 +150,9 @@ class ScoreTable:
         kept = self._run_directory.set_aside([f"{self._file.parent.name}/{self._file.name}"])
         if kept is not None:
             self._run_directory.console.say(
-                f"  The scores of {self.set_name} by {self._reward_name} are not what was stored: "
-                f"all candidates are scored again, and the damaged table is kept in {kept}."
+                f"  The scores of {self.set_name} by {self._reward_name} have changed since they "
+                f"were stored: all candidates are scored again, and the damaged table is kept in "
+                f"{kept}."
             )
         self._scores = {}
         self.stage.unseal()
@@ -197,7 +198,7 @@ class ScoredPart(NamedTuple):
 def score_in_parts(
     reward: Reward, prompts: Sequence[Prompt], groups: Sequence[Sequence[Candidate]]
 ) -> Iterator[ScoredPart]:
-    """Score candidates, those of some prompts at a time.
+    """Score candidates in parts of a few prompts each.
 
     Args:
         reward: the reward.

@@ -39,7 +39,7 @@ class StageRecord(BaseModel):
     check: str | None = None
 
     def checksum(self) -> str:
-        """Return what `check` is in a whole record."""
+        """Return the value of `check` in an undamaged record."""
         # Records of version 1 have no version, so their checksum does not cover it.
         left_out = {"check", "version"} if self.version == 1 else {"check"}
         return digest(self.model_dump_json(exclude=left_out))
@@ -187,7 +187,7 @@ def recorded_settings(directory: Path, stage: str) -> dict[str, Any]:
 
 
 def same_record(first: Path, second: Path, stage: str) -> bool:
-    """Return whether a stage ran with the same settings in two directories and wrote the same."""
+    """Return whether a stage ran with equal settings in two directories and wrote equal files."""
     records = [_read(stage_file(directory, stage)) for directory in (first, second)]
     contents = [
         None
@@ -214,10 +214,10 @@ def refuse_damage(directory: Path, stages: Iterable[str]) -> None:
         record = _read(stage_file(directory, stage))
         damaged = [] if record is None else _not_whole(directory, record.files)
         if damaged:
-            what = "is not what was written" if damaged[0].exists() else "is gone"
+            what = "has changed since it was written" if damaged[0].exists() else "is missing"
             raise BonbonError(
-                f"{damaged[0]} {what}; run the command that made it once more: it makes what is "
-                "damaged again, and nothing else"
+                f"{damaged[0]} {what}; run the command that wrote it again: it repeats only what "
+                "is damaged"
             )
 
 
@@ -238,7 +238,7 @@ def _read(file: Path) -> StageRecord | None:
     if record is None or not _is_own(record, file):
         raise ConfigError(
             f"{file} is damaged; delete it and run the same command again: the stage it records "
-            "is done again, and candidates stay stored"
+            "runs again, and stored candidates are kept"
         )
     if record.version == 1:
         settings = {RENAMED_SETTINGS.get(key, key): value for key, value in record.settings.items()}
@@ -247,7 +247,7 @@ def _read(file: Path) -> StageRecord | None:
 
 
 def _refuse_newer(file: Path, text: bytes) -> None:
-    """Refuse a record that a later version of bonbon has written, whatever else it holds."""
+    """Refuse a record that a later version of bonbon has written."""
     try:
         values = json.loads(text)
     except ValueError:  # damaged, which the caller says

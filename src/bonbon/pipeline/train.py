@@ -1,4 +1,4 @@
-"""The training stage: from ranked candidates to a model that answers like the best of them."""
+"""The training stage: trains a model to answer like the best of the ranked candidates."""
 
 import math
 import shutil
@@ -37,13 +37,13 @@ HELD_OUT = "whose prompt is held out"
 
 
 def round_examples(run_directory: RunDirectory, round_: Round, reward_name: str) -> Examples:
-    """Return what a round trains on.
+    """Return the examples of a round.
 
-    An on-policy round after the first trains on its own draws, ranked among the base's, and on
-    the base's candidates once more, with the references that the first round resolved.
+    An on-policy round after the first trains on its own draws, ranked among the base's, and again
+    on the base's candidates, with the references that the first round resolved.
 
     Raises:
-        TrainingError: nothing carries a preference.
+        TrainingError: no prompt has a preference.
     """
     recipe = run_directory.recipe
     objective = recipe.training.build_objective()
@@ -183,9 +183,10 @@ def prepare_training(run_directory: RunDirectory, round_: Round, stage: Stage) -
 def _set_damage_aside(run_directory: RunDirectory, round_: Round, stage: Stage) -> None:
     changed = ", ".join(path.name for path in stage.damaged[:3])
     kept = run_directory.set_aside([str(round_.model_directory.relative_to(run_directory.path))])
-    where = "" if kept is None else f", and what is left of it is kept in {kept}"
+    where = "" if kept is None else f", and the rest of it is kept in {kept}"
     run_directory.console.say(
-        f"  The trained model is not what was saved ({changed}): it is trained again{where}."
+        f"  The trained model has changed since it was saved ({changed}): it is trained "
+        f"again{where}."
     )
     stage.unseal()
 
@@ -261,7 +262,7 @@ def _train_online(
 
 
 class _Progress:
-    """Moves a bar, and records now and then what training has cost."""
+    """Advances a progress bar, and records the cost of training from time to time."""
 
     def __init__(self, bar: Bar, stage: Stage) -> None:
         self._bar = bar
@@ -277,7 +278,7 @@ class _Progress:
             self.record()
 
     def record(self) -> None:
-        """Record what came since the last time."""
+        """Record the cost since the last record."""
         now = time.perf_counter()
         self._stage.count(seconds=now - self._since, work=self._tokens)
         self._since, self._tokens = now, 0
@@ -326,7 +327,7 @@ def _finish(
     stage: Stage,
     groups: Sequence[PromptGroup],
 ) -> None:
-    """Save the model; there is nothing to resume then."""
+    """Save the model, finish the stage and remove the checkpoints."""
     _save(run_directory, round_, policy, trained, groups)
     references = round_.directory / REFERENCE_FILE
     kept = [references] if references.is_file() else []
@@ -348,7 +349,7 @@ def _save(
 
 
 def generation_config(policy: Policy, temperature: float) -> GenerationConfig:
-    """Return how to draw from the trained policy: its temperature, nothing truncated."""
+    """Return how to draw from the trained policy: at its temperature, without truncation."""
     return GenerationConfig(
         do_sample=True,
         temperature=temperature,

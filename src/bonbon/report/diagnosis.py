@@ -6,7 +6,7 @@ from enum import Enum, auto
 from bonbon.theory.estimators import Interval
 from bonbon.theory.optimal import OptimalTilt
 
-_MAX_KL = 33.0  # beyond it, 1 − W is below the precision of a float
+_MAX_KL = 33.0  # above it, 1 − W is below the precision of a float
 
 
 def highest_win_rate(kl: float) -> float:
@@ -18,13 +18,13 @@ def highest_win_rate(kl: float) -> float:
 
 
 UNMOVED_KL = 0.01
-"""A model below so many nats has not moved; a tenth of the goal's KL, where that is less."""
+"""A model below this KL, in nats, has not moved; a tenth of the goal's KL, where that is less."""
 
 SHORT, OVER, FAR = 0.5, 2.0, 4.0
 """Multiples of the goal's KL: below the first a model is short of it, above the others over it."""
 
 DIVERGED_KL = 3.0
-"""A model below so many nats has not diverged, however small the goal's KL is."""
+"""A model below this KL, in nats, has not diverged, however small the goal's KL is."""
 
 TIED = 0.02
 """There is nothing to learn where ties leave less than this share of the goal's KL."""

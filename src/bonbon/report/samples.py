@@ -63,7 +63,7 @@ def browser_data(
         held_out: the groups of each method, by method, the base's first.
         seed: of the tie-breaking in training, so that ranks agree with it.
         trained: the method that is compared with the base in the gap.
-        most_shown: at most so many answers of one method are shown; gap and spread use all.
+        most_shown: most answers of one method to show; gap and spread use all.
         max_characters: of text per split.
     """
     pairs = _paired(held_out)

@@ -1,1 +1,1 @@
-"""Rewards: what turns a prompt and a completion into a score; one class per file."""
+"""Rewards: objects that score the completions of prompts."""

@@ -12,16 +12,16 @@ _SMALL_STEP = 1e-10
 def bradley_terry(
     wins: Float[np.ndarray, "*tables items items"], *, prior: float = 0.1
 ) -> Float[np.ndarray, "*tables items"]:
-    """Return the strengths θ with the highest likelihood: P(i beats j) = σ(θᵢ − θⱼ).
+    """Return the maximum-likelihood strengths θ of the model P(i beats j) = σ(θᵢ − θⱼ).
 
-    Maximises Σ wins[i, j] log σ(θᵢ − θⱼ) plus, as a prior, `prior` wins and `prior` losses of
-    every item against an item of strength 0. The prior keeps the strength of an item that won
-    everything finite, ties items that were never compared to those that were, and makes the
-    maximum unique. Newton's method, halving steps that overshoot, on many tables at once.
+    The log-likelihood is Σ wins[i, j] log σ(θᵢ − θⱼ). As a prior, every item has `prior` additional
+    wins and losses against an item of strength 0. The prior makes the maximum unique: an item that
+    won every comparison gets a finite strength, and items that were never compared get one too.
+    Newton's method maximises many tables together; steps that overshoot are halved.
 
     Args:
-        wins: how often, or with what probability, the row's item beat the column's; at least 0.
-        prior: positive; in wins.
+        wins: number, or probability, of wins of the row's item over the column's; at least 0.
+        prior: number of wins and of losses in the prior; positive.
 
     Returns:
         Log-strengths in nats, around 0.

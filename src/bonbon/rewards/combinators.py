@@ -43,7 +43,7 @@ def combined_scores(
         None for a candidate that some part gives no score.
 
     Raises:
-        RewardError: a part failed; the line names it.
+        RewardError: a part failed; the message names it.
     """
     columns = [checked_scores(part, prompts, completions) for part in parts]
     rows = zip(*columns, strict=True)
@@ -51,7 +51,7 @@ def combined_scores(
 
 
 def fewest_prompts_at_once(parts: Sequence[Reward]) -> int:
-    """Return the smallest number that a part asks for."""
+    """Return the smallest `prompts_at_once` of the parts."""
     return min(prompts_at_once(part) for part in parts)
 
 
@@ -119,7 +119,7 @@ class EnsembleReward:
     """The mean, the minimum, or the mean minus c standard deviations of the members' scores.
 
     The last two are conservative: they trust a high score only as far as the members agree
-    (Coste et al., arXiv 2310.02743). Members must score on one scale.
+    (Coste et al., arXiv 2310.02743). Members must use the same scale.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class SumConfig(RewardConfig):
 
 
 class WeightedSumReward:
-    """Σ weight × score over the parts, without rescaling."""
+    """The weighted sum of the parts' scores, without rescaling."""
 
     def __init__(self, parts: Sequence[Reward], weights: Sequence[float], *, name: str) -> None:
         """Take a weight for each part; a negative weight makes the part a cost."""
@@ -303,11 +303,11 @@ class LengthPenaltyReward:
         """Take the reward to penalise.
 
         Args:
-            reward: to penalise.
-            name: of the score.
-            penalty: c, subtracted per unit.
-            free: units that cost nothing.
-            length_of: a completion's length in units.
+            reward: the reward to penalise.
+            name: name of the score.
+            penalty: c, subtracted for every unit.
+            free: number of units without a penalty.
+            length_of: returns a completion's length in units.
         """
         self.name = name
         self.prompts_at_once = prompts_at_once(reward)
@@ -409,10 +409,11 @@ class ZScoreConfig(RewardConfig):
 
 
 class ZScoreReward:
-    """(score − mean) / std, with a fixed mean and std, or with those of the prompt's candidates.
+    """The z-score (score − mean) / std; both are fixed, or those of the prompt's candidates.
 
-    There is no third way: statistics of whatever happens to be in one call would make a score
-    depend on the batch. With the prompt's own, scores are comparable within one prompt only.
+    Statistics of the candidates in one call are not an option, because a score would then depend on
+    the batch. With the statistics of a prompt's candidates, scores are comparable within this
+    prompt only.
     """
 
     def __init__(self, reward: Reward, *, name: str, scale: Scale | None = None) -> None:
@@ -442,8 +443,8 @@ class ZScoreReward:
 def scale_of(scores: Sequence[float]) -> Scale | None:
     """Return the mean and population standard deviation, None if the scores are all equal.
 
-    Equal up to `ROUNDING`: a prompt's candidates that tie must not be told apart by noise. Sums
-    are correctly rounded, so the order of the scores changes nothing.
+    Scores that differ by less than `ROUNDING` count as equal, so that rounding does not separate
+    tied candidates. Sums are correctly rounded, so the order of the scores does not matter.
     """
     if max(scores) - min(scores) <= ROUNDING * max(map(abs, scores)):
         return None

@@ -1,4 +1,4 @@
-"""The reward without setup: the sentiment of a completion's words."""
+"""The built-in reward, which needs no model: the sentiment of a completion's words."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, cast

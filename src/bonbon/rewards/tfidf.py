@@ -28,7 +28,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]+")
 
 
 def word_terms(text: str) -> list[str]:
-    """Return lower-case words, runs of punctuation, and pairs of neighbouring ones."""
+    """Return lower-case words, runs of punctuation, and pairs of neighbours among them."""
     words = _WORD.findall(text.lower())
     return [*words, *map(" ".join, pairwise(words))]
 
@@ -54,8 +54,8 @@ class TermBlock:
     """The known terms of an analyzer, and their inverse document frequencies.
 
     Attributes:
-        analyzer: cuts a text into terms.
-        terms: known terms; others are passed over.
+        analyzer: splits a text into terms.
+        terms: known terms; others are ignored.
         idf: log-scaled rarity of each term, ln((1 + texts) / (1 + texts with the term)) + 1.
     """
 

@@ -10,10 +10,10 @@ from bonbon.records import Prompt
 class TokenSumReward:
     """The sum of per-token values over a completion written as integers with spaces between.
 
-    `"2 0 2"` scores `values[2] + values[0] + values[2]`, an empty completion 0. It is a pure
-    function of the tokens, so wherever the completions of a policy can be enumerated the
-    reward's distribution under that policy, and hence every quantile, is known exactly. Sums are
-    correctly rounded: two completions with the same tokens in any order tie exactly.
+    `"2 0 2"` scores `values[2] + values[0] + values[2]`, an empty completion 0. The score depends
+    on the tokens alone. If all completions of a policy can be enumerated, the reward's distribution
+    and its quantiles are therefore known exactly. Sums are correctly rounded, so two completions
+    with the same tokens in any order tie exactly.
     """
 
     name = "token-sum"

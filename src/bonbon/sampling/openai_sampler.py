@@ -193,7 +193,7 @@ def _names_last_token(choice: Choice, token_ids: tuple[int, ...]) -> bool:
 
 
 FULL_REQUEST_INTERVAL = 16
-"""Every so many prompts, one is requested with all its choices, whatever was observed before."""
+"""One in this many prompts is requested with all its choices, whatever was observed before."""
 
 MAX_COPY_LOGPROB = math.log(0.5)
 """Equal choices are plausible without copying if their log-probability is above this."""
@@ -219,7 +219,7 @@ class ChoicesPerRequest:
         return self._limit is None or self._num_prompts % FULL_REQUEST_INTERVAL == 0
 
     def most(self, wanted: int) -> int:
-        """Return how many choices to request when so many are wanted."""
+        """Return how many choices to request if `wanted` are needed."""
         return wanted if self._limit is None else min(self._limit, wanted)
 
     def record(self, completions: Sequence[Completion], num_given: int, wanted: int) -> None:

@@ -1,4 +1,4 @@
-"""What theory says: tilts, ranks, ties and estimators; numpy only, light to import."""
+"""Theory of best-of-n: tilts, rank targets, ties and estimators; needs only numpy."""
 
 from bonbon.theory.best_of import BestOf, BestOfPoisson, WorstOf
 from bonbon.theory.compare import kl_between, win_rate_between

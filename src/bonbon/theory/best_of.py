@@ -1,4 +1,4 @@
-"""Best-of-n."""
+"""The tilts best-of-n, best-of-Poisson and worst-of-n."""
 
 import math
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ MAX_KL = 600.0
 
 @dataclass(frozen=True)
 class BestOf(Tilt):
-    """Answer with the best of n draws: f(u) = n u^(n−1).
+    """The best of n draws: f(u) = n u^(n−1).
 
     Attributes:
-        n: any real number from 1 on.
+        n: any real number of at least 1.
     """
 
     n: int | float
@@ -40,7 +40,7 @@ class BestOf(Tilt):
 
     @classmethod
     def from_win_rate(cls, win_rate: int | float) -> "BestOf":
-        """Return the best-of-n that wins this share against one draw: n = W / (1 − W)."""
+        """Return the best-of-n with this win rate against one draw: n = W / (1 − W)."""
         check_between("win_rate", win_rate, 0.5, 1, closed="[)")
         return cls(max(1.0, win_rate / (1 - win_rate)))
 
@@ -111,10 +111,7 @@ def _kl_of_excess(excess: int | float) -> float:
 
 @lru_cache(maxsize=128)  # a comparison needs the same few weights for every prompt and quantity
 def best_of_weights(num_draws: int, n: int | float) -> np.ndarray:
-    """Return the weights by w_i / w_{i+1}, from the top rank down, where nothing can overflow.
-
-    Read-only.
-    """
+    """Return the read-only weights, from the top rank down by w_i / w_{i+1}: no overflow."""
     lower = np.arange(1.0, num_draws)
     if n == int(n) and n <= num_draws:
         ratios = np.clip(lower - n + 1, 0, None) / lower
@@ -131,7 +128,7 @@ _SERIES_BELOW = 1e-8
 
 @dataclass(frozen=True)
 class BestOfPoisson(Tilt):
-    """Answer with the best of 1 + Poisson(μ) draws: f(u) = (1 + μu) e^(−μ(1−u)).
+    """The best of 1 + Poisson(μ) draws: f(u) = (1 + μu) e^(−μ(1−u)).
 
     Attributes:
         mu: mean number of further draws, at least 0.
@@ -145,7 +142,7 @@ class BestOfPoisson(Tilt):
 
     @classmethod
     def from_win_rate(cls, win_rate: int | float) -> "BestOfPoisson":
-        """Return the best-of-Poisson that wins this share against one draw."""
+        """Return the best-of-Poisson with this win rate against one draw."""
         check_between("win_rate", win_rate, 0.5, 1, closed="[)")
         if win_rate == 0.5:
             return cls(0.0)
@@ -210,10 +207,10 @@ def _win_rate(mu: int | float) -> float:
 
 @dataclass(frozen=True)
 class WorstOf(Tilt):
-    """Answer with the worst of n draws: f(u) = n (1−u)^(n−1).
+    """The worst of n draws: f(u) = n (1−u)^(n−1).
 
     Attributes:
-        n: any real number from 1 on.
+        n: any real number of at least 1.
     """
 
     n: int | float
@@ -224,7 +221,7 @@ class WorstOf(Tilt):
 
     @classmethod
     def from_win_rate(cls, win_rate: int | float) -> "WorstOf":
-        """Return the worst-of-n that wins this share against one draw: n = (1 − W) / W."""
+        """Return the worst-of-n with this win rate against one draw: n = (1 − W) / W."""
         check_between("win_rate", win_rate, 0, 0.5, closed="(]")
         return cls(max(1.0, (1 - win_rate) / win_rate))
 

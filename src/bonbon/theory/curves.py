@@ -1,4 +1,4 @@
-"""Best-of-n curves: every n at once, from one array of draws, with standard errors."""
+"""Best-of-n curves: estimates for every n from one array of draws, with standard errors."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class Curve:
     Attributes:
         n: group sizes.
         mean: mean over prompts.
-        standard_error: what resampling prompts for ever would give: the root of the mean
-            squared deviation over the number of prompts. One prompt gives 0.
+        standard_error: the limit of infinitely many resamples of the prompts: the root of (mean
+            squared deviation / number of prompts). It is 0 for one prompt.
     """
 
     n: Int[np.ndarray, " sizes"]
@@ -37,9 +37,9 @@ def best_of_n_curve(
     the number of prompts.
 
     Args:
-        rewards: what best-of-n selects by, such as a proxy reward.
-        values: what is averaged, such as a gold score; the rewards themselves if None. Where
-            rewards tie, values share the mean of their weights.
+        rewards: the numbers that best-of-n selects by, such as a proxy reward.
+        values: the numbers to average, such as gold scores; by default the rewards. Draws with
+            equal rewards share the mean of their weights.
     """
     check_draws("rewards", rewards[:1], at_least=1)
     draws = rewards.shape[1]
@@ -56,7 +56,7 @@ def best_of_n_curve(
 def best_of_n_win_rate_curve(rewards: Float[np.ndarray, "prompts draws"]) -> Curve:
     """Return the unbiased win rate of best-of-n against one draw for all n = 1 … draws − 1.
 
-    Each opponent is one of the prompt's draws and meets best-of-n of the others, ties one half.
+    Each draw of a prompt is the opponent of best-of-n among the others; ties count one half.
     A prompt without ties adds n/(n+1) exactly.
     """
     check_draws("rewards", rewards[:1], at_least=2)
@@ -87,7 +87,7 @@ class _Moments:
         self._products = np.zeros((len(pilot), len(pilot)))
 
     def add(self, rows: np.ndarray, *, at_pilot: int = 0) -> None:
-        """Add rows, which are overwritten, and so many more that equal the pilot."""
+        """Add rows, which are overwritten, and `at_pilot` further rows that equal the pilot."""
         rows -= self._pilot
         self._count += len(rows) + at_pilot
         self._total += np.ones(len(rows)) @ rows

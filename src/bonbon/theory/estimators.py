@@ -34,7 +34,7 @@ def win_rate(
     policy_rewards: Float[np.ndarray, "prompts policy_draws"],
     base_rewards: Float[np.ndarray, "base_prompts base_draws"],
 ) -> Float[np.ndarray, " prompts"]:
-    """Return each prompt's share of (policy, base) pairs that the policy wins, ties one half."""
+    """Return the policy's share of wins over all (policy, base) pairs, by prompt; ties count ½."""
     check_draws("policy_rewards", policy_rewards, at_least=1)
     check_draws("base_rewards", base_rewards, at_least=1)
     if len(policy_rewards) != len(base_rewards):
@@ -70,8 +70,9 @@ def best_of_n_mean(
     """Return each prompt's unbiased mean value of the draw that best-of-n selects.
 
     Args:
-        rewards: what best-of-n selects by; equal rewards share the mean of their weights.
-        values: what is averaged: the rewards themselves, gold scores, lengths.
+        rewards: the numbers that best-of-n selects by; equal rewards share the mean of their
+            weights.
+        values: the numbers to average: the rewards themselves, gold scores, lengths.
         n: whole number in [1, draws].
     """
     check_draws("rewards", rewards, at_least=1)
@@ -87,8 +88,8 @@ def best_of_n_win_rate(
 ) -> Float[np.ndarray, " prompts"]:
     """Return each prompt's unbiased win rate of best-of-n against one independent draw.
 
-    It is the mean over all choices of one opponent among the N draws and of n draws among the
-    other N − 1, ties one half. Without ties it is n/(n+1) whatever the rewards.
+    It is the mean over all choices of one opponent among the N draws and of n draws among the other
+    N − 1; ties count one half. Without ties it is n/(n+1) for any rewards.
 
     Args:
         rewards: at least n + 1 draws per prompt.
@@ -112,8 +113,8 @@ def bootstrap_mean(
 ) -> Interval:
     """Return the mean with its expanded percentile interval from resampling prompts.
 
-    Prompts are the independent unit; draws within a prompt are not resampled. A single prompt
-    leaves nothing to resample, and its interval has width zero.
+    Prompts are the independent unit; draws within a prompt are not resampled. With a single prompt
+    the interval has width zero.
     """
     check_between("confidence", confidence, 0, 1, closed="()")
     check_count("num_resamples", num_resamples, 1)
@@ -137,7 +138,7 @@ def bootstrap_bounds(
 ) -> Float[np.ndarray, "2 *rows"]:
     """Return the lower and upper end of the expanded percentile interval of resampled values.
 
-    Every interval of bonbon is one of these.
+    All intervals in bonbon are computed by this function.
 
     Args:
         resampled: the statistic on each resample of the independent units.
@@ -177,7 +178,7 @@ def check_draws(name: str, rewards: Float[np.ndarray, "prompts draws"], *, at_le
 def tie_groups(ordered: Float[np.ndarray, "prompts draws"]) -> tuple[np.ndarray, np.ndarray]:
     """Return where each group of equal sorted rewards starts in the flattened array, and its size.
 
-    No group reaches over two prompts.
+    A group never spans two prompts.
     """
     starts = np.empty(ordered.shape, dtype=bool)
     starts[:, 0] = True

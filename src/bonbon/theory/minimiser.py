@@ -1,4 +1,4 @@
-"""Where a training objective leads: the tilt that minimises it with unlimited data and capacity."""
+"""The tilt that minimises a training objective with unlimited data and capacity."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,14 +35,14 @@ _MAX_EXPONENT = 600.0
 class RankObjective:
     """(1/K) E Σ (e_i − ē)² − α E Σ w_i h(U_(i)) over the K kept ranks, e_i = h(U_(i)) − t_i.
 
-    Over log densities h it is convex. Where it is least, with p(u) = Σ p_i(u) the density of the
-    kept draws' quantiles, k(v|u) that of the others given one at u, t̂(u) the mean centred target
-    at u and s(u) = Σ w_i p_i(u):
+    The objective is convex in the log density h. Let p(u) = Σ p_i(u) be the density of the kept
+    draws' quantiles, k(v|u) the density of the others given one at u, t̂(u) the mean centred target
+    at u, and s(u) = Σ w_i p_i(u). At the minimum
 
         (2/K) [(1 − 1/K) h(u) − (1/K) ∫ k(v|u) h(v) dv − t̂(u)] + α [e^h(u) − s(u)] / p(u) = 0
 
-    It is a Fredholm equation of the second kind. It is solved on Gauss-Legendre nodes and
-    continued between them by itself (Nyström's method).
+    This is a Fredholm equation of the second kind. It is solved on Gauss-Legendre nodes; between
+    the nodes the equation itself interpolates (Nyström's method).
     """
 
     num_draws: int
@@ -71,11 +71,11 @@ class RankObjective:
         return log_density
 
     def _at_nodes(self) -> np.ndarray:
-        """Solve for h at the nodes: at once if α = 0, else by Newton's method."""
+        """Solve for h at the nodes: a linear equation if α = 0, else by Newton's method."""
         nodes, mass = legendre_rule(_NODES)
         kernel, pull, drive = self._equation(nodes)
         share, identity = 1 / len(self.kept), np.eye(_NODES)
-        # Subtracting 1 from the kernel settles the constant that h is free to have: ∫ h = 0.
+        # h is determined up to a constant; subtracting 1 from the kernel sets ∫ h = 0.
         linear = 2 * share * ((1 - share) * identity - share * (kernel - 1) * mass)
         if self.alpha == 0:
             return np.linalg.solve(linear, pull)
@@ -87,7 +87,7 @@ class RankObjective:
             residual = linear @ h + pushed - pull
             step = np.linalg.solve(linear + pushed[:, None] * (identity - density * mass), residual)
             h = h - step * min(1.0, 1 / np.abs(step).max())
-            if np.ptp(step) < _SETTLED * (1 + np.ptp(h)):  # a constant does not count
+            if np.ptp(step) < _SETTLED * (1 + np.ptp(h)):  # up to a constant
                 return h
         raise ArithmeticError(f"no minimum found within {_NEWTON_STEPS} steps of Newton's method")
 
@@ -121,8 +121,8 @@ def _solve_pointwise(slope: float, drive: np.ndarray, goal: np.ndarray) -> np.nd
 def bernstein_tilt(targets: Float[np.ndarray, " ranks"], *, label: str = "bernstein") -> ShapedTilt:
     """Return the tilt with log f(u) = Σ_i t_i · Binomial(N−1, u)(i−1) + constant.
 
-    A regression on these targets leads to it if each draw is ranked among N − 1 draws that are
-    not themselves regressed on, such as the stored base draws that rank a fresh one.
+    It minimises a regression on these targets if each draw is ranked among N − 1 draws that are not
+    regressed on, such as the stored base draws that rank a new draw.
     """
     check_finite("targets", targets)
     return ShapedTilt(lambda u: rank_probabilities(u, len(targets)) @ targets, label)
@@ -138,12 +138,12 @@ def population_minimiser(
 ) -> Tilt:
     """Return the tilt that minimises the variance of log f − t over the kept ranks.
 
-    The objective is that of theory's rank regression: (1/K) Σ (e_i − ē)² over the K kept ranks
+    The objective is rank regression: (1/K) Σ (e_i − ē)² over the K kept ranks
     of N draws ranked among themselves, e_i = log f(U_(i)) − t_i, plus α times the SFT term
     −Σ w_i log f(U_(i)).
 
-    With all ranks and α = 0 it is the Bernstein tilt of N/(N−1) · targets: a draw's own part
-    in ē lets it move by that much more. `in_group_targets` undoes it.
+    With all ranks and α = 0 the minimiser is the Bernstein tilt of N/(N−1) · targets, because each
+    draw is part of the mean ē. `in_group_targets` corrects for this.
 
     Args:
         targets: one per kept rank, lowest reward first.
@@ -153,7 +153,7 @@ def population_minimiser(
         weights: the SFT weights of the kept ranks, summing to 1; needed if alpha > 0.
 
     Raises:
-        ArithmeticError: the equation is too stiff, as with the top 2 of 1,000 ranks and α > 0.
+        ArithmeticError: Newton's method fails, as with the top 2 of 1,000 ranks and α > 0.
     """
     check_count("num_draws", num_draws, 2)
     check_at_least("alpha", alpha, 0)
@@ -171,11 +171,11 @@ def population_minimiser(
 
 
 def pair_minimiser(n: int, *, alpha: int | float = 0.0) -> Tilt:
-    """Return the tilt that the published loss leads to: α · SFT-BoN + (1 − α) · IPO-BoN.
+    """Return the tilt that minimises the published loss, α · SFT-BoN + (1 − α) · IPO-BoN.
 
     Args:
         n: draws per prompt, of which best and worst are kept; at least 2.
-        alpha: in [0, 1]; 0 is IPO-BoN, and 1 is SFT-BoN, which leads to best-of-n itself.
+        alpha: in [0, 1]; 0 is IPO-BoN, and 1 is SFT-BoN, which best-of-n itself minimises.
     """
     check_count("n", n, 2)
     check_between("alpha", alpha, 0, 1)

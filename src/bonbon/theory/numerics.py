@@ -1,4 +1,4 @@
-"""Numerics that stay accurate where textbook formulas lose digits."""
+"""Numerical functions that stay accurate where textbook formulas lose digits."""
 
 import math
 from collections.abc import Callable
@@ -96,7 +96,7 @@ def check_count(name: str, value: int | float, low: int, high: int | None = None
 
 
 def check_quantiles(values: Quantiles) -> Float[np.ndarray, "*points"]:
-    """Return one or many quantiles as an array if every one is in [0, 1]."""
+    """Return one or many quantiles as an array if all are in [0, 1]."""
     array = np.asarray(values, dtype=np.float64)
     inside = (array >= 0) & (array <= 1)
     if not np.all(inside):
@@ -120,7 +120,7 @@ _HALVINGS = 50
 
 @dataclass(frozen=True)
 class Grid:
-    """Gauss-Legendre panels, even inside and halving towards 0 and 1.
+    """Gauss-Legendre panels on [0, 1]: equal in the middle, and halving towards both ends.
 
     Attributes:
         edges: panel borders from 0 to 1.
@@ -177,7 +177,7 @@ _MAX_STEPS = 100
 
 
 class PanelMass:
-    """A density's mass per panel of the unit grid, with the distribution function between.
+    """A density's mass per panel of the unit grid, and its distribution function.
 
     Attributes:
         grid: where the density was evaluated.

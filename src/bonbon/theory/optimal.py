@@ -1,4 +1,4 @@
-"""The tilt that wins most at a given KL."""
+"""The tilt with the highest win rate at a given KL."""
 
 import math
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ _MIN_C, _MAX_C = 1e-150, 1e280
 
 @dataclass(frozen=True)
 class OptimalTilt(Tilt):
-    """Win most against π0 at a KL budget: f(u) = c e^(c(u−1)) / (1 − e^(−c)).
+    """The highest win rate at a KL budget: f(u) = c e^(c(u−1)) / (1 − e^(−c)).
 
-    It is what RLHF on the quantile itself reaches with KL weight β = 1/c.
+    It is the optimum of RLHF with the quantile as the reward and KL weight β = 1/c.
 
     Attributes:
         c: strength, above 0; π0 is the limit c → 0.
@@ -39,7 +39,7 @@ class OptimalTilt(Tilt):
 
     @classmethod
     def from_win_rate(cls, win_rate: int | float) -> "OptimalTilt":
-        """Return the optimal tilt that wins this share against one draw."""
+        """Return the optimal tilt with this win rate against one draw."""
         check_between("win_rate", win_rate, 0.5, 1, closed="()")
         return cls(solve_increasing(_win_rate, win_rate, low=_MIN_C, high=_MAX_C))
 

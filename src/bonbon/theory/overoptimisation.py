@@ -1,4 +1,4 @@
-"""How gold reward bends down while the proxy is pushed up (arXiv 2210.10760)."""
+"""Over-optimisation: fits of the gold reward against the KL (arXiv 2210.10760)."""
 
 import math
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class OveroptimisationFit:
     Best-of-n: d (a − b d). Reinforcement learning: d (a − b log d).
 
     Attributes:
-        form: which of the two.
-        a: gain per √nat before the proxy goes wrong.
-        b: how fast it goes wrong; not above 0 means that no turn is in sight.
+        form: which of the two forms.
+        a: gain per √nat at the start.
+        b: how fast the gain decreases; at or below 0 it never does.
         residual: root of the mean squared difference from the data.
     """
 
@@ -36,7 +36,7 @@ class OveroptimisationFit:
 
     @property
     def peak_kl(self) -> float:
-        """The KL in nats where the fitted gold reward is highest; infinite if it never turns."""
+        """The KL in nats where the fitted gold reward is highest; infinite without a maximum."""
         if self.b <= 0:
             return math.inf
         if self.form == "best-of-n":
@@ -51,7 +51,7 @@ def fit_overoptimisation(
 
     Args:
         kl: nats from the base, at least two different values above 0.
-        gold: mean gold reward at each, less the base's own.
+        gold: mean gold reward at each KL, minus the base's.
         form: `best-of-n` for d (a − b d), `rl` for d (a − b log d).
     """
     check_finite("gold", gold)

@@ -1,4 +1,4 @@
-"""Tilts written as text, as in recipes."""
+"""Parses the names of tilts in recipes."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a best-of-n buys, what it costs, and how far from the optimum it is."""
+"""Win rate, KL and cost of best-of-n, and its gap to the optimum."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,21 +10,21 @@ from bonbon.theory.optimal import OptimalTilt
 
 @dataclass(frozen=True)
 class Plan:
-    """Best-of-n held against the policy that wins most at the same KL.
+    """Best-of-n compared with the policy of the highest win rate at the same KL.
 
     Attributes:
         n: real group size that meets the request exactly.
         win_rate: against one draw from the base.
         kl: from the base, in nats.
-        num_draws: whole number of completions that best-of-n samples per prompt, against one by
-            a model distilled from it.
-        win_rate_at_num_draws: what that whole number reaches.
-        kl_at_num_draws: at this many nats.
+        num_draws: `n` rounded up: the completions that best-of-n samples per prompt. A model
+            distilled from it samples one.
+        win_rate_at_num_draws: win rate of best-of-n for `num_draws`.
+        kl_at_num_draws: its KL in nats.
         optimal_win_rate: the highest win rate that any policy has at `kl`.
         optimal_c: that policy's strength; 0 is the base itself.
-        gap: `optimal_win_rate` less `win_rate`.
+        gap: `optimal_win_rate` minus `win_rate`.
         optimal_kl: the lowest KL at which any policy has `win_rate`.
-        ipo_beta: the β of IPO that IPO-BoN amounts to at `num_draws`: 1/(2β) = (n−1) H_{n−1};
+        ipo_beta: the β at which IPO equals IPO-BoN for `num_draws`: 1/(2β) = (n−1) H_{n−1};
             None for one draw.
     """
 
@@ -46,17 +46,17 @@ class Plan:
 
 
 def plan_for_n(n: int | float) -> Plan:
-    """Say what best-of-n reaches."""
+    """Return win rate, KL, cost and gap of best-of-n."""
     return _plan(float(check_at_least("n", n, 1)))
 
 
 def plan_for_win_rate(win_rate: int | float) -> Plan:
-    """Return the costs of winning this share, in [0.5, 1), against one draw."""
+    """Return the best-of-n with this win rate, in [0.5, 1), against one draw."""
     return _plan(BestOf.from_win_rate(win_rate).n)
 
 
 def plan_for_kl(kl: int | float) -> Plan:
-    """Return the best win rate at this many nats, at least 0, and its costs."""
+    """Return the best-of-n at this KL, at least 0, in nats."""
     return _plan(BestOf.from_kl(kl).n)
 
 

@@ -1,4 +1,4 @@
-"""What the i-th of N ranked draws knows about the quantile: Bernstein polynomials."""
+"""The quantile of the i-th of N ranked draws, and targets for each rank (Bernstein polynomials)."""
 
 import math
 from collections.abc import Callable
@@ -74,10 +74,10 @@ def fit_targets(
 ) -> Float[np.ndarray, " {num_draws}"]:
     """Fit Σ_i t_i · Binomial(N−1, u)(i−1) to `log_density`, by least squares under `density`.
 
-    Ranks that the density hardly touches would be left to noise, so a light penalty draws the
-    targets' second differences to those of E[log_density(U_(i))], which for best-of-n are the
-    targets (n−1) H_{i−1} themselves and for a straight line are 0, as they should be. The first
-    target is set to 0, since a constant does not count.
+    Ranks with little mass under the density would get noisy targets. A small penalty therefore
+    pulls the second differences of the targets towards those of E[log_density(U_(i))]. For
+    best-of-n these are the second differences of the exact targets (n−1) H_{i−1}; for a linear log
+    density they are 0. Targets count up to a constant, so the first one is set to 0.
     """
     check_count("num_draws", num_draws, 1)
     grid = unit_grid(breaks)
@@ -92,17 +92,17 @@ def fit_targets(
 
 
 def in_group_targets(targets: Float[np.ndarray, " ranks"]) -> Float[np.ndarray, " ranks"]:
-    """Return (1 − 1/N) · targets: what to regress on if the N draws are ranked among themselves.
+    """Return (1 − 1/N) · targets, the targets for N draws that are ranked among themselves.
 
-    The variance of a group's residuals compares each draw with a mean that it is part of, which
-    moves the minimiser of the plain targets from f to f^(N/(N−1)), renormalised: best-of-8 by
-    8 draws to best-of-9. With these targets it is f.
+    The variance of a group's residuals compares each draw with a mean that includes this draw. With
+    the plain targets the minimiser is therefore f^(N/(N−1)), renormalised, instead of f: best-of-9
+    instead of best-of-8 for 8 draws. With the corrected targets it is f.
     """
     return read_only(targets * (1 - 1 / len(targets)))
 
 
 def read_only(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Return the array, contiguous as torch wants it, with writing switched off."""
+    """Return the array, read-only, and contiguous as torch requires."""
     values = np.ascontiguousarray(values)
     values.setflags(write=False)
     return values

@@ -31,7 +31,7 @@ def best_of_n_levels(
 
     Args:
         masses: π0's chance of each level, in increasing order of reward.
-        n: any real number from 1 on; ties are broken uniformly at random.
+        n: any real number of at least 1; ties are broken uniformly at random.
     """
     check_at_least("n", n, 1)
     through = _cumulative(masses)[1:]
@@ -42,7 +42,7 @@ def best_of_n_levels(
 
 
 def discrete_win_rate(masses: Float[np.ndarray, " levels"], n: int | float) -> float:
-    """Return best-of-n's win rate against one draw, ties one half, from level masses."""
+    """Return best-of-n's win rate against one draw from level masses; ties count one half."""
     chosen = best_of_n_levels(masses, n)
     cumulative = _cumulative(masses)
     return float(chosen @ (cumulative[:-1] + cumulative[1:])) / 2
@@ -81,10 +81,10 @@ def tie_corrected(
 ) -> tuple[Float[np.ndarray, " prompts"], Float[np.ndarray, " prompts"]]:
     """Return each prompt's win rate and KL of best-of-n for rewards that may have atoms.
 
-    A plug-in on the empirical distribution of the N draws: a value that occurs once stands for
-    continuous rewards and keeps its whole quantile interval of width 1/N; a value that occurs
-    k ≥ 2 times is an atom of mass k/N, within which best-of-n does not choose. Without ties
-    both are the closed forms n/(n+1) and log n − (n−1)/n; with all rewards equal, ½ and 0.
+    This is a plug-in estimate on the empirical distribution of the N draws. A value that occurs
+    once is treated as continuous, with a quantile interval of width 1/N. A value that occurs k ≥ 2
+    times is an atom of mass k/N, within which best-of-n does not choose. Without ties both are the
+    closed forms n/(n+1) and log n − (n−1)/n; with all rewards equal, ½ and 0.
 
     Args:
         rewards: draws from π0.
@@ -125,7 +125,7 @@ def tie_corrected_kl(
     panels = grid.panel_integrals(kl_integrand(tilt.log_density(grid.nodes)))
     summed = np.interp(steps, grid.edges, np.concatenate([[0.0], np.cumsum(panels)]))
     mass = tilt.cdf(steps)
-    kl_steps = summed + mass - steps  # the integrand is f log f − f + 1, which nothing cancels in
+    kl_steps = summed + mass - steps  # the integrand is f log f − f + 1, without cancellation
     atoms = _atom_kl(mass[through] - mass[below], size / rewards.shape[1])
     kl = np.where(size == 1, kl_steps[through] - kl_steps[below], atoms / size)
     return np.maximum(kl.sum(axis=1), 0.0)

@@ -77,12 +77,13 @@ class Tilt(ABC):
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return the target of log π_θ − log π0 for each rank, lowest reward first, in nats.
 
-        They are the t with Σ_i t_i · Binomial(N−1, u)(i−1) ≈ log f(u) + constant: exactly where
-        a closed form is known, else in the least-squares sense under f. Read-only, and the
-        lowest is 0 where f grows with u. `bonbon.theory.minimiser` says where they lead.
+        The targets t satisfy Σ_i t_i · Binomial(N−1, u)(i−1) ≈ log f(u) + constant: exactly where a
+        closed form is known, else by least squares under f. The array is read-only; its lowest
+        value is 0 if f increases with u. `bonbon.theory.minimiser` computes the tilt that training
+        on them leads to.
 
         Raises:
-            ValueError: the density is 0 somewhere, where no finite target can follow it.
+            ValueError: the density is 0 somewhere, so there are no finite targets.
         """
         nodes = unit_grid(self.breaks).nodes
         if not np.isfinite(self.log_density(nodes)).all():
@@ -97,8 +98,9 @@ class Tilt(ABC):
     def rank_weights(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return each rank's weight, lowest reward first, in an average under the tilt.
 
-        Read-only, sums to 1: the expected density at the rank's quantile, E[f(U_(i))] / N with
-        U_(i) ~ Beta(i, N−i+1). Best-of-n with N ≥ n has the unbiased weights instead.
+        The array is read-only and sums to 1. Each weight is E[f(U_(i))] / N, the expected density
+        at the rank's quantile, with U_(i) ~ Beta(i, N−i+1). Best-of-n with N ≥ n has the unbiased
+        weights instead.
         """
         return read_only(quadrature_weights(self.density, num_draws, breaks=self.breaks))
 

@@ -20,7 +20,7 @@ from bonbon.theory.tilt import Tilt
 
 @dataclass(frozen=True)
 class TopFraction(Tilt):
-    """Answer with a draw from the best fraction q: f(u) = 1{u ≥ 1−q} / q.
+    """A draw from the best fraction q: f(u) = 1{u ≥ 1−q} / q.
 
     Attributes:
         q: share of π0 that is kept, in (0, 1].
@@ -34,7 +34,7 @@ class TopFraction(Tilt):
 
     @classmethod
     def from_win_rate(cls, win_rate: int | float) -> "TopFraction":
-        """Return the fraction that wins this share against one draw: q = 2 (1 − W)."""
+        """Return the fraction with this win rate against one draw: q = 2 (1 − W)."""
         check_between("win_rate", win_rate, 0.5, 1, closed="[)")
         return cls(2 * (1 - win_rate))
 
@@ -79,7 +79,7 @@ class TopFraction(Tilt):
     def rank_targets(self, num_draws: int) -> Float[np.ndarray, " {num_draws}"]:
         """Return log P(U_(i) ≥ 1−q) for i = 1 … N, less its value at i = 1.
 
-        log f is −inf below the threshold, where no finite target can follow it.
+        log f is −inf below the threshold, which no finite target can reach.
         """
         check_count("num_draws", num_draws, 1)
         chance = np.log(self._chance_kept(num_draws))

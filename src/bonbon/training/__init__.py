@@ -1,1 +1,1 @@
-"""Making the policy answer like the best of n: objectives, packing and the trainer."""
+"""Training the policy to answer like the best of n: objectives, examples and the trainer."""

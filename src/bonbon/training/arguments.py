@@ -14,7 +14,7 @@ from bonbon.training.objectives import OBJECTIVES, RankedExample
 
 
 def num_steps(num_trained: int, config: TrainingConfig) -> int:
-    """Return how many optimiser steps training on so many examples takes."""
+    """Return how many optimiser steps training on a number of examples takes."""
     return math.ceil(config.epochs * math.ceil(num_trained / config.batch_size))
 
 

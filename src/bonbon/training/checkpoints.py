@@ -67,8 +67,8 @@ def last_checkpoint(directory: Path) -> Path | None:
         if damaged is None:
             return checkpoint
         _log.warning(
-            "%s is not what was saved, so training continues from an earlier checkpoint or, if "
-            "there is none, starts again.",
+            "%s has changed since it was saved, so training continues from an earlier checkpoint, "
+            "or starts again if there is none.",
             damaged,
         )
     return None

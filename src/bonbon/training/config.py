@@ -95,7 +95,7 @@ class TrainingConfig(Config):
     """Training prompts held out for validation, at most a tenth of all. `rloo` and `grpo` have no
     validation loss and hold out none."""
     early_stopping: int | None = Field(default=None, ge=1, le=100_000)
-    """Stop after so many evaluations without a lower residual variance (`sft` and `dpo`: a lower
+    """Stop after this many evaluations without a lower residual variance (`sft` and `dpo`: a lower
     loss) on the validation prompts, and keep the weights of the best evaluation. By default
     training runs to its end. With early stopping, `evaluations` sets how often the model is
     evaluated and saved; `checkpoints` is ignored."""

@@ -258,7 +258,7 @@ class Objective:
         return (0, number - 1)
 
     def rank_goal(self, tilt: Tilt, number: int) -> RankGoal:
-        """Return what a tilt asks of so many candidates that are ranked among themselves.
+        """Return what a tilt asks of this number of candidates, ranked among themselves.
 
         Raises:
             ValueError: the tilt has no finite rank targets, and the objective needs them.

@@ -56,7 +56,7 @@ def num_microbatches(groups: Sequence[PromptGroup], layout: Layout, tokens_per_f
 def microbatches(
     items: Sequence[T], shapes: Sequence[tuple[int, int]], parts: int
 ) -> list[Sequence[T]]:
-    """Split items, in their order, into so many parts, so that the largest is as small as possible.
+    """Split items, in their order, into parts such that the largest is as small as possible.
 
     Args:
         items: what to split.

@@ -64,5 +64,5 @@ def test_then_the_longer_candidate_loses_its_end_until_both_are_alike(encode: En
 
 
 def test_a_limit_below_the_frame_is_refused(encode: Encoder) -> None:
-    with pytest.raises(RewardError, match="max_length 4 leaves no room"):
+    with pytest.raises(RewardError, match="max_length 4 leaves no space"):
         encode("w1", "w2", "w3", max_length=4)

@@ -76,7 +76,7 @@ def test_pairs_lose_the_prompts_beginning_then_the_completions_end(
 
 
 def test_a_frame_that_does_not_fit_is_refused(pairs: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(RewardError, match=r"max_length 2 leaves no room .* 3 tokens that frame"):
+    with pytest.raises(RewardError, match=r"max_length 2 leaves no space .* 3 tokens that frame"):
         pair(pairs, "w4 w5", 2)
 
 
@@ -153,7 +153,7 @@ def test_a_template_that_refuses_the_turns_is_told(chats: PreTrainedTokenizerBas
     picky = copy.deepcopy(chats)
     picky.chat_template = "{{ raise_exception('No system, please') }}"
     with pytest.raises(
-        RewardError, match=r"'a' cannot be put to the reward model: .* with the message 'No"
+        RewardError, match=r"'a' cannot be formatted for the reward model: .* with the message 'No"
     ):
         chat(picky, "w4", None)
 

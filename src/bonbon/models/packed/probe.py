@@ -1,4 +1,4 @@
-"""A numerical probe of how a model can read packed groups: the fastest layout that is right.
+"""A numerical probe that finds the fastest layout in which a model reads packed groups correctly.
 
 There is no list of supported models. A few tokens are read in each layout, and the hidden states
 are compared with those of one sequence at a time. The order is `flat`, if the model's attention
@@ -79,7 +79,7 @@ def sliding_window_of(model: PreTrainedModel) -> int | None:
 
 TOLERANCE = {torch.float32: 1e-3}
 """Root mean square difference between layouts that rounding explains, in standard deviations of
-the hidden states. A wrong mask goes far beyond."""
+the hidden states. A wrong mask gives a much larger difference."""
 
 HALF_PRECISION_TOLERANCE = 0.06
 """The same for bfloat16 and float16. SmolLM2-135M is off by 0.02 in either layout, by 0.3 under a

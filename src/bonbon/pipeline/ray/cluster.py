@@ -31,7 +31,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @runtime_checkable
 class WorkerPool(Protocol):
-    """What a cluster must know of the workers that will run on it."""
+    """The workers that a cluster has to run."""
 
     address: str | None
     num_workers: int
@@ -105,7 +105,7 @@ def _connect(wanted: str | None) -> bool:
 def _address(wanted: str | None) -> str | None:
     """Return the address of the wanted cluster, None for a new one on this machine.
 
-    Without this check Ray waits long for a cluster that is gone, and then ends the process.
+    Without this check Ray waits a long time for a missing cluster, and then ends the process.
     """
     from ray._private.utils import read_ray_address  # noqa: PLC0415 - an optional package
 

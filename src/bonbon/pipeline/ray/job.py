@@ -49,12 +49,12 @@ class RayEngine(SetEngine):
     num_workers: int = Field(default=2, ge=1, le=10_000)
     """Copies of the policy."""
     cpus_per_worker: float | int = Field(default=1, ge=0, le=10_000)
-    """CPU cores that Ray sets aside for a worker."""
+    """CPU cores that Ray reserves for a worker."""
     gpus_per_worker: float | int = Field(default=0, ge=0, le=1024)
-    """GPUs that Ray sets aside for a worker."""
+    """GPUs that Ray reserves for a worker."""
     address: str | None = None
-    """`host:port`, `local` for a new cluster on this machine, or `auto`; by default the one that
-    `RAY_ADDRESS` names or `ray start` began here, or else a new one."""
+    """`host:port`, `local` for a new cluster on this machine, or `auto`; by default the cluster
+    that `RAY_ADDRESS` names or that `ray start` started on this machine, or else a new one."""
 
     @field_validator("worker")
     @classmethod
@@ -116,7 +116,7 @@ class RayEngine(SetEngine):
         say_what_was_drawn(run_directory, plan)
 
     def cache_key(self) -> dict[str, Any]:
-        """Return the key of the workers' engine: they draw what one of them alone would draw."""
+        """Return the key of the workers' engine; their number does not change the draws."""
         return self.worker.cache_key()
 
     @property
@@ -133,7 +133,7 @@ def _hand_out(
     engine: RayEngine,
     table: ScoreTable | None,
 ) -> None:
-    """Hand out the shards, and note each that comes back."""
+    """Distribute the shards, and record each finished shard."""
     division, missing = divide(plan.prompts), sorted(missing_shards(run_directory, plan))
     shards = [Shard(index, division[index]) for index in missing]
     total = len(plan.prompts) * plan.num_samples
@@ -198,7 +198,7 @@ def _setup(
     engine: RayEngine,
     seed: str,
 ) -> WorkerSetup:
-    """Return what the workers are told, every path absolute."""
+    """Return the settings of the workers, with absolute paths."""
     directory = at_home(Path(policy.model))
     if directory.is_dir():
         policy = policy.model_copy(update={"model": str(directory.resolve())})
@@ -218,7 +218,7 @@ def _setup(
 
 
 def _pool(engine: RayEngine, worker: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the manifest says of the pool, given what it says of a worker's engine."""
+    """Return the manifest's entry about the pool, from the entry about a worker's engine."""
     return {"name": engine.kind, "num_workers": engine.num_workers, "worker": dict(worker)}
 
 

@@ -23,7 +23,7 @@ from bonbon.sampling.config import SamplingConfig
 from bonbon.sampling.factory import EngineRecord, open_sampler
 
 MAX_TRIES = 4
-"""Tries of a shard whose workers die: enough for bad luck, too few to hide a fatal shard."""
+"""Tries of a shard if its workers die: a few deaths are chance, more are the shard's fault."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class WorkerSetup:
     """The settings of every worker of a job.
 
     Attributes:
-        directory: the run's, absolute; the worker must see the same files as the driver.
-        working_directory: the driver's; relative paths and reward modules are found from here.
+        directory: the run directory, absolute; the worker must see the same files as the driver.
+        working_directory: the driver's working directory, for relative paths and reward modules.
         set_name: the set of candidates to draw.
-        settings: what the set's manifest says its draws depend on.
-        policy: to draw from.
-        sampling: how; its engine is the worker's own.
+        settings: the settings in the set's manifest that the draws depend on.
+        policy: the policy to draw from.
+        sampling: how to draw; its engine is the worker's.
         reward: scores the draws; None leaves that to the scoring stage.
         seed: starts every random number.
         num_samples: candidates per prompt.
-        num_shards: that the whole set is divided into.
+        num_shards: number of shards of the whole set.
     """
 
     directory: Path
@@ -70,11 +70,12 @@ class FinishedShard:
     Attributes:
         index: of the shard.
         num_tries: 1, plus 1 for each worker that died while drawing it.
-        scores: of its candidates: by prompt, then by sample index; none if nothing was scored.
-        num_tokens: drawn.
-        sampling_seconds: that the worker took to draw and store.
-        scoring_seconds: that it took to score.
-        engine: what the worker runs on, for the manifest.
+        scores: scores of its candidates, by prompt, then by sample index; empty if nothing was
+            scored.
+        num_tokens: number of tokens drawn.
+        sampling_seconds: time that the worker took to draw and store.
+        scoring_seconds: time that it took to score.
+        engine: the manifest's entry about the worker's engine.
     """
 
     index: int
@@ -97,16 +98,16 @@ class FailedShard:
 class ShardWorker:
     """Draws one shard per call; model and reward load with the first call.
 
-    A shard that was lost with its worker can be drawn again by any other: the random numbers
-    depend on the seed and the prompt alone, and a stored shard appears whole or not at all.
+    Any worker can draw a lost shard again, because the random numbers depend on the seed and the
+    prompt alone. Shards are written atomically.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        """Keep the settings. What can fail is done in the first call, which can report it."""
+        """Keep the settings. The first call loads the model, because it can report errors."""
         self._setup = setup
 
     def __call__(self, row: dict[str, Shard]) -> dict[str, FinishedShard | FailedShard]:
-        """Draw, store and score the shard in `row["item"]`; what cannot be is returned as such."""
+        """Draw, store and score the shard in `row["item"]`; return failures that users can fix."""
         shard = row["item"]
         try:
             return {"item": self._finish(shard)}
@@ -143,7 +144,7 @@ class ShardWorker:
         )
 
     def _count_try(self, shard: Shard) -> int:
-        """Note that the shard is begun, and return how often it was; Ray itself never gives up.
+        """Record a try of the shard, and return the number of tries; Ray itself never gives up.
 
         Raises:
             BonbonError: every worker that began it has died.
@@ -158,7 +159,7 @@ class ShardWorker:
             raise BonbonError(
                 f"Ray workers died {MAX_TRIES} times at shard {shard.index} of {setup.set_name} "
                 f"(on {', '.join(sorted(set(hosts)))}), as they do when memory runs out or the "
-                "reward ends its process; shards that are done stay done"
+                "reward ends its process; finished shards are kept"
             )
         return len(hosts)
 
@@ -176,7 +177,7 @@ class ShardWorker:
 
 
 def tries_directory(directory: Path) -> Path:
-    """Return where the workers of a run note which shards they begin, while the job runs."""
+    """Return the directory where the workers of a running job record the tries of shards."""
     return directory / ".ray"
 
 

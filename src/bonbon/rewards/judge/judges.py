@@ -126,7 +126,7 @@ class PairwiseJudge:
 
 
 def compared(num_items: int, comparisons: int | None) -> list[tuple[int, int]]:
-    """Return the pairs to compare: all, or each item with at most so many neighbours on a ring.
+    """Return the pairs to compare: all, or each item with a limited number of neighbours on a ring.
 
     A ring connects all items, so their strengths are on the same scale.
     """

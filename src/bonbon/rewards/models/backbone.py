@@ -1,4 +1,4 @@
-"""The logits of a sequence classifier, each input's as if it came alone."""
+"""Logits of a sequence classifier; an input's logits do not depend on the rest of its batch."""
 
 import inspect
 from collections.abc import Sequence
@@ -17,20 +17,22 @@ from bonbon.rewards.base import RewardConfig, RewardName, name_from
 from bonbon.rewards.models.encoding import Encoding
 
 STARTING_COST = 1 / 32
-"""Of a full batch: what it costs to start one, whatever it holds."""
+"""Fixed cost of starting a batch, as a share of the cost of a full batch."""
 
 
 def length_batches(
     lengths: Sequence[int], *, max_tokens: int, max_rows: int
 ) -> list[tuple[int, ...]]:
-    """Group sequences by length at the least cost: tokens, padding included, and starting.
+    """Group sequences into batches of similar length at the lowest total cost.
 
-    The longest come first, so that memory runs out at once or never. Batches of neighbours in
-    length are best, and among those dynamic programming finds the cheapest.
+    A batch costs its tokens, padding included, plus a fixed cost of starting it. The best batches
+    hold sequences of neighbouring lengths; dynamic programming finds the cheapest of these
+    groupings. The longest batch comes first, so that a lack of memory shows at the start.
 
     Args:
         lengths: tokens of each sequence.
-        max_tokens: most tokens of a batch, padding included; a longer sequence goes alone.
+        max_tokens: most tokens of a batch, padding included; a longer sequence gets a batch of its
+            own.
         max_rows: most sequences of a batch, at least 1.
 
     Returns:
@@ -39,7 +41,7 @@ def length_batches(
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     widths = np.array([max(lengths[index], 1) for index in order], dtype=np.int64)
     start = max_tokens * STARTING_COST
-    least = np.zeros(len(order) + 1)  # cost of the longest so many
+    least = np.zeros(len(order) + 1)  # lowest cost of the k longest, by k
     began = np.zeros(len(order) + 1, dtype=np.int64)
     for end in range(1, len(order) + 1):
         most = min(max(max_tokens // int(widths[end - 1]), 1), max_rows)
@@ -53,7 +55,7 @@ def length_batches(
 
 
 def _cut(order: Sequence[int], began: Sequence[int]) -> list[tuple[int, ...]]:
-    """Follow the chosen beginnings back from the end."""
+    """Return the batches; `began` holds the start of the batch that ends at each index."""
     batches: list[tuple[int, ...]] = []
     end = len(order)
     while end:
@@ -63,10 +65,11 @@ def _cut(order: Sequence[int], began: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 CPU_BATCH_TOKENS = 1024
-"""What a core's cache holds of a small model's activations; more is slower, by half at 8192."""
+"""On a CPU: the activations of a small model fit a core's cache. 8192 tokens take 1.5 times as
+long."""
 
 GPU_BATCH_TOKENS = 16384
-"""Work enough for a GPU to be busy."""
+"""On a GPU: enough work to keep it busy."""
 
 
 class SequenceClassifierConfig(RewardConfig):
@@ -78,17 +81,17 @@ class SequenceClassifierConfig(RewardConfig):
     """Branch, tag or commit on the hub."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the model's body; the head is always computed in float32, so that rounding
-    makes no ties."""
+    causes no ties."""
     device: str = "auto"
     """`auto` takes a GPU if there is one; or `cpu`, `cuda`, `cuda:1`, `mps`."""
     max_length: int | None = Field(default=None, ge=1, le=10_000_000)
-    """Longest input in tokens; by default what the model takes. Longer ones lose the beginning
-    of the prompt first."""
+    """Longest input in tokens; by default the model's limit. Longer inputs are cut, first at the
+    beginning of the prompt."""
     batch_tokens: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Most tokens of a batch, padding included; bounds the memory. By default 1024 on a CPU and
     16384 on a GPU."""
     trust_remote_code: bool = False
-    """Run model code that the hub repository brings along."""
+    """Run model code from the hub repository."""
     name: RewardName | None = None
     """Name of the score in every table; by default the last part of `model`."""
 
@@ -103,10 +106,10 @@ class SequenceClassifierConfig(RewardConfig):
 
 
 class SequenceClassifier:
-    """A model that gives every input some logits, which do not depend on the inputs beside it.
+    """A sequence classifier; an input's logits do not depend on the rest of its batch.
 
-    They depend on the batch only through floating-point rounding (below 1e-5 in float32), and
-    equal inputs get equal logits: each distinct one is read once.
+    The batch changes logits only by floating-point rounding (below 1e-5 in float32). Equal inputs
+    get equal logits, because each distinct input is read once.
     """
 
     def __init__(self, model: PreTrainedModel, *, batch_tokens: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Reading a sequence classifier's checkpoint: tokenizer, config, weights, and their limits."""
+"""Reads the checkpoint of a sequence classifier: tokenizer, config, weights and length limits."""
 
 from typing import Any, cast
 

@@ -74,11 +74,11 @@ class ClassifierConfig(SequenceClassifierConfig):
 class ClassifierReward:
     """One logit of a sequence classifier, or a weighted sum of several.
 
-    A score is what the model gives for that input alone: it depends on the batch only through
-    floating-point rounding (below 1e-5 in float32).
+    A score depends on its own input only; the batch changes it by floating-point rounding (below
+    1e-5 in float32).
 
     Attributes:
-        name: of the score in every table.
+        name: name of the score in every table.
         num_prompts_cut: number of inputs with a prompt that was cut at its beginning.
         num_completions_cut: number of inputs with a completion that was cut at its end.
     """

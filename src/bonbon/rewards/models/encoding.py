@@ -1,4 +1,4 @@
-"""Token ids of prompt and completion, as a sequence classifier was trained to read them."""
+"""Encodes prompts and completions in the format that a sequence classifier was trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from bonbon.models.chat_template import render_chat
 from bonbon.records import Message, Prompt
 
 CLOCK = datetime(2024, 7, 26)
-"""What chat templates that print the date take for the present, the day that Llama's own fall back
-to: a score must not change with the day."""
+"""The date that chat templates print as today's, so that scores do not change with the day. Llama's
+templates fall back to the same date."""
 
 Part = Literal["frame", "prompt", "completion"]
-"""What a token belongs to; the frame (special tokens, closing turns) is never cut."""
+"""The part of the input that a token belongs to; the frame (special tokens, closing turns) is never
+cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, chat: Sequence
         return render_chat(tokenizer, chat, clock=CLOCK)
     except PromptError as error:
         raise RewardError(
-            f"prompt {prompt.id!r} cannot be put to the reward model: {error}; change the "
+            f"prompt {prompt.id!r} cannot be formatted for the reward model: {error}; change the "
             "messages, or set the reward's `input` to 'pair'"
         ) from error
 
@@ -134,7 +135,7 @@ def _parts_of_chat(
     completion: str,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Part]:
-    """Tell by character offsets; all before the completion counts as prompt, except a BOS."""
+    """Return each token's part; all before the completion except a BOS token is the prompt."""
     require_fast(batch)
     written = completion if completion in text else completion.strip()  # many templates strip
     start = text.rfind(written)
@@ -154,7 +155,7 @@ def _part_at(span: tuple[int, int], start: int, end: int) -> Part:
 
 
 def require_fast(batch: BatchEncoding) -> None:
-    """Refuse to cut what a tokenizer encoded that cannot say where its tokens stand in the text.
+    """Refuse to cut an input if the tokenizer does not give the offsets of its tokens.
 
     Raises:
         RewardError: the tokenizer is a slow one.
@@ -184,19 +185,19 @@ def shortened(
 
     Args:
         whole: an input that is too long.
-        of_prompt: places of the prompt's tokens, in the order in which they may go.
-        of_completion: places of the completion's tokens, likewise.
+        of_prompt: positions of the prompt's tokens, in the order in which they are dropped.
+        of_completion: positions of the completion's tokens, likewise.
         max_length: in tokens.
 
     Raises:
-        RewardError: nothing is left that may go.
+        RewardError: the input is too long without any of these tokens.
     """
     length = len(whole.token_ids)
     expendable = [*of_prompt, *of_completion]
     dropped = set(expendable[: length - max_length])
     if length - len(dropped) > max_length:
         raise RewardError(
-            f"max_length {max_length} leaves no room for the completion beside the "
+            f"max_length {max_length} leaves no space for the completion beside the "
             f"{length - len(expendable)} tokens that frame every input; raise it"
         )
     kept = [index for index in range(length) if index not in dropped]

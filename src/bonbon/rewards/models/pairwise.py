@@ -65,7 +65,7 @@ def encode_pairs_of_candidates(
 
 
 def _filled(template: str, pair: CandidatePair) -> tuple[str, dict[Field, tuple[int, int]]]:
-    """Return the text, and from which to which character each field's value stands."""
+    """Return the text, and the first and last character of each field's value."""
     values: dict[Field, str] = {
         "prompt": pair.prompt,
         "first": pair.first,
@@ -73,7 +73,7 @@ def _filled(template: str, pair: CandidatePair) -> tuple[str, dict[Field, tuple[
     }
     text = ""
     spans: dict[Field, tuple[int, int]] = {}
-    # Splitting at a group gives the text between fields, and the fields' names at odd places.
+    # Splitting at a group gives the text between fields, and the fields' names at odd indices.
     for index, piece in enumerate(_FIELD.split(template)):
         if index % 2 == 0:
             text += piece
@@ -87,7 +87,7 @@ def _filled(template: str, pair: CandidatePair) -> tuple[str, dict[Field, tuple[
 def _tokens_of(
     batch: BatchEncoding, row: int, spans: dict[Field, tuple[int, int]]
 ) -> dict[Field, list[int]]:
-    """Return the places of each field's tokens; special tokens belong to none."""
+    """Return the positions of each field's tokens; special tokens belong to none."""
     require_fast(batch)
     encoding = batch.encodings[row] if batch.encodings else None
     assert encoding is not None
@@ -144,11 +144,11 @@ class PairwiseConfig(SequenceClassifierConfig):
 
     @property
     def compares_candidates(self) -> bool:
-        """Always."""
+        """True: a score depends on the other candidates of the prompt."""
         return True
 
     def check(self) -> None:
-        """Read all but the weights, and check the settings against it."""
+        """Read everything but the weights, and check the settings."""
         _read(self)
 
     def load(self) -> "PairwiseReward":
@@ -168,7 +168,7 @@ class PairwiseConfig(SequenceClassifierConfig):
 
 
 class PairwiseReward:
-    """Compares all candidates of a prompt with one another, each pair in both orders.
+    """Compares all candidates of a prompt with each other, each pair in both orders.
 
     The margin of a pair is half the difference of its two preference logits, so a bias for the
     first or the second position cancels. Scores are comparable within a prompt only, and depend on

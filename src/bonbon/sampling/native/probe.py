@@ -15,7 +15,7 @@ from bonbon.sampling.native.prefix_attention import PrefixAttentionDecoder
 
 TOLERANCE = {torch.float32: 1e-3}
 """Root mean square difference to a plain forward's logits that rounding explains, in standard
-deviations of the logits. A wrong attention goes far beyond."""
+deviations of the logits. A wrong attention gives a much larger difference."""
 
 HALF_PRECISION_TOLERANCE = 0.2
 """The same for bfloat16 and float16: SmolLM2-135M's bfloat16 logits are 0.05 from its float32
