@@ -135,7 +135,7 @@ class Recipe(Config):
         if self.rounds.kind == "compounding" and not isinstance(self.goal, BestOf):
             raise ValueError(
                 f"got rounds.kind = compounding with tilt {self.tilt!r}, expected best-of-n only, "
-                "of which it is known where rounds lead; leave tilt out, or use on-policy"
+                "for which the result of compounding is known; leave tilt out, or use on-policy"
             )
         return self
 
@@ -194,7 +194,7 @@ def load_run_recipe(directory: Path) -> Recipe:
     if not file.is_file():
         raise ConfigError(
             f"{directory} is not a run directory: it has no recipe.yaml; give the directory that "
-            "`bonbon run` named at its end"
+            "`bonbon run` printed at its end"
         )
     try:
         if "evaluation" not in read_yaml(file):  # the last one: all are recorded

@@ -129,7 +129,7 @@ class _Values:
 
     def _first_value(self, node: Node, within: tuple[Node, ...]) -> object:
         if any(node is outer for outer in within):
-            raise ValueError(f"an alias stands within what it names{_line(node.start_mark)}")
+            raise ValueError(f"an alias refers to a value that contains it{_line(node.start_mark)}")
         if len(within) > MAX_DEPTH:
             raise ValueError(f"values are nested more than {MAX_DEPTH} deep")
         if isinstance(node, ScalarNode):
@@ -161,7 +161,7 @@ class _Values:
             if name in keys:
                 first = keys[name].start_mark.line + 1
                 raise ValueError(
-                    f"the key {name[:80]!r} is there twice, in line {first} and in line "
+                    f"the key {name[:80]!r} is given twice, in line {first} and in line "
                     f"{key.start_mark.line + 1}; leave one of them out"
                 )
             keys[name] = key
@@ -177,7 +177,7 @@ class _Values:
         mappings = node.value if node.tag == _TAG + "seq" else [node]
         for mapping in cast("list[Node]", mappings):
             if not isinstance(mapping, MappingNode):
-                raise ValueError(f"<< names no keys and values{_line(mapping.start_mark)}")
+                raise ValueError(f"<< does not refer to keys and values{_line(mapping.start_mark)}")
             yield cast("dict[str, object]", self.value(mapping, inner))
 
 
@@ -225,7 +225,7 @@ def _sound(text: str, node: Node) -> str:
 
 def _strange(node: Node) -> ValueError:
     tag = node.tag.replace(_TAG, "!!")[:80]
-    return ValueError(f"{tag} does not fit what follows it{_line(node.start_mark)}")
+    return ValueError(f"{tag} does not fit its value{_line(node.start_mark)}")
 
 
 def _line(mark: yaml.Mark | None) -> str:

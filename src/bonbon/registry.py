@@ -94,9 +94,9 @@ class Registry(Generic[Item_co]):
 
 
 class KindConfig(Config):
-    """Settings of one of several kinds, told apart by `kind`.
+    """Settings of one of several kinds; `kind` says which one.
 
-    A subclass with a `registry` stands for all its kinds: as a field's type it takes the settings
+    A subclass with a `registry` represents all its kinds: as a field's type it takes the settings
     of any of them, as keys and values or as an object. Each kind is a subclass of that one.
     """
 

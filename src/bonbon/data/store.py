@@ -547,7 +547,7 @@ class UnansweredPrompts:
         except ValidationError:
             raise BonbonError(
                 f"{self.path} is damaged; expected reasons by prompt id; delete it: the prompts "
-                "in it are then left out without being counted"
+                "in it are then left out but not counted"
             ) from None
 
     def add(self, prompt_id: str, reason: str) -> None:

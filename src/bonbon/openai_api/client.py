@@ -145,11 +145,11 @@ class OpenaiClient:
         Args:
             path: below the base URL, such as `/completions`.
             body: without `model`.
-            optional: keys of `body` that are dropped for good if the server does not know them.
+            optional: keys of `body` that are dropped permanently if the server does not know them.
             read: converts the response; it raises ValueError if the response is unusable.
             control: keys that replace the prompt of `body` with one that any server can answer. It
-                is sent if this request fails for good, and shows whether the prompt or the server
-                is at fault.
+                is sent if all tries of this request fail, and shows whether the prompt or the
+                server is at fault.
             refusal_is_final: send the control after a refusal too; otherwise the refusal is raised
                 at once, because the caller can send another request.
 

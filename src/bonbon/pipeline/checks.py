@@ -44,7 +44,7 @@ def check_sampling(recipe: Recipe) -> None:
     """Check that the policy can be sampled from.
 
     Raises:
-        ConfigError: the device is not there, or the environment lets no server be reached.
+        ConfigError: the device does not exist, or the environment's proxy settings cannot be used.
         MissingExtraError: the engine's package is not installed.
     """
     engine = recipe.sampling.engine

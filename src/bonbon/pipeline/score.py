@@ -294,7 +294,7 @@ def refuse_ties(run_directory: RunDirectory, set_name: str, reward_name: str) ->
     """Refuse a set in which no prompt has candidates of different rewards.
 
     Raises:
-        RewardError: there is nothing to learn from the set.
+        RewardError: the set contains no preference.
     """
     groups = run_directory.store.groups(set_name, reward_name)
     if not groups:
@@ -306,7 +306,7 @@ def refuse_ties(run_directory: RunDirectory, set_name: str, reward_name: str) ->
     if num_tied == len(groups):
         raise RewardError(
             f"reward {reward_name!r} gives all candidates of each of the {num_tied} prompts the "
-            "same score, so there is no best one; use a reward that tells them apart (the "
+            "same score, so there is no best one; use a reward that distinguishes them (the "
             "candidates stay stored)"
         )
     if num_tied:
@@ -377,7 +377,7 @@ def _fill(
     *,
     total: int,
 ) -> None:
-    """Score groups of candidates; each candidate stands beside its table."""
+    """Score groups of candidates, which are given as pairs of table and candidate."""
     table_of = iter([table for group in groups for table, _ in group])
     label = f"score {' + '.join(table.set_name for table in tables)}"
     candidates = [[candidate for _, candidate in group] for group in groups]
@@ -425,8 +425,8 @@ def read_reward(text: str) -> RewardConfig:
 def score_also(run_directory: RunDirectory, reward: RewardConfig) -> None:
     """Score all finished sets of a run with a reward that is not its recipe's.
 
-    The new tables stand beside the recipe's; recipe, stages and results of the run do not change.
-    If the recipe names this reward later, its scores are there already.
+    The new tables are stored beside the recipe's; recipe, stages and results of the run do not
+    change. If the recipe names this reward later, its scores already exist.
 
     Raises:
         ConfigError: there is nothing to score, the recipe's prompts are not the ones that were

@@ -56,7 +56,7 @@ class Stage:
         changes: a phrase for every setting or input that differs from the recorded one.
         changed_inputs: the input files among them.
         started: the stage ran with these settings and inputs, perhaps not to the end.
-        damaged: files that the stage wrote and that have changed since, or are gone.
+        damaged: files that the stage wrote and that have changed since, or are missing.
         finished: the stage ran with these settings and inputs to the end, and its files are whole.
         counts: what the stage has cost so far: `seconds`, and `work` in tokens or scores.
     """
@@ -117,11 +117,11 @@ class Stage:
         self._write(finished=False)
 
     def seal(self, *made: Path) -> None:
-        """Note files that the stage has written; the next record holds their seals."""
+        """Add files that the stage has written; the next record holds their seals."""
         self._files |= {str(path.relative_to(self._makes_in)): seal(path) for path in made}
 
     def reads(self, inputs: Sequence[Path]) -> None:
-        """Note the input files, now that all of them are there."""
+        """Record the input files, now that all of them exist."""
         self._inputs = inputs
 
     def unseal(self) -> None:
@@ -208,7 +208,7 @@ def refuse_damage(directory: Path, stages: Iterable[str]) -> None:
     """Refuse to read files of stages that have changed since they were written.
 
     Raises:
-        BonbonError: a file is damaged or gone.
+        BonbonError: a file is damaged or missing.
     """
     for stage in stages:
         record = _read(stage_file(directory, stage))

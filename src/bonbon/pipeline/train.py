@@ -159,7 +159,7 @@ SECONDS_BETWEEN_COUNTS = 5.0
 
 
 def is_trained(round_: Round, stage: Stage) -> bool:
-    """Return whether the model is there and was trained with the present settings."""
+    """Return whether the model exists and was trained with the present settings."""
     names = ("config.json", "adapter_config.json")
     return stage.finished and any((round_.model_directory / name).is_file() for name in names)
 

@@ -240,7 +240,7 @@ def tracker_callbacks(report_to: Sequence[str], output_dir: Path) -> list[Traine
 
 
 def other_trackers(report_to: Sequence[str]) -> list[str]:
-    """Return the trackers that transformers sets up by itself."""
+    """Return the trackers that transformers sets up itself."""
     return [name for name in report_to if name != TENSORBOARD]
 
 

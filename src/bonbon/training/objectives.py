@@ -405,7 +405,7 @@ class DpoObjective(Objective):
 class TrlObjective(Objective):
     """RLHF through one of TRL's trainers, which draws and scores completions while it trains."""
 
-    description = "The model answers, is rewarded, and is held back by its KL from the base (TRL)."
+    description = "The model is trained on rewards of its own answers, with a KL penalty (TRL)."
     has_beta = True
     fits_targets = False
     online = True

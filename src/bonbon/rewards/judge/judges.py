@@ -1,4 +1,4 @@
-"""LLM judges: one scores every completion by itself, the other compares pairs."""
+"""LLM judges: one scores each completion separately, the other compares pairs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

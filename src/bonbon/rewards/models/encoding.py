@@ -26,7 +26,7 @@ class Encoding:
 
     Attributes:
         token_ids: special tokens included, no padding.
-        type_ids: which segment each token belongs to, for models that want to know.
+        type_ids: which segment each token belongs to, for models that read it.
         prompt_tokens_cut: tokens dropped from the prompt's beginning.
         completion_tokens_cut: tokens dropped from the completion's end.
     """

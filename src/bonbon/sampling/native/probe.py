@@ -1,4 +1,4 @@
-"""A numerical probe: do a model's completions come out right with a shared-prefix cache?"""
+"""A numerical probe that checks whether a model works with the shared-prefix cache."""
 
 import logging
 from collections.abc import Sequence
