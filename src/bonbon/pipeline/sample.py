@@ -249,7 +249,7 @@ def _set_damage_aside(run_directory: RunDirectory, plan: SetPlan, stage: Stage) 
         which = ", ".join(path.name for path in sorted(damaged)[:3])
         run_directory.console.say(
             f"  {len(damaged)} of the {len(divide(plan.prompts))} shards of {plan.name} have "
-            f"changed since they were drawn ({which}): they are kept in {kept} and drawn again."
+            f"changed since they were drawn ({which}): they are drawn again, and kept in {kept}."
         )
 
 
