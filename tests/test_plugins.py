@@ -9,8 +9,10 @@ import yaml
 
 import bonbon
 from bonbon.errors import ConfigError
+from bonbon.recipe import make_recipe
 from bonbon.registry import Registry
 from bonbon.rewards.base import REWARDS
+from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.sampling.config import ENGINES
 from bonbon.training.objectives import OBJECTIVES
 
@@ -67,6 +69,11 @@ ENTRY_POINTS = """
 [bonbon.rewards]
 brevity = tiny_plugin:BrevityConfig
 broken = tiny_plugin_that_is_not_there:Config
+exits = tiny_plugin_that_exits:Config
+no-config = tiny_plugin:Brevity
+engine = tiny_plugin:LoudEngine
+lexicon = tiny_plugin:BrevityConfig
+twice = tiny_plugin:BrevityConfig
 
 [bonbon.engines]
 loud = tiny_plugin:LoudEngine
@@ -83,6 +90,7 @@ def installed(tmp_path: Path) -> Path:
     metadata = site / "tiny_plugin-1.0.dist-info"
     metadata.mkdir(parents=True)
     (site / "tiny_plugin.py").write_text(CODE)
+    (site / "tiny_plugin_that_exits.py").write_text("import sys\nsys.exit('two\\nlines')\n")
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-plugin\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
     return site
@@ -103,9 +111,59 @@ def test_kinds_of_other_packages_are_known_by_name() -> None:
 
 
 @pytest.mark.usefixtures("importable")
-def test_a_package_that_cannot_be_imported_is_named() -> None:
-    with pytest.raises(ConfigError, match="comes from the package tiny-plugin, which can"):
-        _ = REWARDS["broken"]
+@pytest.mark.parametrize(
+    ("name", "reason"), [("broken", "ModuleNotFoundError: .*"), ("exits", "SystemExit: two lines")]
+)
+def test_a_package_that_cannot_be_imported_is_named(name: str, reason: str) -> None:
+    line = rf"comes from the package tiny-plugin, which cannot be imported \({reason}\); repair"
+    with pytest.raises(ConfigError, match=line):
+        make_recipe({"reward": {"kind": name}})
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_name_of_ours_is_never_that_of_another_package() -> None:
+    assert REWARDS["lexicon"] is LexiconConfig
+    assert REWARDS.names().count("lexicon") == 1
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("name", ["no-config", "engine"])
+def test_what_is_no_reward_config_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"reward: the reward kind '{name}' is <class .* repair"):
+        make_recipe({"reward": {"kind": name}})
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_name_that_two_packages_add_is_refused(tmp_path: Path) -> None:
+    metadata = tmp_path / "site" / "another-2.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: another\nVersion: 2.0\n")
+    (metadata / "entry_points.txt").write_text("[bonbon.rewards]\ntwice = tiny_plugin:Brevity\n")
+
+    with pytest.raises(ConfigError, match="'twice' comes from the packages another and tiny-pl"):
+        make_recipe({"reward": {"kind": "twice"}})
+    assert make_recipe({"reward": {"kind": "brevity"}}).reward.score_name == "brevity"
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize(
+    ("reward", "line"),
+    [
+        ({"penalty": 1}, "reward: got a reward without `kind`, .*; add `kind: length-penalty`"),
+        ({"kind": "lexicon", "weight": 1}, "`weight` belongs to kind 'brevity' or 'twice'"),
+    ],
+)
+def test_broken_packages_do_not_hide_the_line_about_another_kind(
+    reward: dict[str, object], line: str
+) -> None:
+    with pytest.raises(ConfigError, match=line):
+        make_recipe({"reward": reward})
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_script_cannot_take_the_name_of_an_installed_kind() -> None:
+    with pytest.raises(ConfigError, match="there is a reward kind 'brevity' already"):
+        REWARDS.register("brevity")
 
 
 def test_a_run_with_the_reward_engine_and_objective_of_another_package(

@@ -1,8 +1,11 @@
 """Recipes: what they take, what they refuse, and how they are written out again."""
 
+import pickle
+import re
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -13,11 +16,12 @@ from bonbon.comparison.recipe import load_comparison
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
 from bonbon.recipe import Recipe, dump_recipe, load_recipe, load_run_recipe, make_recipe
-from bonbon.rewards.base import RewardConfig
+from bonbon.recipe_io import parse_yaml
+from bonbon.rewards.base import RewardConfig, read_reward
 from bonbon.rewards.function import FunctionConfig
 from bonbon.rewards.lexicon import LexiconConfig
 from bonbon.rewards.models.classifier import ClassifierConfig
-from bonbon.sampling.config import SamplingConfig
+from bonbon.sampling.config import ENGINES, SamplingConfig
 from bonbon.theory.best_of import BestOf
 from bonbon.theory.optimal import OptimalTilt
 
@@ -180,3 +184,85 @@ def test_a_run_directory_gives_its_recipe_back(tmp_path: Path) -> None:
     assert load_run_recipe(tmp_path) == recipe
     with pytest.raises(ConfigError, match="is not a run directory"):
         load_run_recipe(tmp_path / "elsewhere")
+
+
+NESTED: Mapping[str, Any] = {
+    "kind": "sum",
+    "parts": [
+        {"reward": "vader"},
+        {
+            "reward": {
+                "kind": "ensemble",
+                "members": [
+                    "org/model",
+                    {"kind": "z-score", "reward": {"kind": "tfidf", "path": "f"}},
+                ],
+            },
+            "weight": -2.0,
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"reward": NESTED},
+        {"reward": {"kind": "length-penalty", "reward": NESTED, "penalty": 0.1}},
+        *({"sampling": {"engine": engine}} for engine in ENGINES.names()),
+        {"sampling": {"engine": {"kind": "ray", "worker": "vllm"}}},
+    ],
+)
+def test_kinds_read_back_from_every_way_of_writing_them_out(values: Mapping[str, Any]) -> None:
+    recipe = make_recipe(values)
+
+    ways: list[dict[str, Any]] = [{}, {"exclude_unset": True}, {"exclude_defaults": True}]
+    for options in ways:
+        for mode in ("python", "json"):
+            written = recipe.model_dump(mode=mode, **options)
+            assert make_recipe(written) == recipe, (options, mode)
+    assert make_recipe(cast("dict[str, Any]", parse_yaml(dump_recipe(recipe)))) == recipe
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    for copy in (pickle.loads(pickle.dumps(recipe)), deepcopy(recipe)):
+        assert copy == recipe
+        assert hash(copy) == hash(recipe)
+
+
+def test_parts_of_a_kind_can_be_left_out_of_a_dump() -> None:
+    recipe = make_recipe({"reward": {"kind": "classifier", "model": "m"}})
+
+    assert recipe.model_dump(include={"reward": {"model"}}) == {"reward": {"model": "m"}}
+    assert "model" not in recipe.model_dump(exclude={"reward": {"model"}})["reward"]
+
+
+def test_editors_get_a_json_schema() -> None:
+    properties = Recipe.model_json_schema()["properties"]["reward"]["anyOf"][1]["properties"]
+
+    assert "lexicon" in properties["kind"]["examples"]
+
+
+@pytest.mark.parametrize(
+    ("reward", "line"),
+    [
+        (None, "reward: got None, expected a name, or keys and values"),
+        (["vader"], "reward: got ['vader'], expected a name, or keys and values"),
+        ({"kind": ["sum"]}, "reward: got reward kind ['sum'], expected one of "),
+        ({"kind": "sum", "parts": [{1: 2}]}, "reward.parts.0: a part of a sum has no `1`, "),
+        (
+            {
+                "kind": "sum",
+                "parts": [{"reward": {"kind": "z-score", "reward": "vader", "std": "a"}}],
+            },
+            "reward.parts.0.reward.std: got 'a'; expected a number",
+        ),
+        (
+            {"kind": "ensemble", "members": ["vader", {"kind": "lexicn"}]},
+            "reward.members.1: got reward kind 'lexicn', expected one of ",
+        ),
+    ],
+)
+def test_errors_of_rewards_name_the_key_in_recipes_and_in_python(reward: Any, line: str) -> None:  # noqa: ANN401
+    with pytest.raises(ConfigError, match=f"^{re.escape(line)}"):
+        make_recipe({"reward": reward})
+    with pytest.raises(ConfigError, match=f"^{re.escape(line)}"):
+        read_reward(reward)

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
@@ -46,6 +46,23 @@ def at_home(path: Path) -> Path:
         raise ConfigError(
             f"got {str(path)!r}, but there is no home directory of that user; write the path out"
         ) from None
+
+
+AnyPath = str | Path
+"""A file or directory as the public functions take it."""
+
+
+def as_path(path: AnyPath) -> Path:
+    """Return a path; a string may begin with `~`, which stands for the home directory.
+
+    Raises:
+        ConfigError: it is no path, or the user named after `~` has no home directory.
+    """
+    if isinstance(path, Path):
+        return path
+    if not isinstance(cast("object", path), str):
+        raise ConfigError(f"got {path!r}, expected a path")
+    return at_home(Path(path))
 
 
 UserPath = Annotated[Path, Strict(False), AfterValidator(at_home)]

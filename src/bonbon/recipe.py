@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError, field_validator, model_validator
 
-from bonbon.base_config import Config, Seed
+from bonbon.base_config import AnyPath, Config, Seed, as_path
 from bonbon.data.prompts import PromptsConfig
 from bonbon.errors import ConfigError
 from bonbon.evaluation.config import EvaluationConfig
@@ -157,7 +157,7 @@ class Recipe(Config):
         return self.goal
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: AnyPath, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from YAML.
 
     Args:
@@ -167,6 +167,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: the file or an override cannot be used; the message names the key.
     """
+    path = as_path(path)
     return make_recipe(read_yaml(path), overrides, where=f"recipe {path}: ")
 
 
@@ -184,12 +185,13 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     return cast("dict[Any, Any]", loaded or {})
 
 
-def load_run_recipe(directory: Path) -> Recipe:
+def load_run_recipe(directory: AnyPath) -> Recipe:
     """Read the recipe that a run directory records.
 
     Raises:
         ConfigError: it records none, so it is not a run directory, or the record is damaged.
     """
+    directory = as_path(directory)
     file = directory / "recipe.yaml"
     if not file.is_file():
         raise ConfigError(
@@ -213,6 +215,8 @@ def make_recipe(
     Raises:
         ConfigError: a key is unknown or a value is not valid; one line says what was expected.
     """
+    if not isinstance(cast("object", values), Mapping):
+        raise ConfigError(f"{where}got {shown(values)}, expected keys and values")
     merged = _deep_copy(values)
     for override in overrides:
         apply_override(merged, override)

@@ -1,14 +1,18 @@
 """Open sets of kinds (rewards, engines, objectives): ours, and those that other packages add.
 
-A package adds a kind through an entry point, a script through `Registry.register`.
+A package adds a kind through an entry point, a script through `Registry.register`. A name always
+means the same kind: bonbon's own come first, so an installed package cannot replace them.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from inspect import isclass
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, cast
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from bonbon.base_config import Config, without_secrets
@@ -41,7 +45,7 @@ class Registry(Generic[Item_co]):
         Raises:
             ConfigError: the name is taken.
         """
-        if name in self._built_in or name in self._registered:
+        if name in self:
             raise ConfigError(f"there is {_a(self.noun)} {name!r} already; choose another name")
 
         def add(item: Registered) -> Registered:
@@ -62,23 +66,31 @@ class Registry(Generic[Item_co]):
         """Return the item of a name.
 
         Raises:
-            ConfigError: there is none, or the package that adds it cannot be imported.
+            ConfigError: there is none, the package that adds it cannot be imported, or two
+                packages add it.
         """
         if name in self._registered:
             return self._registered[name]
         if name in self._built_in:
             module, _, attribute = self._built_in[name].partition(":")
             return getattr(import_module(module), attribute)
-        entry_point = self._entry_points().get(name)
-        if entry_point is None:
+        points = self._entry_points().get(name)
+        if points is None:
             raise ConfigError(self.unknown_line(name))
-        try:
-            return entry_point.load()
-        except Exception as error:
-            package = entry_point.dist.name if entry_point.dist else entry_point.value
+        if len(points) > 1:
+            packages = " and ".join(sorted(map(_package, points)))
             raise ConfigError(
-                f"the {self.noun} {name!r} comes from the package {package}, which cannot be "
-                f"imported ({type(error).__name__}: {error}); repair or remove that package"
+                f"the {self.noun} {name!r} comes from the packages {packages}; remove all but one"
+            )
+        try:
+            return points[0].load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also sys.exit(): a package must not end bonbon
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ConfigError(
+                f"the {self.noun} {name!r} comes from the package {_package(points[0])}, which "
+                f"cannot be imported ({reason}); repair or remove that package"
             ) from error
 
     def unknown_line(self, name: object) -> str:
@@ -89,8 +101,15 @@ class Registry(Generic[Item_co]):
             f"{nearest(str(name), names)}"
         )
 
-    def _entry_points(self) -> Mapping[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+    def _entry_points(self) -> Mapping[str, list[EntryPoint]]:
+        points: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            points.setdefault(point.name, []).append(point)
+        return points
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
 
 
 class KindConfig(Config):
@@ -116,6 +135,9 @@ class KindConfig(Config):
         Raises:
             ValueError: there is no such kind, or a key or value does not fit it.
         """
+        if "registry" in type(value).__dict__:
+            name = type(value).__name__
+            raise ValueError(f"got {name} itself, expected one of its kinds; use {name}.read(…)")
         if isinstance(value, cls):
             return value
         given = cls.in_full(value)
@@ -123,8 +145,7 @@ class KindConfig(Config):
             raise ValueError(f"got {shown(given)}, expected a name, or keys and values")
         keys = {str(key): item for key, item in cast("Mapping[object, object]", given).items()}
         try:
-            _check_keys(keys, cls.registry)
-            kind = cls.registry[cast("str", keys["kind"])]
+            kind = _checked_kind(keys, cls.registry)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return cast("Kind", kind.model_validate(keys))
@@ -141,18 +162,39 @@ class KindConfig(Config):
         return core_schema.no_info_plain_validator_function(
             cls.read,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda config, info: config.model_dump(
-                    mode=info.mode,
-                    exclude_unset=info.exclude_unset,
-                    exclude_defaults=info.exclude_defaults,
-                    exclude_none=info.exclude_none,
-                ),
-                info_arg=True,
+                _keys_and_values, info_arg=True
             ),
         )
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /
+    ) -> JsonSchemaValue:
+        """Describe a field of the class that has the registry by the names of the kinds."""
+        if "registry" not in cls.__dict__:
+            return handler(core_schema)
+        kind = {"type": "string", "examples": cls.registry.names()}
+        settings = {"type": "object", "properties": {"kind": kind}}
+        return {"anyOf": [{"type": "string"}, settings]}
 
-def check_part_keys(given: Mapping[str, object], part: type[Config], what: str) -> None:
+
+# `info` is pydantic's SerializationInfo, which cannot be checked at run time.
+def _keys_and_values(config: KindConfig, info: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what reads back as the same settings: with the kind, though it is a default."""
+    values = config.model_dump(
+        mode=info.mode,
+        include=info.include,
+        exclude=info.exclude,
+        exclude_unset=info.exclude_unset,
+        exclude_defaults=info.exclude_defaults,
+        exclude_none=info.exclude_none,
+    )
+    if info.exclude_unset or info.exclude_defaults:
+        return {"kind": config.kind, **values}
+    return values
+
+
+def check_part_keys(given: Mapping[Any, object], part: type[Config], what: str) -> None:
     """Refuse keys that a part of a reward does not have.
 
     Args:
@@ -163,7 +205,7 @@ def check_part_keys(given: Mapping[str, object], part: type[Config], what: str) 
     Raises:
         ValueError: one line, with the nearest name that would do.
     """
-    for key in given:
+    for key in map(str, given):
         if key not in part.model_fields:
             known = list(part.model_fields)
             line = f"{what} has no `{without_secrets(key)}`, expected one of {', '.join(known)}"
@@ -172,17 +214,45 @@ def check_part_keys(given: Mapping[str, object], part: type[Config], what: str) 
         raise ValueError(f"got {what} without `{missing}`; add it")
 
 
-def _check_keys(given: Mapping[str, object], registry: Registry[type[KindConfig]]) -> None:
-    """Refuse settings without a known kind, or with keys that do not go with their kind."""
+def _checked_kind(
+    given: Mapping[str, object], registry: Registry[type[KindConfig]]
+) -> type[KindConfig]:
+    """Return the class that reads settings of a known kind with the keys of this kind."""
     kind, thing = given.get("kind"), registry.noun.removesuffix(" kind")
     if not isinstance(kind, str) or kind not in registry:
         raise ValueError(_unknown_kind_line(kind, given, registry, thing))
-    config = registry[kind]
+    config: object = registry[kind]
+    if not _is_kind(config, registry):
+        raise ConfigError(
+            f"the {registry.noun} {kind!r} is {shown(config)}, expected a subclass of the config "
+            "class that has the registry; repair or remove the package that adds it"
+        )
     for key in given:
         if key not in config.model_fields:
             raise ValueError(_unknown_key_line(key, kind, registry, thing))
     if missing := _missing(given, config):
         raise ValueError(f"got {_a(thing)} of kind {kind!r} without `{missing}`; add it")
+    return config
+
+
+def _is_kind(item: object, registry: Registry[type[KindConfig]]) -> TypeGuard[type[KindConfig]]:
+    return (
+        isclass(item)
+        and issubclass(item, KindConfig)
+        and "registry" not in item.__dict__
+        and item.registry is registry
+    )
+
+
+def _keys_by_kind(registry: Registry[type[KindConfig]]) -> dict[str, list[str]]:
+    """Return the keys of every kind that can be imported: a hint must not fail."""
+    keys: dict[str, list[str]] = {}
+    for name in registry.names():
+        with suppress(ConfigError):
+            item: object = registry[name]
+            if _is_kind(item, registry):
+                keys[name] = list(item.model_fields)
+    return keys
 
 
 def _missing(given: Mapping[str, object], model: type[Config]) -> str | None:
@@ -199,7 +269,7 @@ def _unknown_kind_line(
     if "kind" in given:
         return registry.unknown_line(kind)
     names = registry.names()
-    fitting = [name for name in names if set(given) <= set(registry[name].model_fields)]
+    fitting = [name for name, keys in _keys_by_kind(registry).items() if set(given) <= set(keys)]
     hint = f"; add `kind: {fitting[0]}`" if len(fitting) == 1 else ""
     return f"got {_a(thing)} without `kind`, expected one of {', '.join(names)}{hint}"
 
@@ -210,7 +280,7 @@ def _unknown_key_line(key: str, kind: str, registry: Registry[type[KindConfig]],
     line = f"{_a(thing)} of kind {kind!r} has no `{name}`, expected one of {', '.join(known)}"
     if hint := nearest(key, known, quote="`"):
         return line + hint
-    owners = [repr(other) for other in registry.names() if key in registry[other].model_fields]
+    owners = [repr(other) for other, keys in _keys_by_kind(registry).items() if key in keys]
     return f"{line}; `{name}` belongs to kind {' or '.join(owners)}" if owners else line
 
 

@@ -1,5 +1,8 @@
 """`bonbon.best_of_n`: prompts in, the best of n completions out."""
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,3 +92,85 @@ def test_a_loaded_policy_is_for_the_built_in_engine(policy: str) -> None:
     loaded = bonbon.load_policy(policy)
     with pytest.raises(BonbonError, match="a loaded policy with engine 'openai'"):
         bonbon.best_of_n(loaded, ["1"], total, engine="openai")
+
+
+def test_prompts_with_equal_ids_get_ids_of_their_own(policy: str) -> None:
+    prompts = [bonbon.Prompt(name, text, "eval") for name, text in zip("aab", "123", strict=True)]
+    prompts[2] = bonbon.Prompt("a-1", "3", "eval")
+    results = bonbon.best_of_n(policy, prompts, total, n=2, max_new_tokens=2)
+
+    assert [result.prompt.id for result in results] == ["a", "a-2", "a-1"]
+    assert [result.prompt.content for result in results] == ["1", "2", "3"]
+
+
+def test_no_prompts_have_no_results(policy: str) -> None:
+    assert bonbon.best_of_n(policy, [], total, n=2) == []
+
+
+ODD = {
+    "prompts": [
+        None,
+        5,
+        b"1",
+        {"a": 1},
+        [5],
+        [None],
+        [b"1"],
+        ["a\ud800"],
+        [[]],
+        [["1"]],
+        [[{"role": "user"}]],
+        [[{"role": "user", "content": 3}]],
+        [{"role": "user", "content": "1"}],
+        bonbon.Prompt("a", "1", "eval"),
+    ],
+    "n": [True, "2", 0, None, 2.0, 10**7],
+    "temperature": [0, "1", None, True, float("nan")],
+    "max_new_tokens": [0, None, 1.5],
+    "seed": [-1, None, "a"],
+    "reward": [None, 1, ["vader"], {}, "", int],
+    "model": [None, 1, {"model": "policy"}],
+    "engine": [None, 1, []],
+}
+"""Values that annotations forbid, which nobody checks in a notebook."""
+
+REFUSED = """
+import pickle, sys
+import bonbon
+given, odd = pickle.load(sys.stdin.buffer)
+given["reward"] = lambda prompts, completions: [1.0] * len(completions)
+for name, values in odd.items():
+    for value in values:
+        try:
+            bonbon.best_of_n(**{**given, name: value})
+        except bonbon.BonbonError as error:
+            assert "\\n" not in str(error)
+            print(type(error).__name__, name)
+"""
+
+
+def test_values_that_annotations_forbid_are_refused_in_one_line(policy: str) -> None:
+    given = {"model": policy, "prompts": ["1"], "n": 2, "max_new_tokens": 2}
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED],
+        input=pickle.dumps((given, ODD)),
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr.decode()
+    names = [line.split()[1] for line in done.stdout.decode().splitlines()]
+    assert {name: names.count(name) for name in ODD} == {
+        name: len(values) for name, values in ODD.items()
+    }
+
+
+def test_a_missing_column_is_noticed_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reads_a_column.py").write_text(
+        "def score(prompts, completions, answer): return [1.0] * len(completions)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BonbonError, match="needs the column 'answer'"):
+        bonbon.best_of_n("./nowhere", ["1"], "reads_a_column:score")

@@ -98,12 +98,24 @@ def rewritten(file: Path, **changes: Any) -> None:  # noqa: ANN401 - JSON
     file.write_text(record.model_dump_json(exclude=left_out))
 
 
-def test_a_record_of_the_first_version_opens_under_the_names_of_today(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "today"),
+    [
+        ("draws of the base", "base_candidates"),
+        ("draws of the trained model", "trained_candidates"),
+        ("their rewards", "rewards"),
+        ("pairs left out", "pairs_left_out"),
+        ("draws read", "draws_read"),
+    ],
+)
+def test_a_record_of_the_first_version_opens_under_the_names_of_today(
+    before: str, today: str, tmp_path: Path
+) -> None:
     stage(tmp_path, {"n": 8}).finish()
-    rewritten(stage_file(tmp_path, "sample"), version=1, settings={"their rewards": "r"})
+    rewritten(stage_file(tmp_path, "sample"), version=1, settings={before: "r"})
     assert "version" not in stage_file(tmp_path, "sample").read_text()
-    assert stage(tmp_path, {"rewards": "r"}).finished
-    assert stage(tmp_path, {"rewards": "s"}).changes == ["rewards was r, now s"]
+    assert stage(tmp_path, {today: "r"}).finished
+    assert stage(tmp_path, {today: "s"}).changes == [f"{today} was r, now s"]
 
 
 @pytest.mark.parametrize("readable", [True, False])

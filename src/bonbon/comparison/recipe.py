@@ -3,12 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 
-from bonbon.base_config import Config, Several
+from bonbon.base_config import AnyPath, Config, Several, as_path
 from bonbon.errors import ConfigError
 from bonbon.pipeline.checks import check_recipe
 from bonbon.recipe import Recipe, apply_override, make_recipe, read_yaml
@@ -120,7 +119,7 @@ class ComparisonRecipe:
 
 
 def load_comparison(
-    path: Path, overrides: Sequence[str] = (), *, fast: bool = False
+    path: AnyPath, overrides: Sequence[str] = (), *, fast: bool = False
 ) -> ComparisonRecipe:
     """Read the recipe of a comparison from YAML: a run's recipe with a section `compare`.
 
@@ -132,6 +131,7 @@ def load_comparison(
     Raises:
         ConfigError: the recipe is not valid; the message names the key.
     """
+    path = as_path(path)
     values = read_yaml(path)
     if not isinstance(values.get("compare"), dict):
         raise ConfigError(

@@ -3,7 +3,9 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
+from bonbon.base_config import AnyPath, as_path
 from bonbon.comparison.measures import (
     LOG_RATIOS,
     SHARED,
@@ -20,15 +22,17 @@ from bonbon.comparison.results import comparison_result
 from bonbon.comparison.schema import COMPARISON_FILE, ComparisonResult
 from bonbon.console import Console
 from bonbon.data.store import CandidateStore
+from bonbon.errors import ConfigError
 from bonbon.evaluation.metrics import write_result
 from bonbon.pipeline.run import Run, run
 from bonbon.pipeline.run_directory import RunDirectory
 from bonbon.pipeline.stage import same_record
+from bonbon.recipe_io import shown
 
 
 def compare(
     recipe: ComparisonRecipe,
-    directory: Path,
+    directory: AnyPath,
     *,
     console: Console | None = None,
     seeds: int = 1,
@@ -46,6 +50,12 @@ def compare(
     Raises:
         BonbonError: something that the user can fix; finished stages are kept.
     """
+    if not isinstance(cast("object", recipe), ComparisonRecipe):
+        raise ConfigError(
+            f"got {shown(recipe)} as the recipe, expected a comparison; `bonbon.load_comparison` "
+            "reads one from a file"
+        )
+    directory = as_path(directory)
     console = console or Console()
     shared = RunDirectory.at(directory / SHARED, recipe.base, console)
     with shared.opened():

@@ -2,11 +2,11 @@
 
 import csv
 import io
-from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
 
+from bonbon.base_config import AnyPath, as_path
 from bonbon.data.store import plain_cell
 from bonbon.errors import ConfigError
 from bonbon.evaluation.metrics import Point, Result, TrainingSettings, WinRateAndKL, read_result
@@ -217,13 +217,13 @@ class ComparisonResult(Result):
         return {name: row.group for name, row in self.methods.items()}
 
 
-def read_comparison(directory: Path) -> ComparisonResult:
+def read_comparison(directory: AnyPath) -> ComparisonResult:
     """Read and check a comparison.
 
     Raises:
         ConfigError: there is none, it is damaged, or another version of bonbon wrote it.
     """
-    path = directory / COMPARISON_FILE
+    path = as_path(directory) / COMPARISON_FILE
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: run `bonbon compare` first")
     return read_result(path, ComparisonResult, advice="run `bonbon compare` again to rewrite it")

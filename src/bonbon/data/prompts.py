@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bonbon.base_config import Config, Seed, UserPath
+from bonbon.base_config import AnyPath, Config, Seed, UserPath, as_path
 from bonbon.data.prompt_content import (
     PROMPT_COLUMNS,
     Content,
@@ -167,7 +167,9 @@ class PromptsConfig(Config):
     """Seed of the split and of the order of prompts."""
 
 
-def load_prompts(config: PromptsConfig, *, on_remark: OnRemark | None = None) -> list[Prompt]:
+def load_prompts(
+    config: PromptsConfig | AnyPath, *, on_remark: OnRemark | None = None
+) -> list[Prompt]:
     """Load the training prompts and then the held-out prompts, each in a random order.
 
     Split and order depend on the seed and the ids only, not on the order of the file. Prompts with
@@ -175,12 +177,14 @@ def load_prompts(config: PromptsConfig, *, on_remark: OnRemark | None = None) ->
     only the first `ROWS_AT_FIRST` rows are read, doubled while these give too few prompts.
 
     Args:
-        config: the file, and the numbers of prompts.
+        config: the file, and the numbers of prompts; a path alone uses all other defaults.
         on_remark: called with a line about each part of the file that is left out.
 
     Raises:
         PromptError: the file, or one of its rows, cannot be used; the message names it.
     """
+    if not isinstance(config, PromptsConfig):
+        config = PromptsConfig(path=as_path(config))
     path = config.path or BUILT_IN_PROMPTS
     is_limited = config.num_train is not None and config.num_eval is not None
     with closing(iterate_rows(path)) as stream:

@@ -15,6 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from bonbon.base_config import AnyPath, as_path
 from bonbon.data.atomic_file import intended_name, replace_text, replacing
 from bonbon.data.prompt_rows import parse_json
 from bonbon.errors import BonbonError, ConfigError, DamagedFileError, RewardError
@@ -164,7 +165,8 @@ class CandidateStore:
     Different processes may write different shards of a set at the same time.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: AnyPath) -> None:
+        directory = as_path(directory)
         self._candidates = directory / "candidates"
         self._rewards = directory / "rewards"
 

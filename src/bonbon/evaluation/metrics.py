@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from bonbon.base_config import AnyPath, as_path
 from bonbon.data.atomic_file import replace_text
 from bonbon.errors import ConfigError
 from bonbon.theory.estimators import Interval
@@ -139,13 +140,13 @@ class Metrics(Result):
     """Versions of Python and of the packages that the numbers depend on."""
 
 
-def read_metrics(run_directory: Path) -> Metrics:
+def read_metrics(run_directory: AnyPath) -> Metrics:
     """Read and check a run's `metrics.json`; files of schema version 1 are converted.
 
     Raises:
         ConfigError: the file is missing, or does not have the layout above.
     """
-    path = run_directory / METRICS_FILE
+    path = as_path(run_directory) / METRICS_FILE
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: evaluate the run before asking for its report")
     return read_result(

@@ -3,25 +3,31 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from hashlib import blake2b
-from typing import Any
+from inspect import isclass
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
 
-from bonbon.errors import ConfigError, PromptError, RewardError
+from bonbon.base_config import AnyPath
+from bonbon.data.prompt_content import read_message, whole_text
+from bonbon.data.prompt_rows import PromptRow
+from bonbon.errors import ConfigError, PolicyError, PromptError, RewardError
 from bonbon.models.packed.layout import PromptGroup, pack
 from bonbon.models.packed.logprobs import self_certainties
 from bonbon.models.packed.probe import packed_layout
 from bonbon.models.policy import Policy, PolicyConfig, load_policy
 from bonbon.pipeline.checks import check_amount
 from bonbon.recipe import Recipe, make_recipe
+from bonbon.recipe_io import shown
 from bonbon.records import Candidate, Message, Prompt
-from bonbon.rewards.base import Reward, RewardConfig, checked_scores, load_reward
+from bonbon.rewards.base import Reward, RewardConfig, checked_scores, read_reward
 from bonbon.rewards.function import FunctionReward
 from bonbon.sampling.base import Progress, Sampler
 from bonbon.sampling.config import SamplingConfig
@@ -57,8 +63,8 @@ class BestOfN:
 
 
 def best_of_n(
-    model: str | PolicyConfig | Policy,
-    prompts: Sequence[str | Sequence[Message] | Prompt],
+    model: AnyPath | PolicyConfig | Policy,
+    prompts: Iterable[str | Sequence[Message] | Prompt],
     reward: "str | Mapping[str, Any] | RewardConfig | Reward | Callable[..., Any]" = "vader",
     n: int = 8,
     *,
@@ -87,20 +93,21 @@ def best_of_n(
     Raises:
         BonbonError: the model, the reward or a prompt cannot be used; the line says why.
     """
-    if isinstance(prompts, str):
-        raise PromptError("got one prompt as a string, expected a list of prompts: put it in [ ]")
-    scorer = _reward(reward)
-    asked = _named([prompt_from(prompt) for prompt in prompts])
-    sampling = make_recipe(
+    asked = _named(_prompts(prompts))
+    scorer = _reward(reward, asked)
+    recipe = make_recipe(
         {
+            "seed": seed,
             "sampling": {
                 "n": n,
                 "temperature": temperature,
                 "max_new_tokens": max_new_tokens,
                 "engine": engine,
-            }
+            },
         }
-    ).sampling
+    )
+    sampling = recipe.sampling
+    check_amount(recipe, [replace(prompt, split="eval") for prompt in asked])
     with _sampler(model, sampling, seed) as sampler:
         drawn = sampler.sample(asked, n=n)
     repeated = [prompt for prompt in asked for _ in range(n)]
@@ -111,34 +118,81 @@ def best_of_n(
     ]
 
 
-def prompt_from(content: str | Sequence[Message] | Prompt, *, system: str | None = None) -> Prompt:
-    """Return a prompt with an id made from its content; its random numbers depend on the id."""
+def _prompts(prompts: object) -> list[Prompt]:
+    if isinstance(prompts, str):
+        raise PromptError("got one prompt as a string, expected a list of prompts: put it in [ ]")
+    if not isinstance(prompts, Iterable) or isinstance(prompts, bytes | Mapping):
+        raise PromptError(f"got {shown(prompts)} as the prompts, expected a list of prompts")
+    given = enumerate(cast("Iterable[Any]", prompts), start=1)
+    return [prompt_from(prompt, where=f"prompt {number}") for number, prompt in given]
+
+
+def prompt_from(
+    content: str | Sequence[Message] | Prompt,
+    *,
+    system: str | None = None,
+    where: str = "the prompt",
+) -> Prompt:
+    """Return a prompt with an id made from its content; its random numbers depend on the id.
+
+    Args:
+        content: a text, a chat, or a prompt, which is returned unchanged.
+        system: a message to put before it.
+        where: which prompt it is, for messages.
+
+    Raises:
+        PromptError: it is no text and no chat.
+    """
     if isinstance(content, Prompt):
+        _checked_content(content.content, where)
+        if not isinstance(cast("object", content.id), str):
+            raise PromptError(f"{where} has the id {content.id!r}, expected a text")
         return content
-    if isinstance(content, str) and system is not None:
-        content = (Message(role="user", content=content),)
-    if not isinstance(content, str):
-        content = tuple(content)
-        if system is not None:
-            content = (Message(role="system", content=system), *content)
-    digest = blake2b(json.dumps(content).encode(), digest_size=8)
-    return Prompt(id=digest.hexdigest(), content=content, split="eval")
+    checked = _checked_content(content, where)
+    if system is not None:
+        asked = checked if isinstance(checked, tuple) else (Message(role="user", content=checked),)
+        checked = (Message(role="system", content=system), *asked)
+    digest = blake2b(json.dumps(checked).encode(), digest_size=8)
+    return Prompt(id=digest.hexdigest(), content=checked, split="eval")
+
+
+def _checked_content(content: object, where: str) -> str | tuple[Message, ...]:
+    """Return a text or the messages of a chat, as a prompt file may hold them."""
+    row = PromptRow(number=1, location=where, values={})
+    if isinstance(content, str):
+        return whole_text(row, content)
+    if not isinstance(content, list | tuple):
+        raise PromptError(
+            f"{where} is {shown(content)}, expected a text, a list of messages with role and "
+            "content, or a Prompt"
+        )
+    if not content:
+        raise PromptError(f"{where} is an empty list, expected at least one message")
+    return tuple(
+        read_message(row, f"message {number}", message)
+        for number, message in enumerate(cast("Sequence[object]", content), start=1)
+    )
 
 
 def _named(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Number repeated prompts, so that each is answered with random numbers of its own."""
-    seen: Counter[str] = Counter()
+    taken = {prompt.id for prompt in prompts}
+    repeats: Counter[str] = Counter()
     named: list[Prompt] = []
     for prompt in prompts:
-        repeat = seen[prompt.id]
-        seen[prompt.id] += 1
-        named.append(replace(prompt, id=f"{prompt.id}-{repeat}") if repeat else prompt)
+        name = prompt.id
+        while repeats[prompt.id] and name in taken:
+            name = f"{prompt.id}-{repeats[prompt.id]}"
+            repeats[prompt.id] += name in taken
+        repeats[prompt.id] += 1
+        taken.add(name)
+        named.append(replace(prompt, id=name) if name != prompt.id else prompt)
     return named
 
 
 @contextmanager
 def _sampler(
-    model: str | PolicyConfig | Policy, sampling: SamplingConfig, seed: int
+    model: AnyPath | PolicyConfig | Policy, sampling: SamplingConfig, seed: int
 ) -> Generator[Sampler]:
     """Open an engine for a model; one that is loaded already is the built-in engine's."""
     if isinstance(model, Policy):
@@ -149,18 +203,29 @@ def _sampler(
             )
         yield TransformersSampler(model, sampling, seed=seed)
         return
-    config = PolicyConfig(model=model) if isinstance(model, str) else model
+    config = PolicyConfig(model=str(model)) if isinstance(model, str | Path) else model
+    if not isinstance(cast("object", config), PolicyConfig):
+        raise PolicyError(
+            f"got {shown(model)} as the model, expected a hub name, a directory, a PolicyConfig or "
+            "a loaded policy"
+        )
     with open_sampler(config, sampling, seed=seed) as (sampler, _):
         yield sampler
 
 
-def _reward(
-    reward: "str | Mapping[str, Any] | RewardConfig | Reward | Callable[..., Any]",
-) -> Reward:
+def _reward(reward: object, prompts: Sequence[Prompt]) -> Reward:
+    """Load a reward, and check that the prompts have the columns that it reads."""
     if isinstance(reward, str | Mapping | RewardConfig):
-        return load_reward(reward)
-    if isinstance(reward, Reward):
+        config = read_reward(reward)
+        config.check_columns(prompts)
+        return config.load()
+    if isinstance(reward, Reward) and not isclass(reward):
         return reward
+    if not callable(reward) or isclass(reward):
+        raise ConfigError(
+            f"got {shown(reward)} as the reward, expected a name, keys and values with `kind`, a "
+            "reward object, or a function of prompts and completions"
+        )
     return FunctionReward(reward)
 
 

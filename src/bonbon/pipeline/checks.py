@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
@@ -17,6 +18,7 @@ from bonbon.models.policy import policy_skeleton, resolve_device
 from bonbon.pipeline.distributed import refuse_several
 from bonbon.pipeline.sample import divide
 from bonbon.recipe import Recipe
+from bonbon.recipe_io import shown
 from bonbon.records import Prompt
 from bonbon.sampling.native.sampler import TransformersEngine
 from bonbon.training.lora import check_targets
@@ -35,6 +37,11 @@ def check_recipe(recipe: Recipe, stages: Sequence[str] = ("sample", "score", "tr
     Raises:
         BonbonError: something will not work; the line says what to do.
     """
+    if not isinstance(cast("object", recipe), Recipe):
+        raise ConfigError(
+            f"got {shown(recipe)} as the recipe, expected a Recipe; `bonbon.load_recipe` reads one "
+            "from a file"
+        )
     checks = {"sample": check_sampling, "score": check_scoring, "train": check_training}
     for stage in stages:
         checks[stage](recipe)

@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 
+from bonbon.base_config import AnyPath, as_path
 from bonbon.console import Console
 from bonbon.data.export_formats import (
     ExportCount,
@@ -151,7 +152,7 @@ class Export:
 
 
 def export_run(
-    directory: Path, file: Path, *, format: str, set_name: str, reward: str | None = None
+    directory: AnyPath, file: AnyPath, *, format: str, set_name: str, reward: str | None = None
 ) -> Export:
     """Write a set of a run's scored candidates, ranked as training ranks them.
 
@@ -165,6 +166,9 @@ def export_run(
     Raises:
         BonbonError: not a run directory, or it has no such set, or the set is not scored.
     """
+    if format not in (formats := [*WRITERS, "candidates"]):
+        raise ConfigError(f"got format {format!r}, expected one of {', '.join(formats)}")
+    directory, file = as_path(directory), as_path(file)
     recipe = load_run_recipe(directory)
     store = CandidateStore(directory)
     name = reward or recipe.reward.score_name

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bonbon.base_config import AnyPath, as_path
 from bonbon.data.atomic_file import replace_text
 from bonbon.errors import ConfigError
 from bonbon.evaluation.metrics import read_metrics
@@ -12,12 +13,13 @@ from bonbon.report.model_card import model_card
 from bonbon.report.page import write_report
 
 
-def report_run(directory: Path) -> Path:
+def report_run(directory: AnyPath) -> Path:
     """Write a run's report, and its model's card if the model exists; return the report's path.
 
     Raises:
         ConfigError: not a run directory, or its evaluation is not finished.
     """
+    directory = as_path(directory)
     recipe = load_run_recipe(directory)
     if not is_finished(directory, "evaluate"):
         raise ConfigError(

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
+from bonbon.base_config import AnyPath, as_path
 from bonbon.console import Console
 from bonbon.data.fingerprint import digest
 from bonbon.errors import ConfigError
@@ -51,7 +51,7 @@ from bonbon.sampling.factory import open_sampler
 
 
 def run(
-    recipe: Recipe, directory: Path, *, console: Console | None = None, fresh: bool = False
+    recipe: Recipe, directory: AnyPath, *, console: Console | None = None, fresh: bool = False
 ) -> Metrics:
     """Run all stages that are not finished, and return the metrics.
 
@@ -76,7 +76,7 @@ def run(
 
 
 def sample(
-    recipe: Recipe, directory: Path, *, console: Console | None = None, fresh: bool = False
+    recipe: Recipe, directory: AnyPath, *, console: Console | None = None, fresh: bool = False
 ) -> None:
     """Draw the missing completions of the training prompts, n for each.
 
@@ -95,7 +95,7 @@ def sample(
         stages.sample()
 
 
-def score(recipe: Recipe, directory: Path, *, console: Console | None = None) -> None:
+def score(recipe: Recipe, directory: AnyPath, *, console: Console | None = None) -> None:
     """Score the stored completions with the recipe's reward; arguments and errors as `sample`."""
     refuse_several("scoring")
     check_recipe(recipe, ["score"])
@@ -103,7 +103,7 @@ def score(recipe: Recipe, directory: Path, *, console: Console | None = None) ->
         stages.score()
 
 
-def train(recipe: Recipe, directory: Path, *, console: Console | None = None) -> None:
+def train(recipe: Recipe, directory: AnyPath, *, console: Console | None = None) -> None:
     """Train on the scored completions; arguments and errors as `sample`.
 
     Every process of a launched training calls it.
@@ -113,9 +113,10 @@ def train(recipe: Recipe, directory: Path, *, console: Console | None = None) ->
         stages.train()
 
 
-def evaluate(recipe: Recipe, directory: Path, *, console: Console | None = None) -> Metrics:
+def evaluate(recipe: Recipe, directory: AnyPath, *, console: Console | None = None) -> Metrics:
     """Compare base, best-of-n and trained model on held-out prompts; arguments as `sample`."""
     refuse_several("evaluation")
+    check_recipe(recipe, [])
     with _opened(recipe, directory, console) as stages:
         stages.evaluate()
     return read_metrics(directory)
@@ -123,11 +124,11 @@ def evaluate(recipe: Recipe, directory: Path, *, console: Console | None = None)
 
 @contextmanager
 def _opened(
-    recipe: Recipe, directory: Path, console: Console | None, *, fresh: bool = False
+    recipe: Recipe, directory: AnyPath, console: Console | None, *, fresh: bool = False
 ) -> "Generator[Run]":
     """Yield the stages of a run while its directory is locked."""
     console = console or Console(quiet=not is_main())
-    stages = Run(RunDirectory.at(directory, recipe, console, fresh=fresh))
+    stages = Run(RunDirectory.at(as_path(directory), recipe, console, fresh=fresh))
     with stages.run_directory.opened(fresh=fresh):
         yield stages
 

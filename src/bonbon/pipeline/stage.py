@@ -22,6 +22,7 @@ RENAMED_SETTINGS = {
     "draws of the trained model": "trained_candidates",
     "their rewards": "rewards",
     "pairs left out": "pairs_left_out",
+    "draws read": "draws_read",
 }
 """Settings of version 1, whose keys were phrases, and what they are called now."""
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
 from pydantic import AfterValidator, ValidationError
 
+from bonbon.base_config import Config
 from bonbon.errors import BonbonError, ConfigError, RewardError
 from bonbon.recipe_io import one_line
 from bonbon.records import Prompt
@@ -193,6 +194,25 @@ class RewardConfig(KindConfig):
         return key
 
 
+class _GivenReward(Config):
+    """A reward under the key that it has in a recipe, so that errors name the same keys."""
+
+    reward: RewardConfig
+
+
+def read_reward(reward: object) -> RewardConfig:
+    """Return the settings of a reward given as in a recipe.
+
+    Raises:
+        ConfigError: there is no such reward, or a setting does not fit it.
+    """
+    values = {"reward": reward}
+    try:
+        return _GivenReward.model_validate(values).reward
+    except ValidationError as error:
+        raise ConfigError(one_line(error, _GivenReward, values)) from None
+
+
 def load_reward(reward: "RewardConfig | str | Mapping[str, Any]") -> Reward:
     """Load a reward.
 
@@ -205,12 +225,11 @@ def load_reward(reward: "RewardConfig | str | Mapping[str, Any]") -> Reward:
         MissingExtraError: it needs an optional package.
     """
     try:
-        return RewardConfig.read(reward).load()
-    except ValidationError as error:
-        values = reward if isinstance(reward, Mapping) else {}
-        raise ConfigError(f"reward: {one_line(error, RewardConfig, values)}") from None
+        return read_reward(reward).load()
+    except BonbonError:
+        raise
     except ValueError as error:
-        raise ConfigError(f"reward: {error}") from None
+        raise ConfigError(f"reward: {error}") from error
 
 
 def prompts_at_once(reward: Reward) -> int:

@@ -165,7 +165,7 @@ class WeightedPart(Config):
     @classmethod
     def _in_known_words(cls, value: object) -> object:
         if isinstance(value, Mapping):
-            check_part_keys(cast("Mapping[str, object]", value), cls, "a part of a sum")
+            check_part_keys(cast("Mapping[Any, object]", value), cls, "a part of a sum")
         return value
 
 
