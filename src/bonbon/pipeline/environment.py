@@ -42,7 +42,7 @@ def environment_report() -> list[str]:
     """Return the lines about this machine that a bug report should contain."""
     import torch  # noqa: PLC0415 - slow, and only needed here
 
-    lines = [f"{name} {number}" for name, number in versions().items()]
+    lines = [f"{name} {number}" for name, number in versions().items() if name != "bonbon"]
     for name in EXTRAS:
         try:
             lines.append(f"{name} {version(name)}")
