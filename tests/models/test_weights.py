@@ -73,7 +73,12 @@ def added(name: str, *shape: int) -> Callable[[Tensors], Tensors]:
 
 @pytest.mark.parametrize("name", ["chatml", "tied", "padded"])
 def test_a_whole_checkpoint_is_loaded(name: str, checkpoint: Checkpoint) -> None:
-    load(checkpoint(name))
+    folder = checkpoint(name)
+    stored = load_file(folder / MODEL)
+    loaded = load(folder).model.state_dict()
+    assert stored
+    for weight, tensor in stored.items():
+        torch.testing.assert_close(loaded[weight], tensor, check_dtype=False)
 
 
 @pytest.mark.parametrize(

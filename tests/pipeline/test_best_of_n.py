@@ -1,9 +1,10 @@
 """`bonbon.best_of_n`: prompts in, the best of n completions out."""
 
 import pickle
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,17 @@ def test_a_missing_column_is_noticed_before_anything_is_drawn(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(BonbonError, match="needs the column 'answer'"):
         bonbon.best_of_n("./nowhere", ["1"], "reads_a_column:score")
+
+
+def test_a_served_model_is_not_loaded_here(
+    toy_place: Path, tmp_path: Path, openai_url: str, put_model: Callable[..., str]
+) -> None:
+    """The directory has a tokenizer and no weights; the server gives no log-probabilities."""
+    folder = shutil.copytree(toy_place / "policy", tmp_path / "policy")
+    (folder / "model.safetensors").unlink()
+    name = put_model(logits={"1 2": [0.0] * 8 + [-30.0]}, end=8, ids="none")
+    engine = {"kind": "openai", "base_url": openai_url, "model": name}
+    [best] = bonbon.best_of_n(folder, ["1 2"], total, n=6, max_new_tokens=1, engine=engine)
+
+    assert len(best.candidates) == 6
+    assert best.reward == max(total([], [candidate.text for candidate in best.candidates]))

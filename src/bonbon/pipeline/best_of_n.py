@@ -51,7 +51,8 @@ class BestOfN:
         prompt: the prompt.
         text: the completion with the highest reward; equal rewards are decided by the seed.
         reward: its reward.
-        candidates: all n completions, with token ids and log-probabilities.
+        candidates: all n completions, with token ids and log-probabilities; NaN where a server
+            gives none.
         rewards: of each candidate; None where the reward gave no score.
     """
 
@@ -106,14 +107,15 @@ def best_of_n(
             },
         }
     )
-    sampling = recipe.sampling
+    rule = Rule()
+    sampling = _sampling_for(rule, recipe.sampling)
     check_amount(recipe, [replace(prompt, split="eval") for prompt in asked])
     with _sampler(model, sampling, seed) as sampler:
         drawn = sampler.sample(asked, n=n)
     repeated = [prompt for prompt in asked for _ in range(n)]
     scores = checked_scores(scorer, repeated, [candidate.text for candidate in drawn])
     return [
-        _best(prompt, drawn[start : start + n], scores[start : start + n], scorer.name, seed)
+        _best(prompt, drawn[start : start + n], scores[start : start + n], scorer.name, rule, seed)
         for prompt, start in zip(asked, range(0, len(drawn), n), strict=True)
     ]
 
@@ -176,17 +178,17 @@ def _checked_content(content: object, where: str) -> str | tuple[Message, ...]:
 
 def _named(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Number repeated prompts, so that each is answered with random numbers of its own."""
-    taken = {prompt.id for prompt in prompts}
+    given = {prompt.id for prompt in prompts}
+    taken: set[str] = set()
     repeats: Counter[str] = Counter()
     named: list[Prompt] = []
     for prompt in prompts:
         name = prompt.id
-        while repeats[prompt.id] and name in taken:
+        while name in taken or (name != prompt.id and name in given):
+            repeats[prompt.id] += 1
             name = f"{prompt.id}-{repeats[prompt.id]}"
-            repeats[prompt.id] += name in taken
-        repeats[prompt.id] += 1
         taken.add(name)
-        named.append(replace(prompt, id=name) if name != prompt.id else prompt)
+        named.append(replace(prompt, id=name))
     return named
 
 
@@ -234,6 +236,7 @@ def _best(
     candidates: Sequence[Candidate],
     scores: Sequence[float | None],
     reward_name: str,
+    rule: Rule,
     seed: int,
 ) -> BestOfN:
     scored = [index for index, score in enumerate(scores) if score is not None]
@@ -242,16 +245,35 @@ def _best(
             f"reward {reward_name!r} gave none of the {len(candidates)} completions of "
             f"{prompt.text[:80]!r} a score, so none can be the best; expected one number or more"
         )
-    evidence = SelectionInputs(
-        texts=[candidates[index].text for index in scored],
-        logprobs=np.array([candidates[index].logprob for index in scored]),
-        rewards=np.array([scores[index] for index in scored], dtype=float),
-        certainties=None,
+    selection = _select(
+        rule,
+        [candidates[index] for index in scored],
+        np.array([scores[index] for index in scored], dtype=float),
+        rng=tie_rng(seed, prompt.id),
     )
-    best = scored[Rule(method="best").choose(evidence, rng=tie_rng(seed, prompt.id)).index]
+    best = scored[selection.index]
     reward = scores[best]
     assert reward is not None
     return BestOfN(prompt, candidates[best].text, reward, tuple(candidates), tuple(scores))
+
+
+def _select(
+    rule: Rule,
+    candidates: Sequence[Candidate],
+    rewards: Float[np.ndarray, " candidates"] | None,
+    *,
+    certainties: Float[np.ndarray, " candidates"] | None = None,
+    rng: np.random.Generator,
+) -> Selection:
+    return rule.choose(
+        SelectionInputs(
+            texts=[candidate.text for candidate in candidates],
+            logprobs=np.array([candidate.logprob for candidate in candidates]),
+            rewards=rewards,
+            certainties=certainties,
+        ),
+        rng=rng,
+    )
 
 
 COMPLETIONS_AT_ONCE = 8
@@ -347,13 +369,13 @@ def answer_prompt(
         drawn, num_tokens = _draw(sampler, prompt, sampling.n, pruning, on_progress)
     candidates, rewards = _scored(prompt, drawn, reward)
     certainties = _certainties(load(), candidates, recipe) if rule.needs_certainties else None
-    evidence = SelectionInputs(
-        texts=[candidate.text for candidate in candidates],
-        logprobs=np.array([candidate.logprob for candidate in candidates]),
-        rewards=rewards,
+    choice = _select(
+        rule,
+        candidates,
+        rewards,
         certainties=certainties,
+        rng=tie_rng(recipe.seed, prompt.id),
     )
-    choice = rule.choose(evidence, rng=tie_rng(recipe.seed, prompt.id))
     return BestAnswer(
         rule=rule,
         candidates=candidates,
