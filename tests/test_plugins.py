@@ -48,6 +48,10 @@ class Brevity:
         return [-self.weight * len(completion.split()) for completion in completions]
 
 
+class UnfinishedConfig(RewardConfig):
+    kind: Literal["unfinished"] = "unfinished"
+
+
 class LoudEngine(TransformersEngine):
     """The built-in engine, which says so."""
 
@@ -68,6 +72,7 @@ class MarginObjective(Objective):
 ENTRY_POINTS = """
 [bonbon.rewards]
 brevity = tiny_plugin:BrevityConfig
+unfinished = tiny_plugin:UnfinishedConfig
 broken = tiny_plugin_that_is_not_there:Config
 exits = tiny_plugin_that_exits:Config
 no-config = tiny_plugin:Brevity
@@ -202,3 +207,11 @@ def test_a_script_registers_a_kind_once() -> None:
             registry.register(taken)
     with pytest.raises(ConfigError, match=r"got thing 'tow', expected one of one, two; did you"):
         _ = registry["tow"]
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_kind_without_what_it_must_have_is_one_line() -> None:
+    with pytest.raises(
+        ConfigError, match="'unfinished' lacks load, score_name; repair"
+    ):
+        bonbon.load_reward({"kind": "unfinished"})

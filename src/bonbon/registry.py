@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from inspect import isclass
+from inspect import isabstract, isclass
 from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -135,9 +135,6 @@ class KindConfig(Config):
         Raises:
             ValueError: there is no such kind, or a key or value does not fit it.
         """
-        if "registry" in type(value).__dict__:
-            name = type(value).__name__
-            raise ValueError(f"got {name} itself, expected one of its kinds; use {name}.read(…)")
         if isinstance(value, cls):
             return value
         given = cls.in_full(value)
@@ -226,6 +223,11 @@ def _checked_kind(
         raise ConfigError(
             f"the {registry.noun} {kind!r} is {shown(config)}, expected a subclass of the config "
             "class that has the registry; repair or remove the package that adds it"
+        )
+    if isabstract(config):
+        raise ConfigError(
+            f"the {registry.noun} {kind!r} lacks {', '.join(sorted(config.__abstractmethods__))}; "
+            "repair or remove the package that adds it"
         )
     for key in given:
         if key not in config.model_fields:

@@ -4,6 +4,7 @@ import re
 import reprlib
 import sys
 import traceback
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -105,10 +106,11 @@ class RewardConfig(KindConfig):
         return {"kind": "classifier", "model": value}
 
     @property
+    @abstractmethod
     def score_name(self) -> str:
         """Name of the score in every table, known before anything is loaded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self) -> Reward:
         """Load the reward and all rewards inside it.
 
@@ -116,7 +118,6 @@ class RewardConfig(KindConfig):
             ConfigError: its function or model cannot be loaded, or the settings do not fit it.
             MissingExtraError: it needs an optional package.
         """
-        raise NotImplementedError
 
     def check(self) -> None:
         """Check before work starts, and without weights, that the reward can be loaded.

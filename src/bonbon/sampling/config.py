@@ -1,5 +1,6 @@
 """How completions are sampled, and by which engine."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, cast
@@ -54,6 +55,7 @@ class EngineConfig(KindConfig):
             MissingExtraError: its package is not installed.
         """
 
+    @abstractmethod
     def open(
         self,
         policy: PolicyConfig,
@@ -75,7 +77,6 @@ class EngineConfig(KindConfig):
         Raises:
             BonbonError: the engine cannot be opened; the message says why.
         """
-        raise NotImplementedError
 
     def cache_key(self) -> dict[str, Any]:
         """Return the settings that change the completions; where the engine runs does not."""
