@@ -211,7 +211,5 @@ def test_a_script_registers_a_kind_once() -> None:
 
 @pytest.mark.usefixtures("importable")
 def test_a_kind_without_what_it_must_have_is_one_line() -> None:
-    with pytest.raises(
-        ConfigError, match="'unfinished' lacks load, score_name; repair"
-    ):
+    with pytest.raises(ConfigError, match="'unfinished' lacks load, score_name; repair"):
         bonbon.load_reward({"kind": "unfinished"})
